@@ -61,6 +61,46 @@ def test_prometheus_takes_the_rules(kind: str, promtool: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def _pint(*arguments: object) -> subprocess.CompletedProcess[str]:
+    found = _tools("pint")
+    if not found:
+        pytest.skip("pint is neither in the folder that AGENTOS_TOOLS names nor in PATH")
+    command = ([*found.values()][-1], "--no-color", "--config", str(ROOT / "deploy/pint.hcl"), "--offline", "lint")
+    strict = ("--min-severity", "info", "--fail-on", "info")
+    return subprocess.run(
+        (*command, *strict, *map(str, arguments)), capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+@pytest.mark.prometheus
+def test_pint_finds_nothing() -> None:
+    linted = _pint(*(_path(kind).relative_to(ROOT) for kind in RULES))
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+@pytest.mark.prometheus
+def test_pint_would_find_something(tmp_path: Path) -> None:
+    bad = [
+        {
+            "alert": "AgentOSBad",
+            "expr": "sum(agentos_up) without(agentos) == 0",
+            "annotations": {"x": "{{ $labels.agentos }}"},
+        }
+    ]
+    rules = tmp_path / "bad.yml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "bad", "rules": bad}]}), encoding="utf-8")
+    linted = _pint(rules)
+    assert linted.returncode == 1
+    assert "alerts/template" in linted.stdout + linted.stderr
+
+
+def test_every_exception_for_pint_has_its_reason() -> None:
+    lines = (ROOT / "deploy/pint.hcl").read_text(encoding="utf-8").splitlines()
+    blocks = [at for at, line in enumerate(lines) if line.endswith("{") and not line.startswith(" ")]
+    assert blocks
+    assert all(lines[at - 1].startswith("# ") for at in blocks)
+
+
 def _path(kind: str) -> Path:
     return ROOT / "deploy/prometheus" / f"rules-{kind}.yml"
 
