@@ -207,8 +207,8 @@ def _traffic(settings: Settings) -> list[Alert]:
             f"and on ({', '.join(AGENTOS)})\n{by(AGENTOS, f'last_over_time({up}[5m] offset 30m)', how='max')}\n"
             f"unless on ({', '.join(AGENTOS)})\n{_last(up, AGENTOS)} == 0",
             WARNING,
-            "Only {{ $value | humanize }} runs in 30m on {{ $labels.agentos }}",
-            "{{ $labels.agentos }} ended {{ $value | humanize }} runs in the last 30m: less than "
+            'Only {{ $value | printf "%.0f" }} runs in 30m on {{ $labels.agentos }}',
+            '{{ $labels.agentos }} ended {{ $value | printf "%.0f" }} runs in the last 30m: less than '
             f"{number(settings.traffic_drop_ratio * 100)} % of what this hour had on other days and a week ago. "
             "AgentOS itself answers.",
             "agentos-overview",
@@ -284,7 +284,7 @@ def _runaway(settings: Settings) -> list[Alert]:
             f"{by(ROOT, 'increase(agentos_run_llm_calls_count[15m])')}\n-\n{by(ROOT, f'increase({most}[15m])')}\n> 0.5",
             WARNING,
             f"A run of {{{{ $labels.root }}}} made more than {calls} LLM calls",
-            f"In the last 15m about {{{{ $value | humanize }}}} runs of {{{{ $labels.root_kind }}}} "
+            f'In the last 15m {{{{ $value | printf "%.0f" }}}} runs of {{{{ $labels.root_kind }}}} '
             f"{{{{ $labels.root }}}} "
             f"on {{{{ $labels.agentos }}}} made more than {calls} LLM calls each: likely a loop.",
             "agentos-agent",
@@ -365,7 +365,7 @@ def _budgets(settings: Settings) -> list[Alert]:
     covered = _last("agentos_budget_covered_since_timestamp_seconds", BUDGET)
     used = f"{spent}\n/\n{limit}"
     # What was spent since it is known, extended evenly to the end: spent * (reset - covered) / (now - covered).
-    known, passed = f"({reset} - {covered})", f"(time() - {covered})"
+    known, passed = f"(\n  {reset}\n  - {covered}\n)", f"(time() - {covered})"
     variables = ("agentos", "budget")
     return [
         Alert(
@@ -452,9 +452,8 @@ def _silent_empty(settings: Settings) -> list[Alert]:
             f"{_disbelieved(settings)}\nand\n{_last('agentos_up', AGENTOS)} == 0",
             CRITICAL,
             "{{ $labels.agentos }} answers, but shows no traces",
-            "{{ $labels.agentos }} answered about {{ $value | humanize }} polls in 15m with an empty page, although "
-            "traces "
-            "are known to exist: its database fails, the token may no longer see them, or all were deleted.",
+            '{{ $labels.agentos }} answered about {{ $value | printf "%.0f" }} polls in 15m with an empty page, '
+            "although traces are known to exist: its database fails, the token may no longer see them, or all were deleted.",
             "agentos-exporter",
         )
     ]
@@ -521,7 +520,7 @@ def _limited(_: Settings) -> list[Alert]:
             f"{by((*TARGET, 'metric', 'label'), 'increase(agentos_exporter_series_limited_total[1h])')} > 0",
             INFO,
             "{{ $labels.metric }} has reached its limit",
-            "About {{ $value | humanize }} increments of {{ $labels.metric }} in the last hour went to the value "
+            'About {{ $value | printf "%.0f" }} increments of {{ $labels.metric }} in the last hour went to the value '
             "`other`"
             "{{ with $labels.label }} of its label {{ . }}{{ end }}. Sums stay exact, details are lost.",
             "agentos-exporter",

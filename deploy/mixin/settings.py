@@ -219,7 +219,7 @@ class Settings:
 class _Loader(yaml.SafeLoader):
     """YAML in which no key comes twice: the second would silently win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
@@ -261,8 +261,8 @@ def changed(values: dict[str, Any], *, where: str = "") -> Settings:
     if (worst := settings.burn_fast * round(1 - min(settings.run_success_target, settings.latency_target), 9)) >= 1:
         budget = number(round(100 * worst / settings.burn_fast, 6))
         problems.append(
-            f"{where}burn_fast: at {number(settings.burn_fast)} times a budget of {budget} %, no share of runs is large "
-            "enough to fire: raise the target or lower the burn rate"
+            f"{where}burn_fast: at {number(settings.burn_fast)} times a budget of {budget} %, no share of runs is "
+            "large enough to fire: raise the target or lower the burn rate"
         )
     if problems:
         raise SettingsError("\n".join(problems))
