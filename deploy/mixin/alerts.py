@@ -453,7 +453,8 @@ def _silent_empty(settings: Settings) -> list[Alert]:
             CRITICAL,
             "{{ $labels.agentos }} answers, but shows no traces",
             '{{ $labels.agentos }} answered about {{ $value | printf "%.0f" }} polls in 15m with an empty page, '
-            "although traces are known to exist: its database fails, the token may no longer see them, or all were deleted.",
+            "although traces are known to exist: "
+            "its database fails, the token may no longer see them, or all were deleted.",
             "agentos-exporter",
         )
     ]
