@@ -25,6 +25,7 @@ GRAFANA = {"__rate_interval": "1m", "__interval": "15s", "__range": "1h", "__ran
 
 EMPTY = {
     ("agentos-overview", "Firing alerts"): "whether one fires is a matter of chance",
+    ("agentos-overview", "What fires"): "whether one fires is a matter of chance",
     ("agentos-overview", "Runs in a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-overview", "Length of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-overview", "What AgentOS itself counts"): "the demo's AgentOS stores no session ids on traces",
@@ -72,9 +73,7 @@ def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def variables(board: Mapping[str, Any]) -> dict[str, str]:
     """Of each variable what All stands for in a matcher."""
-    return {
-        one["name"]: one.get("allValue", ".+") for one in board["templating"]["list"] if one["type"] == "query"
-    }
+    return {one["name"]: one.get("allValue", ".+") for one in board["templating"]["list"] if one["type"] == "query"}
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:

@@ -115,7 +115,7 @@ def _itself() -> tuple[Panel, ...]:
 def _agent_lines() -> tuple[Panel, ...]:
     return (
         series(
-            "Calls of the agent",
+            "Calls of the agent per minute",
             "Calls a minute by agent and kind, whoever called.",
             Query(f"60 * {rate('agentos_spans_total', 'agent, span_kind', ITSELF)}", "{{agent}} ({{span_kind}})"),
             unit="opm",
@@ -149,7 +149,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
     duration = "agentos_run_duration_seconds"
     return (
         series(
-            "Runs",
+            "Runs per minute",
             f"Finished runs a minute. {RUNS}",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
             unit="opm",
@@ -158,7 +158,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Failed runs",
+            "Failed runs per minute",
             f"Runs with status ERROR a minute, by type. {RUNS}",
             Query(
                 f"60 * {rate('agentos_run_errors_total', 'root, error_type')}",
@@ -252,7 +252,7 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
 def _models() -> tuple[Panel, ...]:
     return (
         series(
-            "LLM calls, by model",
+            "LLM calls per minute, by model",
             "Model calls a minute of the chosen agents.",
             Query(f"60 * {rate('agentos_llm_calls_total', 'model')}", "{{model}}"),
             unit="opm",
@@ -261,7 +261,7 @@ def _models() -> tuple[Panel, ...]:
             width=8,
         ),
         series(
-            "Failed LLM calls",
+            "Failed LLM calls per minute",
             "Model calls with status ERROR a minute, by model and type.",
             Query(
                 f"60 * {rate('agentos_llm_call_errors_total', 'model, error_type')}",

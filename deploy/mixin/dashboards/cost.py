@@ -35,6 +35,7 @@ UNPRICED = "agentos_llm_unpriced_tokens_total"
 MODEL = "agentos, provider, model"
 CACHED = 'token_class=~"cache_read|cache_write"'
 INPUT = 'token_class="input"'
+BUDGET = 'budget=~"$budget"'
 SPLIT = 'token_class!=""'
 WHOLE_COST = 'token_class=""'
 SUCCEEDED = (
@@ -58,6 +59,7 @@ def board(settings: Settings) -> Board:
             Variable("root", "Root", parts.SPANS),
             Variable("agent", "Agent", parts.SPANS),
             Variable("model", "Model", "agentos_llm_calls_total{@}"),
+            Variable("budget", "Budget (panels of budgets only)", "agentos_budget_limit_usd"),
         ),
         (
             Row("Now", _now()),
@@ -107,8 +109,8 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             "A month at this rate",
-            "What this calendar month would cost if all of it were like the shown range: its cost ÷ its length * the "
-            "days of the month. Too low where the exporter has run for less than the shown range.",
+            "What this calendar month would cost if all of it were like the shown range: its cost ÷ its length times "
+            f"the days of the month. Too low where the exporter has run for less than the shown range. {ESTIMATED}",
             f"{total(SPENT)} / $__range_s * 86400 * scalar(days_in_month())",
             unit="currencyUSD",
             empty="nothing priced",
@@ -341,21 +343,19 @@ def _sources() -> tuple[Panel, ...]:
 
 def _budgets(settings: Settings) -> tuple[Panel, ...]:
     def of(metric: str) -> str:
-        return parts.BUDGET_SPENT.replace("agentos_budget_spent_usd", metric)
+        return parts.budget(metric, BUDGET)
 
-    spent, limit = parts.BUDGET_SPENT, parts.BUDGET_LIMIT
+    spent, limit = of("agentos_budget_spent_usd"), of("agentos_budget_limit_usd")
     reset, since = of("agentos_budget_reset_timestamp_seconds"), of("agentos_budget_covered_since_timestamp_seconds")
     projected = f"{spent} + {spent} / (time() - {since} > 0) * ({reset} - time())"
-    pace = (
-        f"max by ({parts.BUDGET}) (clamp_min(deriv(agentos_budget_spent_usd"
-        '{job=~"$job", agentos=~"|$agentos"}[1h]), 0))'
-    )
+    slope = f"deriv(agentos_budget_spent_usd{{{parts.budget_filter(BUDGET)}}}[1h])"
+    pace = parts.over(parts.BUDGET, f"clamp_min({slope}, 0)", "max")
     full = steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED))
     return (
         bars(
             "Budgets spent",
             "Spent share of each budget in its current period, from the exporter's own ledger: exact across restarts. "
-            "What is unpriced is left out.",
+            f"What is unpriced is left out. {WHOLE}",
             Query(f"sort_desc({spent} / {limit})", "{{budget}} ({{period}})", instant=True),
             unit="percentunit",
             empty="no budgets",
@@ -367,7 +367,8 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
         table(
             "Budgets and where they lead",
             "Period end at average: spent so far plus the rest of the period at its average so far. At the last "
-            "hour's pace: plus the rest at the slope of the last hour. Spending before `Known since` is not in it.",
+            "hour's pace: plus the rest at the slope of the last hour. Spending before `Known since` is not in it. "
+            "Not filtered by root, agent and model.",
             label("agentos", "AgentOS"),
             label("budget", "Budget"),
             label("period", "Period"),

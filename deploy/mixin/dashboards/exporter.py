@@ -153,7 +153,7 @@ def _polls() -> tuple[Panel, ...]:
             width=8,
         ),
         series(
-            "Lag",
+            "Lag over time",
             "Time since the newest end of a trace that was read. Grows also while nobody uses the AgentOS.",
             Query(age("agentos_exporter_watermark_timestamp_seconds"), "{{agentos}}"),
             unit="s",

@@ -326,7 +326,7 @@ def table(
             "showHeader": True,
             "sortBy": [{"displayName": sort, "desc": descending}],
         },
-        tuple(override for column in columns if (override := _look(column))),
+        tuple(override for column in columns if column.title and (override := _look(column))),
         ({"id": "merge", "options": {}}, arrange),
     )
 

@@ -45,6 +45,7 @@ def board(settings: Settings) -> Board:
             parts.JOB,
             parts.AGENTOS,
             Variable("agent", "Agent", parts.SPANS),
+            Variable("provider", "Provider", "agentos_llm_calls_total{@}"),
             Variable("model", "Model", "agentos_llm_calls_total{@}"),
         ),
         (
@@ -122,7 +123,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
 def _calls() -> tuple[Panel, ...]:
     return (
         series(
-            "LLM calls",
+            "LLM calls per minute",
             "Calls a minute, by model.",
             Query(f"60 * {rate(CALLS, MODEL)}", "{{provider}} {{model}}"),
             unit="opm",
@@ -132,7 +133,7 @@ def _calls() -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Failed calls, by provider",
+            "Share of calls that fail, by provider",
             "Share of the calls with status ERROR. A gap: no calls.",
             Query(share(rate(ERRORS, "provider"), rate(CALLS, "provider")), "{{provider}}"),
             unit="percentunit",
@@ -144,7 +145,7 @@ def _calls() -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Errors by type",
+            "Errors per minute, by type",
             "Failed calls a minute. The marks are single calls: click one to see its trace.",
             Query(f"60 * {rate(ERRORS, f'{MODEL}, error_type')}", "{{model}}: {{error_type}}", exemplar=True),
             unit="opm",

@@ -26,6 +26,8 @@ from deploy.mixin.dashboards.grafana import (
 from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
+FIRING = 'ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job"}'
+
 
 def board(settings: Settings) -> Board:
     """The board for the wall."""
@@ -39,7 +41,7 @@ def board(settings: Settings) -> Board:
             Row("Now", (*_state(settings), *_volume())),
             Row("Runs", _runs(settings)),
             Row("Money", _money()),
-            Row("Who", (_roots(settings),)),
+            Row("Who", (_roots(settings), _alerts())),
             Row("Sessions and users", _sessions()),
             Row("What runs where", _inventory(), collapsed=True),
         ),
@@ -51,7 +53,8 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "AgentOS",
-            "Whether the last poll of every chosen AgentOS reached it and was believed. DOWN if one was not.",
+            "Whether the last poll of every chosen AgentOS reached it and was believed. DOWN if one was not. Not "
+            "filtered by root.",
             "min(agentos_up{@})",
             unit="none",
             empty="unknown: no data",
@@ -62,7 +65,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
         stat(
             "Firing alerts",
             "Alerts of the shipped rules that fire now. `none` also where the rules are not loaded.",
-            'count(ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job"})',
+            f"count({FIRING})",
             unit="none",
             empty="none",
             colors=steps((None, RED)),
@@ -162,8 +165,8 @@ def _volume() -> tuple[Panel, ...]:
         stat(
             "Fullest budget",
             "Spent share of the budget that is nearest to its limit, in its current period. Budgets are configured "
-            "in the exporter.",
-            f"max({parts.BUDGET_SPENT} / {parts.BUDGET_LIMIT})",
+            "in the exporter. Not filtered by root.",
+            f"max({parts.budget('agentos_budget_spent_usd')} / {parts.budget('agentos_budget_limit_usd')})",
             unit="percentunit",
             empty="no budgets",
             colors=steps((None, GREEN), (0.8, ORANGE), (1, RED)),
@@ -175,7 +178,7 @@ def _volume() -> tuple[Panel, ...]:
 def _runs(settings: Settings) -> tuple[Panel, ...]:
     return (
         series(
-            "Runs",
+            "Runs per minute",
             "Finished runs a minute, by root: what a user called.",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
             unit="opm",
@@ -185,7 +188,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Failed runs",
+            "Share of runs that fail",
             "Share of the runs with status ERROR, by root. A gap: no run ended.",
             Query(share(rate("agentos_run_errors_total", "root"), rate("agentos_runs_total", "root")), "{{root}}"),
             unit="percentunit",
@@ -233,7 +236,7 @@ def _money() -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Errors by kind of span",
+            "Errors per minute, by kind of span",
             "Spans with status ERROR a minute. One failure marks several spans, from the tool or model up to the "
             "run: the lines must not be added.",
             Query(f"60 * {rate('agentos_error_spans_total', 'span_kind')}", "{{span_kind}}"),
@@ -265,7 +268,6 @@ def _roots(settings: Settings) -> Panel:
             decimals=1,
             colors=parts.failing(settings),
         ),
-        value("p50", quantile_of_range("0.5", "agentos_run_duration_seconds", by), "s"),
         value(
             "p95",
             quantile_of_range("0.95", "agentos_run_duration_seconds", by),
@@ -283,7 +285,28 @@ def _roots(settings: Settings) -> Panel:
         ),
         sort="Cost",
         empty="no runs",
-        width=24,
+        width=16,
+        height=10,
+    )
+
+
+def _alerts() -> Panel:
+    return table(
+        "What fires",
+        "Alerts of the shipped rules that fire now. Empty also where the rules are not loaded.",
+        label("alertname", "Alert"),
+        label("severity", "Severity"),
+        label("agentos", "AgentOS"),
+        value(
+            "Alerts",
+            f"count by (alertname, severity, agentos) ({FIRING})",
+            "none",
+            colors=steps((None, RED)),
+        ),
+        sort="Severity",
+        descending=False,
+        empty="none fires",
+        width=8,
         height=10,
     )
 

@@ -70,10 +70,6 @@ KINDS: Final[tuple[Json, ...]] = (
 )
 
 BUDGET: Final = "agentos, budget, period"
-BUDGET_SPENT: Final = f'max by ({BUDGET}) (agentos_budget_spent_usd{{job=~"$job", agentos=~"|$agentos"}})'
-BUDGET_LIMIT: Final = BUDGET_SPENT.replace("spent_usd", "limit_usd")
-"""A budget for several AgentOS instances has an empty `agentos`, and belongs to whichever is chosen."""
-
 ESTIMATED: Final = (
     "Where cached tokens are not known the cost is estimated: an upper bound, for Anthropic, AWS Bedrock, Azure AI "
     "Foundry and Vertex AI a lower one. Tokens without a price cost nothing here: see Unpriced tokens."
@@ -96,6 +92,16 @@ def failing(settings: Settings) -> Json:
     """Colours of a share of failed runs: within the SLO, beyond it, burning its budget fast."""
     allowed = 1 - settings.run_success_target
     return steps((None, GREEN), (round(allowed, 6), ORANGE), (round(allowed * settings.burn_medium, 6), RED))
+
+
+def budget(metric: str, only: str = "") -> str:
+    """A gauge of budgets. One for several AgentOS instances has an empty `agentos` and belongs to whichever is chosen."""
+    return f"max by ({BUDGET}) ({metric}{{{budget_filter(only)}}})"
+
+
+def budget_filter(only: str = "") -> str:
+    """Matchers of budgets, see `budget`."""
+    return ", ".join(filter(None, ('job=~"$job"', 'agentos=~"|$agentos"', only)))
 
 
 def over(by: str, inner: str, how: str = "sum") -> str:

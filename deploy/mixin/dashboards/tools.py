@@ -44,6 +44,7 @@ def board(settings: Settings) -> Board:
             parts.AGENTOS,
             Variable("root", "Root", parts.SPANS),
             Variable("agent", "Agent", parts.SPANS),
+            Variable("tool", "Tool (panels of tools only)", f"{CALLS}{{@}}"),
         ),
         (
             Row("Now", _now(settings)),
@@ -132,7 +133,7 @@ def _new() -> Panel:
         "[$__range:$__interval])"
     )
     return table(
-        "New error types",
+        "New error types, latest first",
         "Errors of the shown range whose type (for this agent and kind of span) did not occur in the day before it, "
         f"the latest first. {NOT_ADDED} Error texts never leave AgentOS: only the name of the class does, else "
         "`other`.",
@@ -175,7 +176,7 @@ def _all() -> Panel:
 def _errors(settings: Settings) -> tuple[Panel, ...]:
     return (
         series(
-            "Errors by type",
+            "Errors per minute, by type",
             "Failed spans a minute, by kind of span and type. One failure marks several kinds: the lines must not be "
             "added.",
             Query(f"60 * {rate(FAILURES, 'span_kind, error_type')}", "{{span_kind}}: {{error_type}}", exemplar=True),
@@ -206,7 +207,7 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
     by = "agentos, agent, tool"
     return (
         series(
-            "Tool calls",
+            "Tool calls per minute",
             "Calls a minute, by tool.",
             Query(f"60 * {rate(CALLS, 'tool')}", "{{tool}}"),
             unit="opm",
@@ -216,9 +217,9 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
             height=9,
         ),
         series(
-            "Failed tool calls",
+            "Share of tool calls that fail",
             "Share of the calls with status ERROR, by tool. A gap: no calls.",
-            Query(share(rate(ERRORS, "tool"), rate(CALLS, "tool")), "{{tool}}"),
+            Query(share(rate(ERRORS, "tool"), rate(CALLS, "tool")), "{{tool}}", exemplar=True),
             unit="percentunit",
             empty="no tool calls",
             limits=(0, 1),
