@@ -169,11 +169,11 @@ def _who() -> tuple[Panel, ...]:
     return (
         table(
             "Agents",
-            f"Cost and use of models in the shown range by the agent (or team) that called them. {ESTIMATED} Click "
-            "one to drill down.",
+            "Cost and use of models in the shown range by the agent (or team) that called them; without a name: by a "
+            f"workflow itself. {ESTIMATED} Click one to drill down.",
             label("agentos", "AgentOS"),
             label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
-            value("LLM calls", total("agentos_llm_calls_total", agent), "short", decimals=0),
+            value("LLM calls", total("agentos_llm_calls_total", agent), "locale", decimals=0),
             value("Tokens", total(TOKENS, agent), "short"),
             value(
                 "Cost a call", f"{total(SPENT, agent)} / ({total('agentos_llm_calls_total', agent)} > 0)", "currencyUSD"
@@ -191,7 +191,7 @@ def _who() -> tuple[Panel, ...]:
             label("agentos", "AgentOS"),
             label("root", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
             label("root_kind", "Kind"),
-            value("Runs", total("agentos_runs_total", run), "short", decimals=0),
+            value("Runs", total("agentos_runs_total", run), "locale", decimals=0),
             value("A run", mean("agentos_run_cost_usd", run), "currencyUSD"),
             value(
                 "A successful run",
@@ -213,7 +213,7 @@ def _who() -> tuple[Panel, ...]:
             label(
                 "model", "Model", link=link("Models and providers", parts.MODELS, agentos="$__all", model=cell("Model"))
             ),
-            value("LLM calls", total("agentos_llm_calls_total", "provider, model"), "short", decimals=0),
+            value("LLM calls", total("agentos_llm_calls_total", "provider, model"), "locale", decimals=0),
             value("Tokens", total(TOKENS, "provider, model"), "short"),
             value(
                 "$/Mtok",
@@ -362,7 +362,7 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
             colors=full,
             limits=(0, 1),
             width=6,
-            height=8,
+            height=6,
         ),
         table(
             "Budgets and where they lead",
@@ -389,7 +389,7 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
             sort="Forecast of limit",
             empty="no budgets",
             width=18,
-            height=8,
+            height=6,
         ),
         series(
             "Spent in the last hour, and what is usual",

@@ -40,6 +40,7 @@ def board(settings: Settings) -> Board:
             Row("What is not seen", _gaps()),
             Row("What it costs AgentOS", _requests()),
             Row("Series and limits", _series()),
+            Row("Prices and version", _versions()),
             Row("Process", _process()),
         ),
     )
@@ -114,11 +115,11 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
 def _polls() -> tuple[Panel, ...]:
     return (
         series(
-            "Polls by outcome",
-            "Polls a minute. silent_empty: an empty answer that was not believed, since traces that the exporter "
+            "Polls per minute, by outcome",
+            "silent_empty: an empty answer that was not believed, since traces that the exporter "
             "knows were gone from it too.",
             Query(f"60 * {rate('agentos_exporter_polls_total', 'outcome')}", "{{outcome}}"),
-            unit="opm",
+            unit="short",
             empty="none seen",
             stack=True,
             overrides=parts.OUTCOMES,
@@ -169,7 +170,6 @@ def _polls() -> tuple[Panel, ...]:
             empty="unknown: no data",
             limits=(0, 1),
             calcs=("min", "lastNotNull"),
-            color={"mode": "palette-classic"},
             width=8,
         ),
     )
@@ -181,7 +181,7 @@ def _gaps() -> tuple[Panel, ...]:
             "Traces with spans still hidden",
             "AgentOS hides a span until all its ancestors are written: a few for a few seconds are normal.",
             Query("max by (agentos) (agentos_exporter_open_traces{@})", "{{agentos}}"),
-            unit="short",
+            unit="locale",
             empty="unknown: no data",
             decimals=0,
             width=8,
@@ -191,7 +191,7 @@ def _gaps() -> tuple[Panel, ...]:
             "In the shown range. Hidden spans: reported by AgentOS and never shown. Source resets: traces were "
             "deleted, or the database was replaced.",
             label("agentos", "AgentOS"),
-            value("Spans", total("agentos_spans_total", ONE), "short", decimals=0),
+            value("Spans", total("agentos_spans_total", ONE), "locale", decimals=0),
             value(
                 "Hidden spans",
                 total("agentos_exporter_hidden_spans_total", ONE),
@@ -220,7 +220,7 @@ def _gaps() -> tuple[Panel, ...]:
             value(
                 "Traces",
                 total("agentos_exporter_ignored_traces_total", "agentos, reason"),
-                "short",
+                "locale",
                 decimals=0,
             ),
             sort="Traces",
@@ -234,13 +234,13 @@ def _gaps() -> tuple[Panel, ...]:
 def _requests() -> tuple[Panel, ...]:
     return (
         series(
-            "Requests to AgentOS",
-            "Requests a minute by endpoint and status code; without a code: no answer came.",
+            "Requests to AgentOS per minute",
+            "By endpoint and status code; without a code: no answer came.",
             Query(
                 f"60 * {rate('agentos_exporter_api_requests_total', 'endpoint, code')}",
                 "{{endpoint}} {{code}}",
             ),
-            unit="opm",
+            unit="short",
             empty="none seen",
             stack=True,
             width=12,
@@ -268,14 +268,14 @@ def _series() -> tuple[Panel, ...]:
             value(
                 "Series",
                 "max by (metric) (agentos_exporter_series{@})",
-                "short",
+                "locale",
                 decimals=0,
                 bar=True,
                 colors=steps((None, BLUE)),
             ),
             sort="Series",
             empty="unknown: no data",
-            width=10,
+            width=12,
             height=9,
         ),
         table(
@@ -287,32 +287,19 @@ def _series() -> tuple[Panel, ...]:
             value(
                 "Increments",
                 f"{total('agentos_exporter_series_limited_total', 'metric, label')} > 0",
-                "short",
+                "locale",
                 decimals=0,
                 colors=steps((None, ORANGE)),
             ),
             sort="Increments",
             empty="none: all within the limits",
-            width=8,
-            height=9,
-        ),
-        table(
-            "Prices and version",
-            "Age of the price data, and whether the price file was taken over when it was last read (empty without "
-            "one).",
-            label("version", "Version"),
-            label("revision", "Revision"),
-            label("python", "Python"),
-            value("", "max by (version, revision, python) (agentos_exporter_build_info{@})", "none"),
-            sort="Version",
-            empty="unknown: no data",
-            width=6,
+            width=12,
             height=9,
         ),
     )
 
 
-def _process() -> tuple[Panel, ...]:
+def _versions() -> tuple[Panel, ...]:
     return (
         stat(
             "Price data made",
@@ -323,7 +310,7 @@ def _process() -> tuple[Panel, ...]:
             empty="unknown: no data",
             color=BLUE,
             width=6,
-            height=8,
+            height=5,
         ),
         stat(
             "Price file",
@@ -334,15 +321,33 @@ def _process() -> tuple[Panel, ...]:
             colors=steps((None, RED), (1, GREEN)),
             mappings=[words({1: ("taken over", GREEN), 0: ("REFUSED", RED)})],
             width=6,
-            height=8,
+            height=5,
         ),
+        table(
+            "Version",
+            "Age of the price data, and whether the price file was taken over when it was last read (empty without "
+            "one).",
+            label("version", "Version"),
+            label("revision", "Revision"),
+            label("python", "Python"),
+            value("", "max by (version, revision, python) (agentos_exporter_build_info{@})", "none"),
+            sort="Version",
+            empty="unknown: no data",
+            width=12,
+            height=5,
+        ),
+    )
+
+
+def _process() -> tuple[Panel, ...]:
+    return (
         series(
             "Memory",
             "Resident memory of each exporter process.",
             Query('max by (instance) (process_resident_memory_bytes{job=~"$job"})', "{{instance}}"),
             unit="bytes",
             empty="unknown: no data",
-            width=6,
+            width=12,
         ),
         series(
             "Processor",
@@ -350,6 +355,6 @@ def _process() -> tuple[Panel, ...]:
             Query('max by (instance) (rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval]))', "{{instance}}"),
             unit="percentunit",
             empty="unknown: no data",
-            width=6,
+            width=12,
         ),
     )

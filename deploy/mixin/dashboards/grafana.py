@@ -29,8 +29,11 @@ BLUE: Final = "blue"
 PURPLE: Final = "purple"
 GREY: Final = "text"
 
-BY_NAME: Final = {"mode": "palette-classic-by-name"}
-"""The same name has the same colour on every panel."""
+PALETTE: Final = {"mode": "palette-classic"}
+"""Colours by order. Prometheus sorts by labels: the same names have the same colours on panels that show the same set.
+
+By name they would always be, but then a hash picks them, among them ones that a dark wall swallows.
+"""
 
 
 def fixed(color: str) -> Json:
@@ -187,7 +190,7 @@ def series(  # noqa: PLR0913 - what Grafana lets one choose
         "scaleDistribution": {"type": "log", "log": 10} if log else {"type": "linear"},
         "thresholdsStyle": {"mode": "dashed" if limit_lines else "off"},
     }
-    defaults: Json = {"color": color or BY_NAME, "custom": custom}
+    defaults: Json = {"color": color or PALETTE, "custom": custom}
     low, high = limits
     if low is not None and not log:
         defaults["min"] = low

@@ -65,7 +65,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             "LLM calls",
             "Model calls in the shown range.",
             total(CALLS),
-            unit="short",
+            unit="locale",
             empty="none seen",
             color=BLUE,
             decimals=0,
@@ -94,7 +94,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             "Without usage",
             "Share of the calls that reported no token count although they did not fail: their tokens and cost are "
             "unknown.",
-            f"({total(SILENT)} - ({total(ERRORS)} or {total(SILENT)} * 0)) / ({total(CALLS)} > 0)",
+            f"clamp_min({total(SILENT)} - ({total(ERRORS)} or {total(SILENT)} * 0), 0) / ({total(CALLS)} > 0)",
             unit="percentunit",
             empty="all reported",
             colors=steps((None, GREEN), (settings.usage_missing_ratio, ORANGE)),
@@ -126,7 +126,7 @@ def _calls() -> tuple[Panel, ...]:
             "LLM calls per minute",
             "Calls a minute, by model.",
             Query(f"60 * {rate(CALLS, MODEL)}", "{{provider}} {{model}}"),
-            unit="opm",
+            unit="short",
             empty="none seen",
             stack=True,
             width=8,
@@ -148,7 +148,7 @@ def _calls() -> tuple[Panel, ...]:
             "Errors per minute, by type",
             "Failed calls a minute. The marks are single calls: click one to see its trace.",
             Query(f"60 * {rate(ERRORS, f'{MODEL}, error_type')}", "{{model}}: {{error_type}}", exemplar=True),
-            unit="opm",
+            unit="short",
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
@@ -203,14 +203,14 @@ def _latency() -> tuple[Panel, ...]:
 
 def _models(settings: Settings) -> Panel:
     spent, tokens = total("agentos_llm_cost_usd_total", MODEL), total("agentos_llm_tokens_total", MODEL)
-    missing = f"({total(SILENT, MODEL)} - ({total(ERRORS, MODEL)} or {total(SILENT, MODEL)} * 0))"
+    missing = f"clamp_min({total(SILENT, MODEL)} - ({total(ERRORS, MODEL)} or {total(SILENT, MODEL)} * 0), 0)"
     return table(
         "Models",
         "Over the shown range. Providers that are not agno's own have no name. Without usage: calls that neither "
         f"failed nor reported token counts. Durations and unpriced tokens are not filtered by agent. {parts.ESTIMATED}",
         label("provider", "Provider"),
         label("model", "Model"),
-        value("Calls", total(CALLS, MODEL), "short", decimals=0),
+        value("Calls", total(CALLS, MODEL), "locale", decimals=0),
         value(
             "Failed",
             share(total(ERRORS, MODEL), total(CALLS, MODEL)),
@@ -246,7 +246,7 @@ def _tokens() -> tuple[Panel, ...]:
     def size(which: str) -> Panel:
         return series(
             f"{which.capitalize()} tokens of a call, p95",
-            f"By model, of calls that report them. {WHOLE}",
+            f"By model, of calls that report them, as far as buckets tell: each is four times the one before. {WHOLE}",
             Query(quantile("0.95", f"agentos_llm_call_{which}_tokens", MODEL), "{{model}}"),
             unit="short",
             empty="none reported",

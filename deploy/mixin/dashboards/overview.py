@@ -43,6 +43,7 @@ def board(settings: Settings) -> Board:
             Row("Money", _money()),
             Row("Who", (_roots(settings), _alerts())),
             Row("Sessions and users", _sessions()),
+            Row("Sessions that ended", _sessions_in_detail(), collapsed=True),
             Row("What runs where", _inventory(), collapsed=True),
         ),
     )
@@ -116,7 +117,7 @@ def _volume() -> tuple[Panel, ...]:
             "Runs",
             "Finished runs that users started, in the shown range.",
             total("agentos_runs_total"),
-            unit="short",
+            unit="locale",
             empty="none seen",
             decimals=0,
         ),
@@ -181,7 +182,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             "Runs per minute",
             "Finished runs a minute, by root: what a user called.",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
-            unit="opm",
+            unit="short",
             empty="none seen",
             stack=True,
             width=8,
@@ -240,7 +241,7 @@ def _money() -> tuple[Panel, ...]:
             "Spans with status ERROR a minute. One failure marks several spans, from the tool or model up to the "
             "run: the lines must not be added.",
             Query(f"60 * {rate('agentos_error_spans_total', 'span_kind')}", "{{span_kind}}"),
-            unit="opm",
+            unit="short",
             empty="none seen",
             overrides=parts.SPAN_KINDS,
             width=8,
@@ -260,7 +261,7 @@ def _roots(settings: Settings) -> Panel:
         label("agentos", "AgentOS"),
         label("root", "Root", link=to_agent),
         label("root_kind", "Kind"),
-        value("Runs", total("agentos_runs_total", by), "short", decimals=0),
+        value("Runs", total("agentos_runs_total", by), "locale", decimals=0),
         value(
             "Failed",
             failed,
@@ -318,7 +319,7 @@ def _sessions() -> tuple[Panel, ...]:
             "Distinct sessions in spans that ended within the window. Absent while the last successful poll is older "
             "than 5 minutes. Not filtered by root.",
             Query("sum by (window) (max by (agentos, window) (agentos_active_sessions{@}))", "last {{window}}"),
-            unit="short",
+            unit="locale",
             empty="unknown",
             decimals=0,
             width=8,
@@ -327,20 +328,38 @@ def _sessions() -> tuple[Panel, ...]:
             "Active users",
             "Distinct users in spans that ended within the window, added over AgentOS instances. Not filtered by root.",
             Query("sum by (window) (max by (agentos, window) (agentos_active_users{@}))", "last {{window}}"),
-            unit="short",
+            unit="locale",
             empty="unknown",
             decimals=0,
             width=8,
         ),
+        series(
+            "Traces settled per minute",
+            "Traces a minute by the kind of their outermost span, counted a minute or so after their end. http: a "
+            "request without agent, team or workflow; unknown: spans that stayed hidden. Not filtered by root.",
+            Query(f"60 * {rate('agentos_traces_total', 'root_kind')}", "{{root_kind}}"),
+            unit="short",
+            empty="none seen",
+            overrides=parts.KINDS,
+            width=8,
+        ),
+    )
+
+
+def _sessions_in_detail() -> tuple[Panel, ...]:
+    def windows(metric: str) -> str:
+        return f"max by (agentos, window) ({metric}{{@}})"
+
+    ever = 'label_replace(max by (agentos) (agentos_sessions{@}), "window", "ever", "", "")'
+    return (
         table(
             "What AgentOS itself counts",
             "Its session stats, as a cross-check. Empty where AgentOS stores no session ids on traces (HTTP root "
             "spans). Not filtered by root.",
             label("agentos", "AgentOS"),
             label("window", "Window"),
-            value("Sessions", "max by (agentos, window) (agentos_session_stats_sessions{@})", "short"),
-            value("Traces", "max by (agentos, window) (agentos_session_stats_traces{@})", "short"),
-            value("Sessions ever", "max by (agentos) (agentos_sessions{@})", "short"),
+            value("Sessions", f"{windows('agentos_session_stats_sessions')} or {ever}", "locale", decimals=0),
+            value("Traces", windows("agentos_session_stats_traces"), "locale", decimals=0),
             sort="Window",
             descending=False,
             empty="unknown: no session ids on traces",
@@ -366,17 +385,6 @@ def _sessions() -> tuple[Panel, ...]:
             unit="s",
             empty="no session has ended",
             overrides=parts.QUANTILES,
-            width=8,
-        ),
-        series(
-            "Traces settled",
-            "Traces a minute by the kind of their outermost span, counted a minute or so after their end. http: a "
-            "request without agent, team or workflow; unknown: spans that stayed hidden. Not filtered by root.",
-            Query(f"60 * {rate('agentos_traces_total', 'root_kind')}", "{{root_kind}}"),
-            unit="opm",
-            empty="none seen",
-            overrides=parts.KINDS,
-            color={"mode": "palette-classic"},
             width=8,
         ),
     )

@@ -95,7 +95,7 @@ def failing(settings: Settings) -> Json:
 
 
 def budget(metric: str, only: str = "") -> str:
-    """A gauge of budgets. One for several AgentOS instances has an empty `agentos` and belongs to whichever is chosen."""
+    """A gauge of budgets. One for several AgentOS instances has an empty `agentos` and belongs to each of them."""
     return f"max by ({BUDGET}) ({metric}{{{budget_filter(only)}}})"
 
 
