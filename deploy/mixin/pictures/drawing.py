@@ -256,7 +256,6 @@ class _Board:
                 size=size,
                 color=color,
                 align="center",
-                weight="medium",
             )
             if name:
                 self._text(middle, y + height - 12, _cut(name, part, 12), color=DIM, align="center")
@@ -544,6 +543,7 @@ def _ticks(low: float, high: float, about: int, least: float, thousand: int) -> 
     rough = (high - low) / about
     scale = thousand ** max(0, math.floor(math.log(rough, thousand))) if rough >= 1 else 1
     power = 10 ** math.floor(math.log10(rough / scale)) * scale
-    step = max(least, next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    step = max(least, math.ceil(step) if least else step)
     first = math.ceil(low / step)
     return [round((first + n) * step, 12) for n in range(int((high - low) / step) + 1) if (first + n) * step <= high]
