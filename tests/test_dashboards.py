@@ -343,7 +343,7 @@ def test_links_lead_somewhere():
         assert set(re.findall(r"var-(\w+)=", query)) <= known, f"{uid}: {url}"
         assert "${__url_time_range}" in query
         own = {one["name"] for one in BOARDS[uid]["templating"]["list"]}
-        assert set(re.findall(r"\$\{(\w+):queryparam\}", query)) <= own
+        assert set(re.findall(r"\$\{(\w+):queryparam\}", query)) <= own & known, f"{uid}: {url}"
     assert {
         "agentos-agent",
         "agentos-cost",

@@ -99,7 +99,7 @@ def _itself() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             color=YELLOW,
-            link=link("Cost", parts.COST, agentos="$agentos", agent="$agent"),
+            link=link("Cost", parts.COST, "agent", "root"),
         ),
         stat(
             "Tool calls",

@@ -21,6 +21,7 @@ from deploy.mixin.dashboards.grafana import (
     label,
     link,
     series,
+    shades,
     stat,
     steps,
     table,
@@ -210,9 +211,7 @@ def _who() -> tuple[Panel, ...]:
             "Models",
             f"In the shown range. $/Mtok: cost ÷ tokens that have a price, over all classes. {ESTIMATED}",
             label("provider", "Provider"),
-            label(
-                "model", "Model", link=link("Models and providers", parts.MODELS, agentos="$__all", model=cell("Model"))
-            ),
+            label("model", "Model", link=link("Models and providers", parts.MODELS, "agent", model=cell("Model"))),
             value("LLM calls", total("agentos_llm_calls_total", "provider, model"), "locale", decimals=0),
             value("Tokens", total(TOKENS, "provider, model"), "short"),
             value(
@@ -335,6 +334,7 @@ def _sources() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
+            color=shades(RED),
             width=6,
             height=9,
         ),

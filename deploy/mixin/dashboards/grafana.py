@@ -41,6 +41,11 @@ def fixed(color: str) -> Json:
     return {"mode": "fixed", "fixedColor": color}
 
 
+def shades(color: str) -> Json:
+    """Shades of one colour, a series each."""
+    return {"mode": "shades", "fixedColor": color}
+
+
 def steps(*thresholds: tuple[float | None, str]) -> Json:
     """Thresholds: each colour holds from its value up; the first one has None."""
     return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in thresholds]}
@@ -182,7 +187,7 @@ def series(  # noqa: PLR0913 - what Grafana lets one choose
         "lineWidth": 1,
         "fillOpacity": 60 if stack else 8,
         "gradientMode": "none",
-        "showPoints": "never",
+        "showPoints": "auto",
         "spanNulls": False,
         "stacking": {"mode": "normal" if stack else "none", "group": "A"},
         "axisPlacement": "auto",
@@ -418,9 +423,14 @@ def words(texts: Mapping[int | float, tuple[str, str]]) -> Json:
     }
 
 
-def link(title: str, uid: str, **variables: str) -> Json:
-    """Data link to another board: the shown time range and data source go with it, and these variables."""
-    parts = ["${datasource:queryparam}", "${job:queryparam}"]
+def link(title: str, uid: str, *carried: str, **variables: str) -> Json:
+    """Data link to another board.
+
+    The shown range, data source, job and AgentOS go with it, and what is chosen in the `carried` variables; `variables`
+    sets others.
+    """
+    along = [name for name in ("datasource", "job", "agentos", *carried) if name not in variables]
+    parts = [f"${{{name}:queryparam}}" for name in along]
     parts += [f"var-{name}={text}" for name, text in variables.items()]
     return {"title": title, "url": f"/d/{uid}?{'&'.join(parts)}&${{__url_time_range}}", "targetBlank": False}
 

@@ -80,7 +80,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=parts.failing(settings),
             decimals=2,
-            link=link("SLO", parts.SLO),
+            link=link("SLO", parts.SLO, "root"),
         ),
         stat(
             "Slow runs (p95)",
@@ -97,7 +97,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             color=YELLOW,
-            link=link("Cost", parts.COST),
+            link=link("Cost", parts.COST, "root"),
         ),
         stat(
             "Spent in the last hour",
@@ -106,7 +106,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             color=YELLOW,
-            link=link("Cost", parts.COST),
+            link=link("Cost", parts.COST, "root"),
         ),
     )
 
@@ -140,7 +140,7 @@ def _volume() -> tuple[Panel, ...]:
             empty="no tool calls",
             colors=steps((None, GREEN), (0.05, ORANGE), (0.2, RED)),
             decimals=2,
-            link=link("Tools and errors", parts.TOOLS),
+            link=link("Tools and errors", parts.TOOLS, "root"),
         ),
         stat(
             "Tokens",
@@ -161,7 +161,7 @@ def _volume() -> tuple[Panel, ...]:
             empty="no tokens",
             colors=steps((None, GREEN), (0.0001, ORANGE)),
             decimals=2,
-            link=link("Cost", parts.COST),
+            link=link("Cost", parts.COST, "root"),
         ),
         stat(
             "Fullest budget",
@@ -171,7 +171,7 @@ def _volume() -> tuple[Panel, ...]:
             unit="percentunit",
             empty="no budgets",
             colors=steps((None, GREEN), (0.8, ORANGE), (1, RED)),
-            link=link("Cost", parts.COST),
+            link=link("Cost", parts.COST, "root"),
         ),
     )
 

@@ -86,7 +86,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=parts.failing(settings),
             decimals=2,
-            link=link("SLO", parts.SLO),
+            link=link("SLO", parts.SLO, "root"),
         ),
         stat(
             "Failed model calls",
@@ -96,7 +96,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no calls",
             colors=steps((None, GREEN), (0.02, ORANGE), (settings.provider_error_ratio, RED)),
             decimals=2,
-            link=link("Models and providers", parts.MODELS),
+            link=link("Models and providers", parts.MODELS, "agent"),
         ),
         stat(
             "Failed tool calls",

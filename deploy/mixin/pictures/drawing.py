@@ -156,7 +156,7 @@ class _Board:
         """A headline."""
         x, y, _, height = self._place(panel["gridPos"])
         closed = panel["collapsed"]
-        text = f">  {panel['title']}   ({len(panel['panels'])} panels)" if closed else f"⌄  {panel['title']}"
+        text = f">  {panel['title']}   ({len(panel['panels'])})" if closed else f"⌄  {panel['title']}"
         self._text(x + 4, y + height / 2, text, size=14, weight="bold")
 
     def panel(self, panel: Json, answer: Answer) -> None:
@@ -388,20 +388,20 @@ class _Board:
 
     def _table(self, panel: Json, answer: Answer, x: float, y: float, width: float, height: float) -> None:
         titles = list(answer.rows[0])
+        sort = panel["options"]["sortBy"][0]
         looks = {title: _look(title, panel) for title in titles}
         each = 27
         fit = int(height // each) - 1
         rows = answer.rows[:fit]
         texts = [[_cell(row[title], looks[title]) for title in titles] for row in rows]
         wanted = [
-            max(_width(title, 12) + 16, *(_width(row[n], 12) for row in texts))
-            + 20
+            max(_width(title, 12) + (14 if title == sort["displayName"] else 0), *(_width(row[n], 12) for row in texts))
+            + 18
             + (90 if looks[title].get("bar") else 0)
             for n, title in enumerate(titles)
         ]
         widths = [want * width / sum(wanted) for want in wanted]
-        size = min(12.0, 12 * width / sum(wanted) * 1.15)
-        sort = panel["options"]["sortBy"][0]
+        size = min(12.0, 12 * width / sum(wanted))
         left = x
         for n, title in enumerate(titles):
             number = bool(looks[title].get("unit"))
@@ -495,7 +495,8 @@ def _color(line: Line, number: int, panel: Json) -> str:
         if one["id"] == "color":
             return COLORS[one["value"]["fixedColor"]]
     color = panel["fieldConfig"]["defaults"]["color"]
-    if color["mode"] == "fixed":
+    if color["mode"] in {"fixed", "shades"}:
+        # Of the shades only the first is drawn right.
         return COLORS[color["fixedColor"]]
     return PALETTE[number % len(PALETTE)]
 
