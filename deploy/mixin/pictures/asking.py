@@ -75,7 +75,7 @@ class Prometheus:
         return answer
 
     def _lines(self, target: Json, expr: str) -> list[Line]:
-        begin = math.ceil(self.begin / self.step) * self.step
+        begin = float(math.ceil(self.begin / self.step) * self.step)
         times = [begin + n * self.step for n in range(int((self.end - begin) // self.step) + 1)]
         found = self._get("query_range", query=expr, start=str(times[0]), end=str(times[-1]), step=str(self.step))
         lines = []

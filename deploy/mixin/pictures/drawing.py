@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ PALETTE: Final = (
     "#AEA2E0",
 )
 """The beginning of Grafana's classic palette."""
-_REDUCERS: Final = {
+_REDUCERS: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
     "lastNotNull": ("Last *", lambda values: values[-1]),
     "mean": ("Mean", lambda values: sum(values) / len(values)),
     "max": ("Max", max),
@@ -296,14 +296,9 @@ class _Board:
                     axes.axhline(step["value"], color=COLORS[step["color"]], linestyle=(0, (8, 6)), linewidth=1)
         marks = [(at, value) for at, value in answer.exemplars if low <= value <= high]
         if marks:
+            times, values = zip(*marks, strict=True)
             axes.scatter(
-                *zip(*marks, strict=True),
-                marker="D",
-                s=9,
-                color="#1F60C4",
-                edgecolors="#8AB8FF",
-                linewidths=0.4,
-                zorder=5,
+                times, values, marker="D", s=9, color="#1F60C4", edgecolors="#8AB8FF", linewidths=0.4, zorder=5
             )
         axes.set_ylim(low, high)
         self._frame(axes)
