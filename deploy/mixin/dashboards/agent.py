@@ -6,7 +6,6 @@ from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.grafana import (
     BLUE,
     GREEN,
-    ORANGE,
     RED,
     YELLOW,
     Board,
@@ -45,16 +44,16 @@ def board(settings: Settings) -> Board:
         "calls and tools; traces of single runs.",
         (parts.JOB, parts.AGENTOS, agent, root),
         (
-            Row("The agent itself, whoever called it", (*_itself(), *_agent_lines())),
+            Row("The agent itself, whoever called it", (*_itself(settings), *_agent_lines())),
             Row("Runs that users started", _runs(settings)),
             Row("Cost and model calls of a run", _cost_of_runs(settings)),
             Row("Model calls", _models()),
-            Row("Tools and errors", _tools()),
+            Row("Tools and errors", _tools(settings)),
         ),
     )
 
 
-def _itself() -> tuple[Panel, ...]:
+def _itself(settings: Settings) -> tuple[Panel, ...]:
     failed = share(
         total("agentos_error_spans_total", "span_kind", ITSELF), total("agentos_spans_total", "span_kind", ITSELF)
     )
@@ -74,7 +73,7 @@ def _itself() -> tuple[Panel, ...]:
             Query(failed, "{{span_kind}}", instant=True),
             unit="percentunit",
             empty="no calls",
-            colors=steps((None, GREEN), (0.01, ORANGE), (0.05, RED)),
+            colors=parts.failing(settings),
             decimals=2,
         ),
         stat(
@@ -286,7 +285,7 @@ def _models() -> tuple[Panel, ...]:
     )
 
 
-def _tools() -> tuple[Panel, ...]:
+def _tools(settings: Settings) -> tuple[Panel, ...]:
     by = "agentos, agent, tool"
     failed = share(total("agentos_tool_call_errors_total", by), total("agentos_tool_calls_total", by))
     return (
@@ -304,7 +303,7 @@ def _tools() -> tuple[Panel, ...]:
                 failed,
                 "percentunit",
                 decimals=1,
-                colors=steps((None, GREEN), (0.05, ORANGE), (0.2, RED)),
+                colors=parts.failing_tools(settings),
             ),
             sort="Calls",
             empty="no tool calls",

@@ -59,7 +59,7 @@ def board(settings: Settings) -> Board:
 
 
 def _now(settings: Settings) -> tuple[Panel, ...]:
-    failing = steps((None, GREEN), (0.02, ORANGE), (settings.provider_error_ratio, RED))
+    failing = parts.failing_calls(settings)
     return (
         stat(
             "LLM calls",
@@ -216,7 +216,7 @@ def _models(settings: Settings) -> Panel:
             share(total(ERRORS, MODEL), total(CALLS, MODEL)),
             "percentunit",
             decimals=1,
-            colors=steps((None, GREEN), (0.02, ORANGE), (settings.provider_error_ratio, RED)),
+            colors=parts.failing_calls(settings),
         ),
         value(
             "Without usage",

@@ -38,7 +38,7 @@ def board(settings: Settings) -> Board:
         "Is it fine, what does it cost, who fails: all AgentOS instances at a glance.",
         (parts.JOB, parts.AGENTOS, root),
         (
-            Row("Now", (*_state(settings), *_volume())),
+            Row("Now", (*_state(settings), *_volume(settings))),
             Row("Runs", _runs(settings)),
             Row("Money", _money()),
             Row("Who", (_roots(settings), _alerts())),
@@ -111,7 +111,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
     )
 
 
-def _volume() -> tuple[Panel, ...]:
+def _volume(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "Runs",
@@ -128,7 +128,7 @@ def _volume() -> tuple[Panel, ...]:
             share(total("agentos_llm_call_errors_total"), total("agentos_llm_calls_total")),
             unit="percentunit",
             empty="no calls",
-            colors=steps((None, GREEN), (0.02, ORANGE), (0.1, RED)),
+            colors=parts.failing_calls(settings),
             decimals=2,
             link=link("Models and providers", parts.MODELS),
         ),
@@ -138,7 +138,7 @@ def _volume() -> tuple[Panel, ...]:
             share(total("agentos_tool_call_errors_total"), total("agentos_tool_calls_total")),
             unit="percentunit",
             empty="no tool calls",
-            colors=steps((None, GREEN), (0.05, ORANGE), (0.2, RED)),
+            colors=parts.failing_tools(settings),
             decimals=2,
             link=link("Tools and errors", parts.TOOLS, "root"),
         ),
@@ -170,7 +170,7 @@ def _volume() -> tuple[Panel, ...]:
             f"max({parts.budget('agentos_budget_spent_usd')} / {parts.budget('agentos_budget_limit_usd')})",
             unit="percentunit",
             empty="no budgets",
-            colors=steps((None, GREEN), (0.8, ORANGE), (1, RED)),
+            colors=steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED)),
             link=link("Cost", parts.COST, "root"),
         ),
     )

@@ -59,7 +59,16 @@ SPAN_KINDS: Final[tuple[Json, ...]] = (
     named("tool", ORANGE),
     named("other", GREY),
 )
-OUTCOMES: Final[tuple[Json, ...]] = (named("ok", GREEN), named("silent_empty", RED), named("state_error", "dark-red"))
+OUTCOMES: Final[tuple[Json, ...]] = (
+    named("ok", GREEN),
+    named("unreachable", RED),
+    named("timeout", ORANGE),
+    named("unauthorized", PURPLE),
+    named("server_error", YELLOW),
+    named("bad_answer", BLUE),
+    named("silent_empty", "dark-red"),
+    named("state_error", "dark-orange"),
+)
 QUANTILES: Final[tuple[Json, ...]] = (named("p50", GREEN), named("p95", ORANGE), named("p99", RED))
 KINDS: Final[tuple[Json, ...]] = (
     named("agent", BLUE),
@@ -92,6 +101,16 @@ def failing(settings: Settings) -> Json:
     """Colours of a share of failed runs: within the SLO, beyond it, burning its budget fast."""
     allowed = 1 - settings.run_success_target
     return steps((None, GREEN), (round(allowed, 6), ORANGE), (round(allowed * settings.burn_medium, 6), RED))
+
+
+def failing_tools(settings: Settings) -> Json:
+    """Colours of a share of failed tool calls; red: where the alert starts."""
+    return steps((None, GREEN), (0.05, ORANGE), (settings.tool_error_ratio, RED))
+
+
+def failing_calls(settings: Settings) -> Json:
+    """Colours of a share of failed model calls; red: where the alert starts."""
+    return steps((None, GREEN), (0.02, ORANGE), (settings.provider_error_ratio, RED))
 
 
 def budget(metric: str, only: str = "") -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.grafana import (
     BLUE,
-    GREEN,
-    ORANGE,
     RED,
     Board,
     Panel,
@@ -67,7 +65,7 @@ def new() -> str:
 
 
 def _now(settings: Settings) -> tuple[Panel, ...]:
-    tool = steps((None, GREEN), (0.05, ORANGE), (settings.tool_error_ratio, RED))
+    tool = parts.failing_tools(settings)
     return (
         stat(
             "New error types",
@@ -94,7 +92,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             share(total("agentos_llm_call_errors_total"), total("agentos_llm_calls_total")),
             unit="percentunit",
             empty="no calls",
-            colors=steps((None, GREEN), (0.02, ORANGE), (settings.provider_error_ratio, RED)),
+            colors=parts.failing_calls(settings),
             decimals=2,
             link=link("Models and providers", parts.MODELS, "agent"),
         ),
@@ -247,7 +245,7 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
                 share(total(ERRORS, by), total(CALLS, by)),
                 "percentunit",
                 decimals=1,
-                colors=steps((None, GREEN), (0.05, ORANGE), (settings.tool_error_ratio, RED)),
+                colors=parts.failing_tools(settings),
             ),
             value("Calls", total(CALLS, by), "locale", decimals=0, bar=True, colors=steps((None, BLUE))),
             sort="Calls",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -34,6 +35,7 @@ GRID: Final = "#2a2c33"
 COLORS: Final = {
     "red": "#F2495C",
     "dark-red": "#C4162A",
+    "dark-orange": "#FA6400",
     "orange": "#FF9830",
     "yellow": "#FADE2A",
     "green": "#73BF69",
@@ -304,7 +306,7 @@ class _Board:
         self._frame(axes)
         least = 1.0 if decimals == 0 or unit == "none" else 0.0
         ticks = _ticks(low, high, max(2, int((height - shown - 26) // 38)), least, 1024 if unit == "bytes" else 1000)
-        axes.set_yticks(ticks, [written(tick, unit, decimals if unit != "percentunit" else None) for tick in ticks])
+        axes.set_yticks(ticks, [_short(tick, unit) for tick in ticks])
 
     def _frame(self, axes: Axes) -> None:
         axes.set_xlim(self._begin, self._end)
@@ -458,7 +460,7 @@ class _Board:
         self._frame(axes)
         axes.grid(visible=False)
         axes.set_ylim(0, len(lines))
-        names = ["+Inf" if line.name == "+Inf" else written(float(line.name), unit) for line in lines]
+        names = ["+Inf" if line.name == "+Inf" else _short(float(line.name), unit) for line in lines]
         axes.set_yticks([n + 1 for n in range(len(lines))], names)
         for text in axes.get_yticklabels():
             text.set_parse_math(False)
@@ -532,6 +534,11 @@ def _cell(value: Any, look: dict[str, Any]) -> str:  # noqa: ANN401 - a number, 
     if value is None:
         return ""
     return value if isinstance(value, str) else written(value, look.get("unit") or "short", look.get("decimals"))
+
+
+def _short(value: float, unit: str) -> str:
+    """A value on an axis: without needless zeros."""
+    return re.sub(r"(\.\d*?)0+(?=\D|$)", lambda found: found[1].rstrip("."), written(value, unit))
 
 
 def _ticks(low: float, high: float, about: int, least: float, thousand: int) -> list[float]:
