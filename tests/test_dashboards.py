@@ -86,6 +86,26 @@ def raw(asked: panels.Asked) -> list[Selector]:
     return selectors(asked.raw)
 
 
+# --- The reader of PromQL that the tests below trust ---------------------------------------------------------------
+
+
+def test_selectors_are_found_with_what_is_around_them():
+    rate, gauge = selectors(
+        'topk(3, sum by (agent, le) (rate(a_total{job=~"$job", x!="}, (by"}[$__range] offset $__range))) '
+        "/ on (agent) group_left (kind) max by (agent, kind) (clamp_min(deriv(g[1h]), 0)) > bool 1.5e3"
+    )
+    assert (rate.name, rate.ranged, rate.matchers) == ("a_total", True, {"job": '=~"$job"', "x": '!="}, (by"'})
+    assert rate.around == [("rate", ()), ("sum", ("agent", "le")), ("topk", ())]
+    assert (gauge.name, gauge.matchers) == ("g", {})
+    assert gauge.around == [("deriv", ()), ("clamp_min", ()), ("max", ("agent", "kind"))]
+
+
+def test_what_is_beside_an_aggregation_is_not_in_it():
+    inside, outside = selectors("sum(a) / b")
+    assert inside.around == [("sum", ())]
+    assert outside.around == []
+
+
 # --- No drift --------------------------------------------------------------------------------------------------------
 
 
@@ -370,7 +390,9 @@ def test_a_cell_links_with_columns_of_its_table(uid, panel):
 def test_alerts_lead_to_boards():
     alerts = [rule for rule in RULES if "alert" in rule]
     assert alerts
+    (shown,) = {one.matchers["alertname"] for asked in ASKED for one in raw(asked) if one.name == "ALERTS"}
     for rule in alerts:
+        assert re.fullmatch(shown.removeprefix("=~").strip('"'), rule["alert"]), "no board would show that it fires"
         url = urllib.parse.urlsplit(re.sub(r"\s+", " ", rule["annotations"]["dashboard_url"]))
         uid = url.path.removeprefix("/d/")
         assert uid in BOARDS, rule["alert"]

@@ -198,7 +198,7 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
             width=6,
         ),
         stat(
-            "Dear runs (p95)",
+            "Expensive runs (p95)",
             f"19 of 20 runs of the shown range cost less than this, as far as buckets tell. {RUNS}",
             quantile_of_range("0.95", "agentos_run_cost_usd"),
             unit="currencyUSD",
