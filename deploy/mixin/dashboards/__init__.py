@@ -1,4 +1,4 @@
-"""Grafana dashboards, as readable Python: one module for each board, `grafana` for the JSON around them.
+"""Grafana dashboards, as readable Python: one module for each board, `panels` and `board` for the JSON.
 
 `python -m deploy.mixin` writes them to deploy/grafana/dashboards/.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.mixin.dashboards import agent, cost, exporter, models, overview, slo, tools
-from deploy.mixin.dashboards.grafana import Board
+from deploy.mixin.dashboards.board import Board
 from deploy.mixin.settings import Settings
 
 FOLDER: Final = "deploy/grafana/dashboards"

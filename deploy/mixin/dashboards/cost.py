@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deploy.mixin.dashboards import parts
-from deploy.mixin.dashboards.grafana import (
+from deploy.mixin.dashboards.board import Board, Row, Variable
+from deploy.mixin.dashboards.panels import (
     BLUE,
     GREEN,
     ORANGE,
     RED,
     YELLOW,
-    Board,
     Panel,
     Query,
-    Row,
-    Variable,
     bars,
     cell,
     label,

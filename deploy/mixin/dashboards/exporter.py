@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
-from deploy.mixin.dashboards.grafana import (
+from deploy.mixin.dashboards.board import Board, Row
+from deploy.mixin.dashboards.panels import (
     BLUE,
     GREEN,
     ORANGE,
     RED,
-    Board,
     Panel,
     Query,
-    Row,
     label,
     series,
     stat,

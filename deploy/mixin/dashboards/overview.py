@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
-from deploy.mixin.dashboards.grafana import (
+from deploy.mixin.dashboards.board import Board, Row, Variable
+from deploy.mixin.dashboards.panels import (
     GREEN,
     GREY,
     ORANGE,
     RED,
     YELLOW,
-    Board,
     Panel,
     Query,
-    Row,
-    Variable,
     cell,
     label,
     link,

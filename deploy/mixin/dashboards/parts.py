@@ -1,13 +1,14 @@
 """What several boards share: variables, colours of names, and pieces of PromQL.
 
-`{@}` stands for the filters of the board's variables, see grafana.Query.
+`{@}` stands for the filters of the board's variables, see panels.Query.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from deploy.mixin.dashboards.grafana import (
+from deploy.mixin.dashboards.board import Variable
+from deploy.mixin.dashboards.panels import (
     BLUE,
     GREEN,
     GREY,
@@ -16,7 +17,6 @@ from deploy.mixin.dashboards.grafana import (
     RED,
     YELLOW,
     Json,
-    Variable,
     fixed,
     named,
     steps,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
-from deploy.mixin.dashboards.grafana import (
+from deploy.mixin.dashboards.board import Board, Row, Variable
+from deploy.mixin.dashboards.panels import (
     BLUE,
     RED,
-    Board,
     Panel,
     Query,
-    Row,
-    Variable,
     cell,
     label,
     link,
