@@ -24,7 +24,8 @@ from deploy.mixin.dashboards.panels import (
 from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
-FIRING = 'ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job"}'
+FIRING = 'ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job", agentos=~"|$agentos"}'
+"""Alerts about an exporter as a whole have no `agentos`, and belong to whichever is chosen."""
 
 
 def board(settings: Settings) -> Board:
@@ -63,7 +64,8 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
         ),
         stat(
             "Firing alerts",
-            "Alerts of the shipped rules that fire now. `none` also where the rules are not loaded.",
+            "Alerts of the shipped rules that fire now. `none` also where the rules are not loaded. Not filtered by "
+            "root.",
             f"count({FIRING})",
             unit="none",
             empty="none",
@@ -292,7 +294,7 @@ def _roots(settings: Settings) -> Panel:
 def _alerts() -> Panel:
     return table(
         "What fires",
-        "Alerts of the shipped rules that fire now. Empty also where the rules are not loaded.",
+        "Alerts of the shipped rules that fire now. Empty also where the rules are not loaded. Not filtered by root.",
         label("alertname", "Alert"),
         label("severity", "Severity"),
         label("agentos", "AgentOS"),
