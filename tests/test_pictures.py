@@ -106,7 +106,7 @@ class Answers(BaseHTTPRequestHandler):
 def prometheus():
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         server.queries, server.height = [], 1.0
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
