@@ -38,6 +38,10 @@ test: $(VENV)/.dev ## Run the tests (without old agno releases and slow tests)
 test-compat: $(VENV)/.dev ## Run the tests against old releases of agno (builds their environments)
 	$(PYTEST) -m compat $(PYTEST_ARGS)
 
+.PHONY: tools
+tools: ## Build the tools in .ci/tools that tests run: needs Go, takes minutes the first time
+	$(or $(PYTHON),python3) tests/harness/gotools.py build
+
 .PHONY: coverage
 coverage: $(VENV)/.dev ## Run the tests and report branch coverage
 	$(PYTEST) -m '$(MARKERS)' --cov --cov-report=term $(PYTEST_ARGS)
