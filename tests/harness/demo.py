@@ -21,15 +21,18 @@ from tests.harness.prometheus import KnownPrometheus
 
 
 class RunningDemo:
-    """`agentos-exporter demo` with a given Prometheus.
+    """`agentos-exporter demo`, with a given Prometheus or with none.
 
     Attributes:
+        port: of the exporter.
         url: of the exporter.
-        prometheus: the one that the demo has started.
+        prometheus: the one that the demo has started, if any.
 
     """
 
-    def __init__(self, prometheus: str, *, rate: float = 3.0) -> None:
+    prometheus: KnownPrometheus
+
+    def __init__(self, prometheus: str | None, *, rate: float = 3.0) -> None:
         """Describe it; entering the context starts it.
 
         Args:
@@ -37,13 +40,12 @@ class RunningDemo:
             rate: of runs per second.
 
         """
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._binary = prometheus
-        self._command = (
-            *(sys.executable, "-m", "exporter", "demo", f"--web.listen-address=127.0.0.1:{port}"),
-            *(f"--agentos-port={free_port()}", f"--rate={rate}"),
-        )
+        self._command = [sys.executable, "-m", "exporter", "demo", f"--web.listen-address=127.0.0.1:{self.port}"]
+        self._command += [f"--agentos-port={free_port()}", f"--rate={rate}"]
+        self._command += ["--no-prometheus"] if prometheus is None else []
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
 
     def __enter__(self) -> Self:
@@ -53,22 +55,22 @@ class RunningDemo:
             AssertionError: if it does not come up, or with another Prometheus than the given one.
 
         """
+        environment = dict(os.environ)
+        if self._binary is not None:
+            environment["PATH"] = f"{Path(self._binary).parent}{os.pathsep}{environment['PATH']}"
         self._process = subprocess.Popen(
             self._command,
             cwd=Path(__file__).parents[2],
-            env=os.environ | {"PATH": f"{Path(self._binary).parent}{os.pathsep}{os.environ['PATH']}"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
         try:
             eventually(lambda: self._process.poll() is not None or "Ctrl-C stops" in self.output, "the banner")
-            url = re.search(r"Prometheus  (http\S+)", self.output)
-            assert url is not None, self.output
-            self.prometheus = KnownPrometheus(url[1])
-            version = self.prometheus.ask("status/buildinfo")["version"]
-            said = subprocess.run((self._binary, "--version"), capture_output=True, text=True, check=True)
-            assert f"prometheus, version {version} " in said.stdout + said.stderr
+            assert self._process.poll() is None, self.output
+            if self._binary is not None:
+                self.prometheus = self._found(self._binary)
         except BaseException:
             self._end()
             raise
@@ -88,6 +90,15 @@ class RunningDemo:
     def output(self) -> str:
         """Return what it has printed."""
         return os.pread(self._output.fileno(), 1 << 30, 0).decode(errors="replace")
+
+    def _found(self, binary: str) -> KnownPrometheus:
+        url = re.search(r"Prometheus  (http\S+)", self.output)
+        assert url is not None, self.output
+        prometheus = KnownPrometheus(url[1])
+        version = prometheus.ask("status/buildinfo")["version"]
+        said = subprocess.run((binary, "--version"), capture_output=True, text=True, check=True)
+        assert f"prometheus, version {version} " in said.stdout + said.stderr
+        return prometheus
 
     def _end(self) -> int:
         self._process.terminate()

@@ -39,10 +39,9 @@ class Prometheus:
             AssertionError: if it answers with an error.
 
         """
-        response = httpx.post(f"{self.url}/api/v1/{path}", data=parameters, timeout=60, trust_env=False)
-        if response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
-            response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=60, trust_env=False)
-        answer = response.json()
+        # To load certificates would take longer than the answer does.
+        url = f"{self.url}/api/v1/{path}"
+        answer = httpx.get(url, params=parameters, timeout=60, trust_env=False, verify=False).json()
         assert answer["status"] == "success", f"{parameters}: {answer}"
         return answer["data"]
 
