@@ -125,6 +125,7 @@ class RunningAlertmanager(ServingProcess):
             f"--config.file={file}",
             f"--storage.path={folder / 'alertmanager'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
             "--cluster.listen-address=",  # alone
         )
         super().__init__(command, f"http://127.0.0.1:{port}", ready="/-/ready")

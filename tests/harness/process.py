@@ -64,7 +64,7 @@ class ServingProcess:
         """End it; on an error, print the end of its output."""
         self._end()
         if kind is not None:
-            print(f"{self._command[0]} printed at last:\n{self.output[-4000:]}")
+            print(f"{self._command[0]} printed at last:\n{self.output[-2000:]}")
         self._output.close()
 
     @property

@@ -46,15 +46,19 @@ class Prometheus:
         return answer["data"]
 
     def query(self, query: str) -> list[Any]:
-        """Return the elements of an instant query; a scalar is one."""
+        """Return the elements of an instant query; a scalar is one without labels."""
         data = self.ask("query", query=query)
-        return [data["result"]] if data["resultType"] in {"scalar", "string"} else data["result"]
+        return [{"metric": {}, "value": data["result"]}] if data["resultType"] == "scalar" else data["result"]
 
     def value(self, query: str) -> float | None:
         """Return the one value of an instant query, None where there is none."""
         result = self.query(query)
         assert len(result) <= 1, result
         return float(result[0]["value"][1]) if result else None
+
+    def parse(self, query: str) -> dict[str, Any]:
+        """Return the syntax tree of a query. Prometheus 2 cannot say."""
+        return self.ask("parse_query", query=query)
 
     def rules(self, kind: str = "") -> list[Any]:
         """Return the loaded rules with their health: all, or those of a kind: `alert`, `record`."""
@@ -119,6 +123,7 @@ class RunningPrometheus(ServingProcess, Prometheus):
             f"--config.file={file}",
             f"--storage.tsdb.path={folder / 'prometheus'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
             "--enable-feature=exemplar-storage",
             "--rules.alert.resend-delay=1s",
         )
