@@ -15,7 +15,7 @@ import yaml
 from tests.harness import panels
 from tests.harness.demo import RunningDemo
 from tests.harness.prometheus import Prometheus, RunningPrometheus, shipped_rules
-from tests.harness.promql import Parse, questions, without_offsets
+from tests.harness.questions import Parse, questions, without_offsets
 from tests.harness.tools import current, debian
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
