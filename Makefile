@@ -56,6 +56,7 @@ lint: $(VENV)/.dev ## Check style, types, layers, YAML and generated documents
 	.ci/check-names
 	$(BIN)/agentos-exporter metrics --format markdown | diff -u docs/metrics.md - || \
 		{ echo 'docs/metrics.md is not what the catalog says: run `make docs`' >&2; exit 1; }
+	$(BIN)/python -m deploy.mixin --check
 
 .PHONY: format
 format: $(VENV)/.dev ## Rewrite the code in the project's style

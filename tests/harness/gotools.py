@@ -175,7 +175,7 @@ def _compile(tool: Tool, scratch: Path) -> Path:
     command = ("build", "-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker}", "-o", f"{output}/")
     _go(*command, *tool.packages, scratch=scratch)
     if absent := [name for name in tool.binaries if not (output / name).is_file()]:
-        raise ToolsError(f"{tool.name}: go build did not make {', '.join(absent)}")
+        raise ToolsError(f"go build did not make {', '.join(absent)}")
     return output
 
 
@@ -229,21 +229,31 @@ def main() -> int:
     known = {tool.name: tool for tool in tools()}
     if unknown := set(options.names) - known.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    began = time.monotonic()
     try:
-        if options.what == "build":
-            for name in options.names or known:
-                start = time.monotonic()
-                how = "built in" if build(known[name]) else "there,"
-                taken = time.monotonic() - start
-                what = f"{name:<16} {known[name].module[1]}: {', '.join(known[name].binaries)}"
-                print(f"{what:<60} {how} {taken:.0f} s", flush=True)
-            print(f"{go_version()}, {time.monotonic() - began:.0f} s in all", flush=True)
+        failed = _build_all([known[name] for name in options.names or known]) if options.what == "build" else []
         print(folder())
     except (ToolsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
+
+
+def _build_all(chosen: list[Tool]) -> list[Tool]:
+    """Build tools one after the other; return those that failed: the others are of use without them."""
+    began, failed = time.monotonic(), []
+    version = go_version()
+    for tool in chosen:
+        start = time.monotonic()
+        try:
+            how = "built in" if build(tool) else "there,"
+        except ToolsError as error:
+            print(f"error: {tool.name}: {error}", file=sys.stderr)
+            failed.append(tool)
+        else:
+            what = f"{tool.name:<16} {tool.module[1]}: {', '.join(tool.binaries)}"
+            print(f"{what:<60} {how} {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{version}, {time.monotonic() - began:.0f} s in all", flush=True)
+    return failed
 
 
 if __name__ == "__main__":
