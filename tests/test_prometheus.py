@@ -9,12 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.demo import RunningDemo
 from tests.harness.exporter import RunningExporter
 from tests.harness.process import eventually
-from tests.harness.prometheus import RunningPrometheus
+from tests.harness.prometheus import RunningPrometheus, shipped_rules
 from tests.harness.tools import pairs, tools
 
 pytestmark = pytest.mark.prometheus
@@ -57,6 +58,9 @@ def test_prometheus_takes_what_the_demo_shows(tmp_path: Path, binaries: tuple[st
     prometheus, promtool = binaries
     with RunningDemo(prometheus) as demo:
         server = demo.prometheus
+        groups = [group for file in shipped_rules() for group in yaml.safe_load(file.read_text())["groups"]]
+        shipped = sorted(rule.get("alert") or rule["record"] for group in groups for rule in group["rules"])
+        assert sorted(rule["name"] for rule in server.rules()) == shipped
         eventually(lambda: server.value('up{job="agentos-exporter"}') == 1, "the target is up")
         eventually(lambda: server.value("sum(agentos_llm_tokens_total)"), "tokens")
         eventually(lambda: server.value("sum(agentos_error_spans_total)"), "errors")
