@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.harness.demo import RunningDemo
 from tests.harness.exporter import RunningExporter
 from tests.harness.process import eventually
 from tests.harness.prometheus import RunningPrometheus, shipped_rules
-from tests.harness.tools import pairs, tools
+from tests.harness.tools import current, debian, pairs
 
 pytestmark = pytest.mark.prometheus
 
@@ -29,27 +30,35 @@ def run(agentos: RunningAgentOS, agent: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("binary", tools("prometheus"))
-def test_increase_sees_the_first_error_of_a_kind(tmp_path: Path, binary: str) -> None:
+def test_increase_sees_the_first_error_of_a_kind(tmp_path: Path) -> None:
     """An alert on `increase()` must fire on it: the series has to be there at 0 before it counts."""
-    with (
-        RunningAgentOS(sys.executable, f"sqlite:{tmp_path / 'agno.db'}") as agentos,
-        RunningExporter(tmp_path, {"it": agentos.base_url}, zero_hold="3s") as exporter,
-        RunningPrometheus(binary, tmp_path, exporter.port) as server,
-    ):
+    binaries = {"debian": debian("prometheus"), "current": current("prometheus")}
+    errors = 'agentos_error_spans_total{span_kind="tool",error_type="DatabaseError"}'
+    with contextlib.ExitStack() as stack:
+        agentos = stack.enter_context(RunningAgentOS(sys.executable, f"sqlite:{tmp_path / 'agno.db'}"))
+        exporter = stack.enter_context(RunningExporter(tmp_path, {"it": agentos.base_url}, zero_hold="3s"))
+        servers = []
+        for name, binary in binaries.items():
+            (folder := tmp_path / name).mkdir()
+            servers.append(stack.enter_context(RunningPrometheus(binary, folder, exporter.port)))
+
+        def eventually_all(query: str, what: str) -> None:
+            eventually(lambda: all(server.value(query) for server in servers), what)
+
         run(agentos, "plain")
-        eventually(lambda: server.value("sum(agentos_runs_total)"), "a run")
-        errors = 'agentos_error_spans_total{span_kind="tool",error_type="DatabaseError"}'
-        assert server.value(f"sum({errors})") is None, "there was one before"
+        eventually_all("sum(agentos_runs_total)", "a run")
+        for server in servers:
+            assert server.value(f"sum({errors})") is None, "there was one before"
         run(agentos, "failing-tool")
-        eventually(lambda: server.value(f"sum({errors})") == 1, "the error")
+        eventually_all(f"sum({errors}) == 1", "the error")
         # Extrapolation takes a moment and some samples; the count itself is exact.
-        eventually(lambda: (server.value(f"sum(increase({errors}[1m]))") or 0) > 0, "its increase", seconds=20)
-        (samples,) = server.query(f"{errors}[2m]")
-        values = [float(value) for _, value in samples["values"]]
-        assert values[0] == 0
-        assert values.count(0) >= 2, "a second Prometheus of a pair must see the 0 as well"
-        assert sorted(values) == values
+        eventually_all(f"sum(increase({errors}[1m])) > 0", "its increase")
+        for server in servers:
+            (samples,) = server.query(f"{errors}[2m]")
+            values = [float(value) for _, value in samples["values"]]
+            assert values[0] == 0
+            assert values.count(0) >= 2, "a second Prometheus of a pair must see the 0 as well"
+            assert sorted(values) == values
 
 
 @pytest.mark.slow
