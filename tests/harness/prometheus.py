@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,10 @@ class Prometheus:
         """Return the loaded rules with their health: all, or those of a kind: `alert`, `record`."""
         kinds = {"type": kind} if kind else {}
         return [rule for group in self.ask("rules", **kinds)["groups"] for rule in group["rules"]]
+
+    def evaluated(self, since: float) -> bool:
+        """Tell whether each rule has been evaluated after a moment, in seconds of the wall clock."""
+        return all(datetime.fromisoformat(rule["lastEvaluation"]).timestamp() > since for rule in self.rules())
 
     def exemplar_traces(self, query: str) -> set[str]:
         """Return trace ids of the exemplars that are kept for a query."""
