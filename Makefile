@@ -38,6 +38,10 @@ test: $(VENV)/.dev ## Run the tests (without old agno releases and slow tests)
 test-compat: $(VENV)/.dev ## Run the tests against old releases of agno (builds their environments)
 	$(PYTEST) -m compat $(PYTEST_ARGS)
 
+.PHONY: tools
+tools: ## Build the tools in .ci/tools that tests run: needs Go, takes minutes the first time
+	$(or $(PYTHON),python3) tests/harness/gotools.py build
+
 .PHONY: coverage
 coverage: $(VENV)/.dev ## Run the tests and report branch coverage
 	$(PYTEST) -m '$(MARKERS)' --cov --cov-report=term $(PYTEST_ARGS)
@@ -52,6 +56,7 @@ lint: $(VENV)/.dev ## Check style, types, layers, YAML and generated documents
 	.ci/check-names
 	$(BIN)/agentos-exporter metrics --format markdown | diff -u docs/metrics.md - || \
 		{ echo 'docs/metrics.md is not what the catalog says: run `make docs`' >&2; exit 1; }
+	$(BIN)/python -m deploy.mixin --check
 
 .PHONY: format
 format: $(VENV)/.dev ## Rewrite the code in the project's style

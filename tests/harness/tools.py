@@ -1,0 +1,90 @@
+"""Finds the programs that tests run: in `$AGENTOS_TOOLS`, in what `make tools` has built, or on PATH.
+
+`tool("promtool")` is the newest one there is; `tools("prometheus")` parametrises a test with Debian's and the current::
+
+    @pytest.mark.parametrize("binary", tools("prometheus"))
+    def test_it_starts(binary: str) -> None: ...
+
+What is not there is skipped, and a skip fails in CI.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import gotools
+
+DEBIAN = {"alertmanager": "prometheus-alertmanager"}
+"""Names that Debian's packages give."""
+
+
+def tool(name: str) -> str:
+    """Return the path of a program, or skip the test if it is nowhere."""
+    return _current(name) or _installed(name) or pytest.skip(_absent(name))
+
+
+def debian(name: str) -> str:
+    """Return the path of the installed program, or skip the test."""
+    return _installed(name) or pytest.skip(_absent(name))
+
+
+def current(name: str) -> str:
+    """Return the path of the program built from `.ci/tools`, or skip the test."""
+    return _current(name) or pytest.skip(_absent(name))
+
+
+def tools(name: str) -> list[Any]:
+    """Return pytest parameters, `debian` and `current`: the installed program and the one built from `.ci/tools`."""
+    return [_parameter(name, _installed(name), "debian"), _parameter(name, _current(name), "current")]
+
+
+def pairs(*names: str) -> list[Any]:
+    """Return pytest parameters, `debian` and `current`, each a tuple of programs of one age."""
+    columns = zip(*(tools(name) for name in names), strict=True)
+    return [_together(column) for column in columns]
+
+
+def _together(column: tuple[Any, ...]) -> Any:
+    marks = tuple(mark for parameter in column for mark in parameter.marks)
+    return pytest.param(tuple(parameter.values[0] for parameter in column), id=column[0].id, marks=marks)
+
+
+def _parameter(name: str, path: str | None, identifier: str) -> Any:
+    if path is None:
+        return pytest.param("", id=identifier, marks=pytest.mark.skip(f"{identifier}: {_absent(name)}"))
+    return pytest.param(path, id=identifier)
+
+
+def _current(name: str) -> str | None:
+    place = folder()
+    return shutil.which(name, path=str(place)) if place else None
+
+
+def _installed(name: str) -> str | None:
+    """Look on PATH, but for the folder of the current ones: it may be on PATH as well."""
+    place = folder()
+    path = os.pathsep.join(
+        entry for entry in os.get_exec_path() if place is None or Path(entry).resolve() != place.resolve()
+    )
+    return shutil.which(DEBIAN.get(name, name), path=path) or shutil.which(name, path=path)
+
+
+def _absent(name: str) -> str:
+    return f"{name} is not there: `make tools` builds it, or a package of the system has it"
+
+
+@functools.cache
+def folder() -> Path | None:
+    """Return the folder of the current programs, None if nobody can say."""
+    if named := os.environ.get("AGENTOS_TOOLS"):
+        return Path(named)
+    try:
+        return gotools.folder()
+    except gotools.ToolsError:
+        return None
