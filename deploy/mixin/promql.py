@@ -1,0 +1,77 @@
+"""Pieces of PromQL that rules share: who is told apart, durations, and what must never be said twice differently."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+TARGET: Final = ("cluster", "namespace", "job")
+"""Labels of the scrape that stay. `instance` and `pod` go: a restarted exporter goes on where it was.
+
+Where a label does not exist it costs nothing.
+"""
+AGENTOS: Final = (*TARGET, "agentos")
+KIND: Final = (*AGENTOS, "span_kind")
+ROOT: Final = (*AGENTOS, "root_kind", "root")
+MODEL: Final = (*AGENTOS, "provider", "model")
+TOOL: Final = (*AGENTOS, "tool")
+BUDGET: Final = (*AGENTOS, "budget", "period")
+
+_SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION: Final = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS))
+
+
+def seconds(duration: str) -> int:
+    """Seconds of a Prometheus duration such as `1h30m`. Raises ValueError for what is none."""
+    match = _DURATION.fullmatch(duration)
+    if match is None or not duration:
+        raise ValueError(f"{duration!r} is no duration such as 30s, 5m, 1h30m or 7d")
+    return sum(int(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
+
+
+def duration(total: int) -> str:
+    """The Prometheus duration of a number of seconds, in the fewest units: 5400 is `1h30m`."""
+    parts = []
+    for unit, size in _SECONDS.items():
+        count, total = divmod(total, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def number(value: float) -> str:
+    """A number as PromQL reads it, without a needless `.0`."""
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def bound(value: float) -> str:
+    """A bucket's `le` as the exporter writes it: 60 is `60.0`."""
+    return repr(float(value))
+
+
+def by(labels: tuple[str, ...], inner: str, *, how: str = "sum") -> str:
+    """`sum by (labels) (inner)`."""
+    return f"{how} by ({', '.join(labels)}) ({inner})"
+
+
+def share(part: str, whole: str) -> str:
+    """Part of a whole, both with the same labels, as a ratio.
+
+    Where nothing happened there is no ratio, neither 0 nor NaN. Where something happened and the part has no series at
+    all, as with errors before the first one, it is 0.
+    """
+    return f"(\n  {part}\n  or\n  {whole} * 0\n)\n/\n({whole} > 0)"
+
+
+def catching_up(window: str) -> str:
+    """Instances of AgentOS whose counters have jumped within the window because a backlog was read.
+
+    The jump stays in a rate's window after catching up has ended, and a recorded series can be 5 minutes old.
+    """
+    reach = duration(seconds(window) + 300)
+    return f"{by(AGENTOS, f'max_over_time(agentos_exporter_catching_up[{reach}])', how='max')} == 1"
+
+
+def unless_catching_up(window: str) -> str:
+    """The end of an expression that judges rates: see `catching_up`."""
+    return f"unless on ({', '.join(AGENTOS)})\n  {catching_up(window)}"
