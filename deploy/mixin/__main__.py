@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings() if flags.settings is None else load(flags.settings)
     except (OSError, SettingsError) as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            sys.stderr.write(f"error: {line}\n")
         return 1
     made = files(settings)
     if flags.check:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(made: dict[str, str], out: Path) -> int:
     differ = [name for name, text in made.items() if not _same(out / name, text)]
     for name in differ:
-        print(f"error: {out / name} is not what deploy/mixin makes: run `python -m deploy.mixin`", file=sys.stderr)
+        sys.stderr.write(f"error: {out / name} is not what deploy/mixin makes: run `python -m deploy.mixin`\n")
     return 1 if differ else 0
 
 

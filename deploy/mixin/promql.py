@@ -17,6 +17,8 @@ MODEL: Final = (*AGENTOS, "provider", "model")
 TOOL: Final = (*AGENTOS, "tool")
 BUDGET: Final = (*AGENTOS, "budget", "period")
 
+_WIDTH: Final = 140
+
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS))
 
@@ -50,8 +52,9 @@ def bound(value: float) -> str:
 
 
 def by(labels: tuple[str, ...], inner: str, *, how: str = "sum") -> str:
-    """`sum by (labels) (inner)`."""
-    return f"{how} by ({', '.join(labels)}) ({inner})"
+    """`sum by (labels) (inner)`, on a line if it fits."""
+    head = f"{how} by ({', '.join(labels)})"
+    return f"{head} ({inner})" if len(head) + len(inner) < _WIDTH else f"{head} (\n  {inner}\n)"
 
 
 def share(part: str, whole: str) -> str:

@@ -36,7 +36,7 @@ def groups(settings: Settings) -> list[dict[str, Any]]:
         _group("agentos-errors", fast, _errors(settings)),
         _group("agentos-latency", fast, _latency()),
         _group("agentos-cost", slow, _cost(settings)),
-        _group("agentos-cache", slow, _cache(settings)),
+        _group("agentos-tokens", slow, [*_usage(), *_cache(settings)]),
         _group("agentos-traffic", slow, _traffic()),
     ]
 
@@ -108,7 +108,8 @@ def _latency() -> list[dict[str, str]]:
 
 
 def _cost(settings: Settings) -> list[dict[str, str]]:
-    mean = f"{by(ROOT, _rate('agentos_run_cost_usd_sum', '1h'))}\n/\n({by(ROOT, _rate('agentos_run_cost_usd_count', '1h'))} > 0)"
+    total, runs = by(ROOT, _rate("agentos_run_cost_usd_sum", "1h")), by(ROOT, _rate("agentos_run_cost_usd_count", "1h"))
+    mean = f"{total}\n/\n({runs} > 0)"
     hour = "agentos:llm_cost_usd:increase1h"
     return [
         _rule(hour, by(AGENTOS, _increase("agentos_llm_cost_usd_total", "1h"))),
@@ -126,6 +127,13 @@ def _same_hour(series: str) -> str:
     """The median of what the series was at this time of day, over the last seven days or those that there are."""
     days = "\n  or\n  ".join(f'label_replace({series} offset {day}d, "day", "{day}", "", "")' for day in DAYS)
     return f"quantile by ({', '.join(AGENTOS)}) (\n  0.5,\n  {days}\n)"
+
+
+def _usage() -> list[dict[str, str]]:
+    missing = by(MODEL, _increase("agentos_llm_calls_without_usage_total", "1h"))
+    errors = by(MODEL, _increase("agentos_llm_call_errors_total", "1h"))
+    # A failed call has no tokens: that is no gap. Where no call ever failed there is nothing to subtract.
+    return [_rule("agentos_model:llm_usage_missing:increase1h", f"{missing}\n- {errors}\nor\n{missing}")]
 
 
 def _cache(settings: Settings) -> list[dict[str, str]]:

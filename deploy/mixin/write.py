@@ -32,7 +32,7 @@ _Dumper.add_representer(str, _text)
 
 def rules(groups: list[dict[str, Any]]) -> str:
     """Groups of rules as YAML."""
-    return yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+    return yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def files(settings: Settings) -> dict[str, str]:
