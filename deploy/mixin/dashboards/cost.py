@@ -1,0 +1,439 @@
+"""Cost: what is spent, on what, by whom; what is not known; where it leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deploy.mixin.dashboards import parts
+from deploy.mixin.dashboards.grafana import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    YELLOW,
+    Board,
+    Panel,
+    Query,
+    Row,
+    Variable,
+    bars,
+    cell,
+    label,
+    link,
+    series,
+    stat,
+    steps,
+    table,
+    value,
+)
+from deploy.mixin.dashboards.parts import mean, quantile, rate, total
+from deploy.mixin.settings import Settings
+
+SPENT = "agentos_llm_cost_usd_total"
+TOKENS = "agentos_llm_tokens_total"
+UNPRICED = "agentos_llm_unpriced_tokens_total"
+MODEL = "agentos, provider, model"
+CACHED = 'token_class=~"cache_read|cache_write"'
+INPUT = 'token_class="input"'
+SPLIT = 'token_class!=""'
+WHOLE_COST = 'token_class=""'
+SUCCEEDED = (
+    f"({total('agentos_runs_total')} - ({total('agentos_run_errors_total')} or {total('agentos_runs_total')} * 0))"
+)
+"""Runs without error. Errors have no series before the first one: where runs were seen that is none, not unknown."""
+ESTIMATED = parts.ESTIMATED
+WHOLE = "Unpriced tokens and budgets are not told apart by root or agent: they are those of the whole AgentOS."
+
+
+def board(settings: Settings) -> Board:
+    """The board for whoever pays."""
+    return Board(
+        parts.COST,
+        "Cost",
+        "What model calls cost: by model, agent, root and user, by token class and source of the price, with what is "
+        "not known.",
+        (
+            parts.JOB,
+            parts.AGENTOS,
+            Variable("root", "Root", parts.SPANS),
+            Variable("agent", "Agent", parts.SPANS),
+            Variable("model", "Model", "agentos_llm_calls_total{@}"),
+        ),
+        (
+            Row("Now", _now()),
+            Row("Over time", _over_time()),
+            Row("Who spends it", _who()),
+            Row("Token classes and cache", _classes()),
+            Row("How exact this is", _sources()),
+            Row("Budgets and forecast", _budgets(settings)),
+            Row("Sessions", _sessions(), collapsed=True),
+        ),
+    )
+
+
+def saved(of: Callable[[str, str, str], str]) -> str:
+    """What prompt caches saved: cached tokens at the effective price of uncached ones, less what they cost.
+
+    `of` is `rate` or `total`.
+    """
+    price = f"({of(SPENT, MODEL, INPUT)} / ({of(TOKENS, MODEL, INPUT)} > 0))"
+    return f"{of(TOKENS, MODEL, CACHED)} * {price} - {of(SPENT, MODEL, CACHED)}"
+
+
+SAVED = (
+    "Tokens read from and written to prompt caches, at the effective price of uncached input of the same model (its "
+    "cost ÷ its tokens in the same time), less what they did cost. Only of calls whose cached tokens are known: over "
+    "AgentOS's HTTP API that takes `enrich_runs`. Below zero: writing cost more than reading saved."
+)
+
+
+def _now() -> tuple[Panel, ...]:
+    return (
+        stat(
+            "Spent",
+            f"Cost of the model calls in the shown range. {ESTIMATED}",
+            total(SPENT),
+            unit="currencyUSD",
+            empty="nothing priced",
+            color=YELLOW,
+        ),
+        stat(
+            "Spent in 24 hours",
+            f"Cost of the model calls of the last 24 hours, whatever range is shown. {ESTIMATED}",
+            total(SPENT, window="1d"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            color=YELLOW,
+        ),
+        stat(
+            "A month at this rate",
+            "What this calendar month would cost if all of it were like the shown range: its cost ÷ its length * the "
+            "days of the month. Too low where the exporter has run for less than the shown range.",
+            f"{total(SPENT)} / $__range_s * 86400 * scalar(days_in_month())",
+            unit="currencyUSD",
+            empty="nothing priced",
+            color=YELLOW,
+        ),
+        stat(
+            "Cost per successful run",
+            "Everything spent in the shown range, on failed runs too, ÷ the runs that ended without error. By root; "
+            f"not filtered by agent and model. {ESTIMATED}",
+            f"{total('agentos_run_cost_usd_sum')} / ({SUCCEEDED} > 0)",
+            unit="currencyUSD",
+            empty="no run succeeded",
+            color=YELLOW,
+        ),
+        stat(
+            "Saved by caches",
+            SAVED,
+            f"sum({saved(total)})",
+            unit="currencyUSD",
+            empty="unknown: no cache detail",
+            colors=steps((None, RED), (0, GREEN)),
+        ),
+        stat(
+            "Unpriced tokens",
+            "Tokens in the shown range for which no price is known: their cost is in no dollar shown here. "
+            f"`agentos-exporter prices explain` says why, and a price file mends it. {WHOLE}",
+            total(UNPRICED),
+            unit="short",
+            empty="none seen",
+            colors=steps((None, GREEN), (1, ORANGE)),
+        ),
+    )
+
+
+def _over_time() -> tuple[Panel, ...]:
+    def by(name: str) -> Panel:
+        return series(
+            f"Cost per hour, by {name}",
+            f"What an hour costs at the rate of each moment. {ESTIMATED}",
+            Query(f"3600 * {rate(SPENT, name)}", f"{{{{{name}}}}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            stack=True,
+            width=8,
+            height=10,
+        )
+
+    return (by("model"), by("agent"), by("root"))
+
+
+def _who() -> tuple[Panel, ...]:
+    agent = "agentos, agent"
+    run = "agentos, root_kind, root"
+    failed = f"({total('agentos_run_errors_total', run)} or {total('agentos_runs_total', run)} * 0)"
+    succeeded = f"({total('agentos_runs_total', run)} - {failed})"
+    return (
+        table(
+            "Agents",
+            f"Cost and use of models in the shown range by the agent (or team) that called them. {ESTIMATED} Click "
+            "one to drill down.",
+            label("agentos", "AgentOS"),
+            label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
+            value("LLM calls", total("agentos_llm_calls_total", agent), "short", decimals=0),
+            value("Tokens", total(TOKENS, agent), "short"),
+            value(
+                "Cost a call", f"{total(SPENT, agent)} / ({total('agentos_llm_calls_total', agent)} > 0)", "currencyUSD"
+            ),
+            value("Cost", total(SPENT, agent), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
+            sort="Cost",
+            empty="no calls",
+            width=12,
+            height=10,
+        ),
+        table(
+            "Roots",
+            "Runs in the shown range by what users called, members and nested agents included; observed once a run is "
+            f"settled, a minute or so after its end. Not filtered by agent and model. {ESTIMATED}",
+            label("agentos", "AgentOS"),
+            label("root", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
+            label("root_kind", "Kind"),
+            value("Runs", total("agentos_runs_total", run), "short", decimals=0),
+            value("A run", mean("agentos_run_cost_usd", run), "currencyUSD"),
+            value(
+                "A successful run",
+                f"{total('agentos_run_cost_usd_sum', run)} / ({succeeded} > 0)",
+                "currencyUSD",
+            ),
+            value(
+                "Cost", total("agentos_run_cost_usd_sum", run), "currencyUSD", bar=True, colors=steps((None, YELLOW))
+            ),
+            sort="Cost",
+            empty="no runs",
+            width=12,
+            height=10,
+        ),
+        table(
+            "Models",
+            f"In the shown range. $/Mtok: cost ÷ tokens that have a price, over all classes. {ESTIMATED}",
+            label("provider", "Provider"),
+            label(
+                "model", "Model", link=link("Models and providers", parts.MODELS, agentos="$__all", model=cell("Model"))
+            ),
+            value("LLM calls", total("agentos_llm_calls_total", "provider, model"), "short", decimals=0),
+            value("Tokens", total(TOKENS, "provider, model"), "short"),
+            value(
+                "$/Mtok",
+                f"1e6 * {total(SPENT, 'provider, model')} / ({total(TOKENS, 'provider, model')} > 0)",
+                "currencyUSD",
+            ),
+            value("Cost", total(SPENT, "provider, model"), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
+            sort="Cost",
+            empty="no calls",
+            width=12,
+            height=10,
+        ),
+        table(
+            "Users",
+            "Only with `labels: {user: hashed}` (or `plain`) in the exporter's configuration; it is off by default. "
+            "What is unpriced is left out of the cost. Not filtered by root, agent and model.",
+            label("agentos", "AgentOS"),
+            label("user", "User"),
+            value("Tokens", total("agentos_user_tokens_total", "agentos, user"), "short"),
+            value(
+                "Cost",
+                total("agentos_user_cost_usd_total", "agentos, user"),
+                "currencyUSD",
+                bar=True,
+                colors=steps((None, YELLOW)),
+            ),
+            sort="Cost",
+            empty="unknown: labels.user is off",
+            width=12,
+            height=10,
+        ),
+    )
+
+
+def _classes() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Cost per hour, by token class",
+            f"`reported`: the span says its cost as a whole, without a split. {ESTIMATED}",
+            Query(f"3600 * {rate(SPENT, 'token_class', SPLIT)}", "{{token_class}}"),
+            Query(f"3600 * {rate(SPENT, only=WHOLE_COST)}", "reported"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            stack=True,
+            overrides=parts.TOKEN_CLASSES,
+            width=12,
+        ),
+        series(
+            "Tokens per minute, by class",
+            "Classes exclude each other: their sum is the total. Over AgentOS's HTTP API there are only input and "
+            "output unless `enrich_runs` is on: what is absent is unknown, not zero.",
+            Query(f"60 * {rate(TOKENS, 'token_class')}", "{{token_class}}"),
+            unit="short",
+            empty="none reported",
+            stack=True,
+            overrides=parts.TOKEN_CLASSES,
+            width=12,
+        ),
+        series(
+            "Prompt tokens from the cache, last hour",
+            "Share of the prompt's tokens that a cache held, by model, over the hour before each moment. A model "
+            "without a line reports no cache detail. Not filtered by root and agent.",
+            Query("max by (provider, model) (agentos_model:llm_cache_hit:ratio_rate1h{@})", "{{model}}"),
+            unit="percentunit",
+            empty="unknown: no cache detail",
+            limits=(0, 1),
+            width=12,
+        ),
+        series(
+            "Saved by caches, per hour",
+            SAVED,
+            Query(f"3600 * ({saved(rate)})", "{{model}}"),
+            unit="currencyUSD",
+            empty="unknown: no cache detail",
+            limits=(None, None),
+            width=12,
+        ),
+    )
+
+
+def _sources() -> tuple[Panel, ...]:
+    def of(source: str) -> str:
+        return total(SPENT, MODEL, f'cost_source="{source}"')
+
+    return (
+        table(
+            "Where prices come from",
+            "Side by side, in the shown range: dollars the span itself reports, at list price, at your price file's, "
+            "and estimated ones (cached tokens not known, or a gateway's own price); and tokens without any price. "
+            "An empty cell: nothing of this kind was seen. Unpriced tokens are not filtered by root and agent.",
+            label("agentos", "AgentOS"),
+            label("provider", "Provider"),
+            label("model", "Model"),
+            value("Reported", of("reported"), "currencyUSD", colors=steps((None, "purple"))),
+            value("Listed", of("listed"), "currencyUSD", colors=steps((None, GREEN))),
+            value("Price file", of("custom"), "currencyUSD", colors=steps((None, BLUE))),
+            value("Estimated", of("estimated"), "currencyUSD", colors=steps((None, ORANGE))),
+            value("Unpriced tokens", total(UNPRICED, MODEL), "short", colors=steps((None, RED))),
+            sort="Estimated",
+            empty="nothing seen",
+            width=12,
+            height=9,
+        ),
+        series(
+            "Cost per hour, by source of the price",
+            "How much of the spending is known to the cent, and how much is estimated.",
+            Query(f"3600 * {rate(SPENT, 'cost_source')}", "{{cost_source}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            stack=True,
+            overrides=parts.COST_SOURCES,
+            width=6,
+            height=9,
+        ),
+        series(
+            "Unpriced tokens per minute",
+            f"Tokens for which no price is known, by model. {WHOLE}",
+            Query(f"60 * {rate(UNPRICED, 'provider, model')}", "{{model}}"),
+            unit="short",
+            empty="none seen",
+            stack=True,
+            width=6,
+            height=9,
+        ),
+    )
+
+
+def _budgets(settings: Settings) -> tuple[Panel, ...]:
+    def of(metric: str) -> str:
+        return parts.BUDGET_SPENT.replace("agentos_budget_spent_usd", metric)
+
+    spent, limit = parts.BUDGET_SPENT, parts.BUDGET_LIMIT
+    reset, since = of("agentos_budget_reset_timestamp_seconds"), of("agentos_budget_covered_since_timestamp_seconds")
+    projected = f"{spent} + {spent} / (time() - {since} > 0) * ({reset} - time())"
+    pace = (
+        f"max by ({parts.BUDGET}) (clamp_min(deriv(agentos_budget_spent_usd"
+        '{job=~"$job", agentos=~"|$agentos"}[1h]), 0))'
+    )
+    full = steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED))
+    return (
+        bars(
+            "Budgets spent",
+            "Spent share of each budget in its current period, from the exporter's own ledger: exact across restarts. "
+            "What is unpriced is left out.",
+            Query(f"sort_desc({spent} / {limit})", "{{budget}} ({{period}})", instant=True),
+            unit="percentunit",
+            empty="no budgets",
+            colors=full,
+            limits=(0, 1),
+            width=6,
+            height=8,
+        ),
+        table(
+            "Budgets and where they lead",
+            "Period end at average: spent so far plus the rest of the period at its average so far. At the last "
+            "hour's pace: plus the rest at the slope of the last hour. Spending before `Known since` is not in it.",
+            label("agentos", "AgentOS"),
+            label("budget", "Budget"),
+            label("period", "Period"),
+            value("Limit", limit, "currencyUSD"),
+            value("Spent", spent, "currencyUSD"),
+            value("Used", f"{spent} / {limit}", "percentunit", colors=full, decimals=1),
+            value("At average", projected, "currencyUSD"),
+            value("At last hour's pace", f"{spent} + {pace} * ({reset} - time())", "currencyUSD"),
+            value(
+                "Forecast of limit",
+                f"({projected}) / {limit}",
+                "percentunit",
+                colors=steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED)),
+                decimals=0,
+            ),
+            value("Resets", f"1000 * {reset}", "dateTimeFromNow"),
+            value("Known since", f"1000 * {since}", "dateTimeFromNow"),
+            sort="Forecast of limit",
+            empty="no budgets",
+            width=18,
+            height=8,
+        ),
+        series(
+            "Spent in the last hour, and what is usual",
+            "Solid: cost of the hour before each moment. Dashed: the same hour of other days (in the first day, of "
+            "the day so far): what the cost alert compares with. By AgentOS; not filtered by root, agent and model.",
+            Query("sum by (agentos) (agentos:llm_cost_usd:increase1h{@})", "{{agentos}}"),
+            Query("sum by (agentos) (agentos:llm_cost_usd:baseline1h{@})", "{{agentos}}, usual"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            overrides=(parts.DASHED,),
+            width=12,
+            height=8,
+        ),
+        series(
+            "Spent in the last 24 hours",
+            "Cost of the day before each moment, by AgentOS. Not filtered by root, agent and model.",
+            Query("sum by (agentos) (agentos:llm_cost_usd:increase1d{@})", "{{agentos}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            width=6,
+            height=8,
+        ),
+        series(
+            "Mean cost of a run, last hour",
+            "Mean over the hour before each moment, by root. Not filtered by agent and model.",
+            Query("sum by (root) (agentos_root:run_cost_usd:mean1h{@})", "{{root}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            width=6,
+            height=8,
+        ),
+    )
+
+
+def _sessions() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Cost of a session",
+            "Observed when a session has been idle for 30 minutes: empty until then. What is unpriced is left out. Not "
+            "filtered by root, agent and model.",
+            Query(quantile("0.5", "agentos_session_cost_usd"), "p50"),
+            Query(quantile("0.95", "agentos_session_cost_usd"), "p95"),
+            unit="currencyUSD",
+            empty="no session has ended",
+            overrides=parts.QUANTILES,
+            width=24,
+        ),
+    )

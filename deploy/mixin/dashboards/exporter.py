@@ -1,0 +1,355 @@
+"""Exporter health: can these boards be believed right now?"""
+
+from __future__ import annotations
+
+from deploy.mixin.dashboards import parts
+from deploy.mixin.dashboards.grafana import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    Board,
+    Panel,
+    Query,
+    Row,
+    label,
+    series,
+    stat,
+    steps,
+    table,
+    value,
+    words,
+)
+from deploy.mixin.dashboards.parts import quantile, rate, total
+from deploy.mixin.promql import seconds
+from deploy.mixin.settings import Settings
+
+ONE = "agentos"
+
+
+def board(settings: Settings) -> Board:
+    """The board for whoever runs the exporter."""
+    return Board(
+        parts.EXPORTER,
+        "Exporter health",
+        "Whether AgentOS is read completely and in time: polls, lag, hidden spans, limits, prices, the process itself.",
+        (parts.JOB, parts.AGENTOS),
+        (
+            Row("Now", _now(settings)),
+            Row("Reading AgentOS", _polls()),
+            Row("What is not seen", _gaps()),
+            Row("What it costs AgentOS", _requests()),
+            Row("Series and limits", _series()),
+            Row("Process", _process()),
+        ),
+    )
+
+
+def age(metric: str) -> str:
+    """Seconds since a moment that a gauge names, by AgentOS."""
+    return f"time() - max by (agentos) ({metric}{{@}})"
+
+
+def _now(settings: Settings) -> tuple[Panel, ...]:
+    late = seconds(settings.stalled_after)
+    return (
+        stat(
+            "Exporter scraped",
+            "Whether Prometheus reached every exporter of the chosen job at its last scrape.",
+            'min(up{job=~"$job"})',
+            unit="none",
+            empty="unknown: no such job",
+            colors=steps((None, RED), (1, GREEN)),
+            mappings=[parts.UP],
+        ),
+        stat(
+            "AgentOS",
+            "Whether the last poll of every chosen AgentOS reached it and was believed.",
+            "min(agentos_up{@})",
+            unit="none",
+            empty="unknown: no data",
+            colors=steps((None, RED), (1, GREEN)),
+            mappings=[parts.UP],
+        ),
+        stat(
+            "Last successful poll",
+            "Its age; the oldest of the chosen AgentOS instances.",
+            f"max({age('agentos_exporter_last_success_timestamp_seconds')})",
+            unit="s",
+            empty="none yet",
+            colors=steps((None, GREEN), (late / 5, ORANGE), (late, RED)),
+            decimals=0,
+        ),
+        stat(
+            "Lag",
+            "Everything that ended before so long ago, less the overlap, was read. Grows also while nobody uses the "
+            "AgentOS.",
+            f"max({age('agentos_exporter_watermark_timestamp_seconds')})",
+            unit="s",
+            empty="unknown: no trace seen",
+            color=BLUE,
+            decimals=0,
+        ),
+        stat(
+            "Catching up",
+            "Yes while a backlog is read: rates and costs then belong to the past.",
+            "max(agentos_exporter_catching_up{@})",
+            unit="none",
+            empty="unknown: no data",
+            colors=steps((None, GREEN), (1, ORANGE)),
+            mappings=[words({0: ("no", GREEN), 1: ("YES", ORANGE)})],
+        ),
+        stat(
+            "Totals survive a restart",
+            "No with `state: memory`: counters then start at 0 with the process.",
+            "min(agentos_exporter_state_durable{@})",
+            unit="none",
+            empty="unknown: no data",
+            colors=steps((None, ORANGE), (1, GREEN)),
+            mappings=[words({1: ("yes", GREEN), 0: ("NO", ORANGE)})],
+        ),
+    )
+
+
+def _polls() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Polls by outcome",
+            "Polls a minute. silent_empty: an empty answer that was not believed, since traces that the exporter "
+            "knows were gone from it too.",
+            Query(f"60 * {rate('agentos_exporter_polls_total', 'outcome')}", "{{outcome}}"),
+            unit="opm",
+            empty="none seen",
+            stack=True,
+            overrides=parts.OUTCOMES,
+            width=8,
+        ),
+        series(
+            "Duration of polls",
+            "A poll that takes longer than `poll_deadline` is given up.",
+            Query(quantile("0.5", "agentos_exporter_poll_duration_seconds"), "p50"),
+            Query(quantile("0.95", "agentos_exporter_poll_duration_seconds"), "p95"),
+            unit="s",
+            empty="no polls",
+            overrides=parts.QUANTILES,
+            width=8,
+        ),
+        series(
+            "From the end of a span until it counted",
+            "High values: AgentOS writes late, or a backlog is read.",
+            Query(quantile("0.5", "agentos_exporter_span_ingest_delay_seconds"), "p50"),
+            Query(quantile("0.95", "agentos_exporter_span_ingest_delay_seconds"), "p95"),
+            unit="s",
+            empty="no spans",
+            overrides=parts.QUANTILES,
+            width=8,
+        ),
+        series(
+            "Age of the last successful poll",
+            "By AgentOS. It should stay near `poll_interval`.",
+            Query(age("agentos_exporter_last_success_timestamp_seconds"), "{{agentos}}"),
+            unit="s",
+            empty="none yet",
+            width=8,
+        ),
+        series(
+            "Lag",
+            "Time since the newest end of a trace that was read. Grows also while nobody uses the AgentOS.",
+            Query(age("agentos_exporter_watermark_timestamp_seconds"), "{{agentos}}"),
+            unit="s",
+            empty="unknown: no trace seen",
+            width=8,
+        ),
+        series(
+            "AgentOS up, catching up",
+            "1: the last poll reached AgentOS and was believed. Catching up: a backlog is read.",
+            Query("max by (agentos) (agentos_up{@})", "{{agentos}} up"),
+            Query("max by (agentos) (agentos_exporter_catching_up{@})", "{{agentos}} catching up"),
+            unit="none",
+            empty="unknown: no data",
+            limits=(0, 1),
+            calcs=("min", "lastNotNull"),
+            color={"mode": "palette-classic"},
+            width=8,
+        ),
+    )
+
+
+def _gaps() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Traces with spans still hidden",
+            "AgentOS hides a span until all its ancestors are written: a few for a few seconds are normal.",
+            Query("max by (agentos) (agentos_exporter_open_traces{@})", "{{agentos}}"),
+            unit="short",
+            empty="unknown: no data",
+            decimals=0,
+            width=8,
+        ),
+        table(
+            "Never seen",
+            "In the shown range. Hidden spans: reported by AgentOS and never shown. Source resets: traces were "
+            "deleted, or the database was replaced.",
+            label("agentos", "AgentOS"),
+            value("Spans", total("agentos_spans_total", ONE), "short", decimals=0),
+            value(
+                "Hidden spans",
+                total("agentos_exporter_hidden_spans_total", ONE),
+                "short",
+                colors=steps((None, GREEN), (1, ORANGE)),
+                decimals=0,
+            ),
+            value(
+                "Source resets",
+                total("agentos_exporter_source_resets_total", ONE),
+                "short",
+                colors=steps((None, GREEN), (1, RED)),
+                decimals=0,
+            ),
+            sort="Hidden spans",
+            empty="nothing seen",
+            width=8,
+            height=8,
+        ),
+        table(
+            "Traces not counted",
+            "In the shown range. own: requests of the exporter itself; too_old: older than the ledger remembers; "
+            "malformed: not what AgentOS promises.",
+            label("agentos", "AgentOS"),
+            label("reason", "Reason"),
+            value(
+                "Traces",
+                total("agentos_exporter_ignored_traces_total", "agentos, reason"),
+                "short",
+                decimals=0,
+            ),
+            sort="Traces",
+            empty="none seen",
+            width=8,
+            height=8,
+        ),
+    )
+
+
+def _requests() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Requests to AgentOS",
+            "Requests a minute by endpoint and status code; without a code: no answer came.",
+            Query(
+                f"60 * {rate('agentos_exporter_api_requests_total', 'endpoint, code')}",
+                "{{endpoint}} {{code}}",
+            ),
+            unit="opm",
+            empty="none seen",
+            stack=True,
+            width=12,
+            height=9,
+        ),
+        series(
+            "Bytes of AgentOS's answers",
+            "Bytes a second by endpoint; most of them are prompts, which the exporter does not keep.",
+            Query(rate("agentos_exporter_api_response_bytes_total", "endpoint"), "{{endpoint}}"),
+            unit="Bps",
+            empty="none seen",
+            stack=True,
+            width=12,
+            height=9,
+        ),
+    )
+
+
+def _series() -> tuple[Panel, ...]:
+    return (
+        table(
+            "Series by metric",
+            "Series now; histograms count once for each set of labels.",
+            label("metric", "Metric"),
+            value(
+                "Series",
+                "max by (metric) (agentos_exporter_series{@})",
+                "short",
+                decimals=0,
+                bar=True,
+                colors=steps((None, BLUE)),
+            ),
+            sort="Series",
+            empty="unknown: no data",
+            width=10,
+            height=9,
+        ),
+        table(
+            "Folded into `other` by the limits",
+            "Increments in the shown range whose label value was beyond `limits`; without a label: the limit of the "
+            "metric as a whole. Sums stay exact.",
+            label("metric", "Metric"),
+            label("label", "Label"),
+            value(
+                "Increments",
+                f"{total('agentos_exporter_series_limited_total', 'metric, label')} > 0",
+                "short",
+                decimals=0,
+                colors=steps((None, ORANGE)),
+            ),
+            sort="Increments",
+            empty="none: all within the limits",
+            width=8,
+            height=9,
+        ),
+        table(
+            "Prices and version",
+            "Age of the price data, and whether the price file was taken over when it was last read (empty without "
+            "one).",
+            label("version", "Version"),
+            label("revision", "Revision"),
+            label("python", "Python"),
+            value("", "max by (version, revision, python) (agentos_exporter_build_info{@})", "none"),
+            sort="Version",
+            empty="unknown: no data",
+            width=6,
+            height=9,
+        ),
+    )
+
+
+def _process() -> tuple[Panel, ...]:
+    return (
+        stat(
+            "Price data made",
+            "When the price data in use was made. Newer prices come with a newer release, or hourly with "
+            "`prices_update`.",
+            "1000 * max(agentos_exporter_price_data_timestamp_seconds{@})",
+            unit="dateTimeFromNow",
+            empty="unknown: no data",
+            color=BLUE,
+            width=6,
+            height=8,
+        ),
+        stat(
+            "Price file",
+            "Whether it was taken over when it was last read; if refused, the one before it holds.",
+            "min(agentos_exporter_price_file_last_reload_successful{@})",
+            unit="none",
+            empty="no price file",
+            colors=steps((None, RED), (1, GREEN)),
+            mappings=[words({1: ("taken over", GREEN), 0: ("REFUSED", RED)})],
+            width=6,
+            height=8,
+        ),
+        series(
+            "Memory",
+            "Resident memory of each exporter process.",
+            Query('max by (instance) (process_resident_memory_bytes{job=~"$job"})', "{{instance}}"),
+            unit="bytes",
+            empty="unknown: no data",
+            width=6,
+        ),
+        series(
+            "Processor",
+            "Seconds of processor time a second; 1 is one core.",
+            Query('max by (instance) (rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval]))', "{{instance}}"),
+            unit="percentunit",
+            empty="unknown: no data",
+            width=6,
+        ),
+    )

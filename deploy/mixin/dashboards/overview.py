@@ -1,0 +1,396 @@
+"""Overview: is it fine, what does it cost, who fails?"""
+
+from __future__ import annotations
+
+from deploy.mixin.dashboards import parts
+from deploy.mixin.dashboards.grafana import (
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    YELLOW,
+    Board,
+    Panel,
+    Query,
+    Row,
+    Variable,
+    cell,
+    label,
+    link,
+    series,
+    stat,
+    steps,
+    table,
+    value,
+)
+from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
+from deploy.mixin.settings import Settings
+
+
+def board(settings: Settings) -> Board:
+    """The board for the wall."""
+    root = Variable("root", "Root", parts.SPANS)
+    return Board(
+        parts.OVERVIEW,
+        "Overview",
+        "Is it fine, what does it cost, who fails: all AgentOS instances at a glance.",
+        (parts.JOB, parts.AGENTOS, root),
+        (
+            Row("Now", (*_state(settings), *_volume())),
+            Row("Runs", _runs(settings)),
+            Row("Money", _money()),
+            Row("Who", (_roots(settings),)),
+            Row("Sessions and users", _sessions()),
+            Row("What runs where", _inventory(), collapsed=True),
+        ),
+    )
+
+
+def _state(settings: Settings) -> tuple[Panel, ...]:
+    failed = share(total("agentos_run_errors_total"), total("agentos_runs_total"))
+    return (
+        stat(
+            "AgentOS",
+            "Whether the last poll of every chosen AgentOS reached it and was believed. DOWN if one was not.",
+            "min(agentos_up{@})",
+            unit="none",
+            empty="unknown: no data",
+            colors=steps((None, RED), (1, GREEN)),
+            mappings=[parts.UP],
+            link=link("Exporter health", parts.EXPORTER),
+        ),
+        stat(
+            "Firing alerts",
+            "Alerts of the shipped rules that fire now. `none` also where the rules are not loaded.",
+            'count(ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job"})',
+            unit="none",
+            empty="none",
+            colors=steps((None, RED)),
+        ),
+        stat(
+            "Failed runs",
+            "Share of the finished runs whose outermost span has status ERROR, over the shown range. A streaming run "
+            "whose model fails ends OK in AgentOS: see Failed model calls.",
+            failed,
+            unit="percentunit",
+            empty="no runs",
+            colors=parts.failing(settings),
+            decimals=2,
+            link=link("SLO", parts.SLO),
+        ),
+        stat(
+            "Slow runs (p95)",
+            "19 of 20 runs of the shown range took less than this. Red: more than the objective of the SLO.",
+            quantile_of_range("0.95", "agentos_run_duration_seconds"),
+            unit="s",
+            empty="no runs",
+            colors=steps((None, GREEN), (settings.latency_objective_seconds, RED)),
+        ),
+        stat(
+            "Spent",
+            f"Cost of the model calls in the shown range. {parts.ESTIMATED}",
+            total("agentos_llm_cost_usd_total"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            color=YELLOW,
+            link=link("Cost", parts.COST),
+        ),
+        stat(
+            "Spent in the last hour",
+            f"Cost of the model calls of the last hour, whatever range is shown. {parts.ESTIMATED}",
+            total("agentos_llm_cost_usd_total", window="1h"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            color=YELLOW,
+            link=link("Cost", parts.COST),
+        ),
+    )
+
+
+def _volume() -> tuple[Panel, ...]:
+    return (
+        stat(
+            "Runs",
+            "Finished runs that users started, in the shown range.",
+            total("agentos_runs_total"),
+            unit="short",
+            empty="none seen",
+            decimals=0,
+        ),
+        stat(
+            "Failed model calls",
+            "Share of the LLM calls with status ERROR, over the shown range. openinference-instrumentation-agno before "
+            "1.0.14 marks failed calls OK.",
+            share(total("agentos_llm_call_errors_total"), total("agentos_llm_calls_total")),
+            unit="percentunit",
+            empty="no calls",
+            colors=steps((None, GREEN), (0.02, ORANGE), (0.1, RED)),
+            decimals=2,
+            link=link("Models and providers", parts.MODELS),
+        ),
+        stat(
+            "Failed tool calls",
+            "Share of the tool calls with status ERROR, over the shown range.",
+            share(total("agentos_tool_call_errors_total"), total("agentos_tool_calls_total")),
+            unit="percentunit",
+            empty="no tool calls",
+            colors=steps((None, GREEN), (0.05, ORANGE), (0.2, RED)),
+            decimals=2,
+            link=link("Tools and errors", parts.TOOLS),
+        ),
+        stat(
+            "Tokens",
+            "Tokens of all classes in the shown range, priced or not.",
+            total("agentos_llm_tokens_total"),
+            unit="short",
+            empty="none reported",
+        ),
+        stat(
+            "Unpriced tokens",
+            "Share of the tokens for which no price is known: their cost is missing from every dollar shown here. Of "
+            "the whole AgentOS, since these tokens are not counted by root.",
+            share(
+                total("agentos_llm_unpriced_tokens_total"),
+                'sum(increase(agentos_llm_tokens_total{job=~"$job", agentos=~"$agentos"}[$__range]))',
+            ),
+            unit="percentunit",
+            empty="no tokens",
+            colors=steps((None, GREEN), (0.0001, ORANGE)),
+            decimals=2,
+            link=link("Cost", parts.COST),
+        ),
+        stat(
+            "Fullest budget",
+            "Spent share of the budget that is nearest to its limit, in its current period. Budgets are configured "
+            "in the exporter.",
+            f"max({parts.BUDGET_SPENT} / {parts.BUDGET_LIMIT})",
+            unit="percentunit",
+            empty="no budgets",
+            colors=steps((None, GREEN), (0.8, ORANGE), (1, RED)),
+            link=link("Cost", parts.COST),
+        ),
+    )
+
+
+def _runs(settings: Settings) -> tuple[Panel, ...]:
+    return (
+        series(
+            "Runs",
+            "Finished runs a minute, by root: what a user called.",
+            Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
+            unit="opm",
+            empty="none seen",
+            stack=True,
+            width=8,
+            height=9,
+        ),
+        series(
+            "Failed runs",
+            "Share of the runs with status ERROR, by root. A gap: no run ended.",
+            Query(share(rate("agentos_run_errors_total", "root"), rate("agentos_runs_total", "root")), "{{root}}"),
+            unit="percentunit",
+            empty="no runs",
+            limits=(0, 1),
+            sort="Mean",
+            width=8,
+            height=9,
+        ),
+        series(
+            "Run duration, p95",
+            "19 of 20 runs took less than this, by root. The marks are single runs: click one to see its trace. "
+            "Dashed: the objective of the SLO.",
+            Query(quantile("0.95", "agentos_run_duration_seconds", "root"), "{{root}}", exemplar=True),
+            unit="s",
+            empty="no runs",
+            limit_lines=steps((None, "transparent"), (settings.latency_objective_seconds, RED)),
+            sort="Mean",
+            width=8,
+            height=9,
+        ),
+    )
+
+
+def _money() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Cost per hour, by model",
+            f"What an hour costs at the rate of each moment. {parts.ESTIMATED}",
+            Query(f"3600 * {rate('agentos_llm_cost_usd_total', 'model')}", "{{model}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            stack=True,
+            width=8,
+            height=9,
+        ),
+        series(
+            "Cost per hour, by root",
+            f"What an hour costs at the rate of each moment, members and nested agents included. {parts.ESTIMATED}",
+            Query(f"3600 * {rate('agentos_llm_cost_usd_total', 'root')}", "{{root}}"),
+            unit="currencyUSD",
+            empty="nothing priced",
+            stack=True,
+            width=8,
+            height=9,
+        ),
+        series(
+            "Errors by kind of span",
+            "Spans with status ERROR a minute. One failure marks several spans, from the tool or model up to the "
+            "run: the lines must not be added.",
+            Query(f"60 * {rate('agentos_error_spans_total', 'span_kind')}", "{{span_kind}}"),
+            unit="opm",
+            empty="none seen",
+            overrides=parts.SPAN_KINDS,
+            width=8,
+            height=9,
+        ),
+    )
+
+
+def _roots(settings: Settings) -> Panel:
+    to_agent = link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))
+    by = "agentos, root_kind, root"
+    failed = share(total("agentos_run_errors_total", by), total("agentos_runs_total", by))
+    return table(
+        "Roots",
+        "What users called, over the shown range. The cost of a run is observed once it is settled, a minute or so "
+        "after its end. Click a root to drill down.",
+        label("agentos", "AgentOS"),
+        label("root", "Root", link=to_agent),
+        label("root_kind", "Kind"),
+        value("Runs", total("agentos_runs_total", by), "short", decimals=0),
+        value(
+            "Failed",
+            failed,
+            "percentunit",
+            decimals=1,
+            colors=parts.failing(settings),
+        ),
+        value("p50", quantile_of_range("0.5", "agentos_run_duration_seconds", by), "s"),
+        value(
+            "p95",
+            quantile_of_range("0.95", "agentos_run_duration_seconds", by),
+            "s",
+            colors=steps((None, GREY), (settings.latency_objective_seconds, RED)),
+        ),
+        value("LLM calls a run", mean("agentos_run_llm_calls", by), "short", decimals=1),
+        value("Cost a run", mean("agentos_run_cost_usd", by), "currencyUSD"),
+        value(
+            "Cost",
+            total("agentos_run_cost_usd_sum", by),
+            "currencyUSD",
+            bar=True,
+            colors=steps((None, YELLOW)),
+        ),
+        sort="Cost",
+        empty="no runs",
+        width=24,
+        height=10,
+    )
+
+
+def _sessions() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Active sessions",
+            "Distinct sessions in spans that ended within the window. Absent while the last successful poll is older "
+            "than 5 minutes. Not filtered by root.",
+            Query("sum by (window) (max by (agentos, window) (agentos_active_sessions{@}))", "last {{window}}"),
+            unit="short",
+            empty="unknown",
+            decimals=0,
+            width=8,
+        ),
+        series(
+            "Active users",
+            "Distinct users in spans that ended within the window, added over AgentOS instances. Not filtered by root.",
+            Query("sum by (window) (max by (agentos, window) (agentos_active_users{@}))", "last {{window}}"),
+            unit="short",
+            empty="unknown",
+            decimals=0,
+            width=8,
+        ),
+        table(
+            "What AgentOS itself counts",
+            "Its session stats, as a cross-check. Empty where AgentOS stores no session ids on traces (HTTP root "
+            "spans). Not filtered by root.",
+            label("agentos", "AgentOS"),
+            label("window", "Window"),
+            value("Sessions", "max by (agentos, window) (agentos_session_stats_sessions{@})", "short"),
+            value("Traces", "max by (agentos, window) (agentos_session_stats_traces{@})", "short"),
+            value("Sessions ever", "max by (agentos) (agentos_sessions{@})", "short"),
+            sort="Window",
+            descending=False,
+            empty="unknown: no session ids on traces",
+            width=8,
+            height=8,
+        ),
+        series(
+            "Runs in a session",
+            "Observed when a session has been idle for 30 minutes: empty until then. Not filtered by root.",
+            Query(quantile("0.5", "agentos_session_runs"), "p50"),
+            Query(quantile("0.95", "agentos_session_runs"), "p95"),
+            unit="short",
+            empty="no session has ended",
+            overrides=parts.QUANTILES,
+            width=8,
+        ),
+        series(
+            "Length of a session",
+            "From the first start to the last end of its runs; observed when it has been idle for 30 minutes: empty "
+            "until then. Not filtered by root.",
+            Query(quantile("0.5", "agentos_session_duration_seconds"), "p50"),
+            Query(quantile("0.95", "agentos_session_duration_seconds"), "p95"),
+            unit="s",
+            empty="no session has ended",
+            overrides=parts.QUANTILES,
+            width=8,
+        ),
+        series(
+            "Traces settled",
+            "Traces a minute by the kind of their outermost span, counted a minute or so after their end. http: a "
+            "request without agent, team or workflow; unknown: spans that stayed hidden. Not filtered by root.",
+            Query(f"60 * {rate('agentos_traces_total', 'root_kind')}", "{{root_kind}}"),
+            unit="opm",
+            empty="none seen",
+            overrides=parts.KINDS,
+            color={"mode": "palette-classic"},
+            width=8,
+        ),
+    )
+
+
+def _inventory() -> tuple[Panel, ...]:
+    return (
+        table(
+            "AgentOS instances",
+            "What each AgentOS says of itself; the version is agno's.",
+            label("agentos", "AgentOS"),
+            label("os_id", "Id"),
+            label("version", "agno"),
+            value("", "max by (agentos, os_id, version) (agentos_info{@})", "none"),
+            sort="AgentOS",
+            descending=False,
+            empty="unknown",
+            width=8,
+        ),
+        table(
+            "Components",
+            "Agents, teams and workflows as AgentOS lists them; Agent is the name as spans spell it. Click one to "
+            "drill down.",
+            label("agentos", "AgentOS"),
+            label("kind", "Kind"),
+            label("name", "Name"),
+            label(
+                "agent",
+                "Agent",
+                link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent")),
+            ),
+            label("model", "Model"),
+            label("provider", "Provider"),
+            value("", "max by (agentos, kind, name, agent, model, provider) (agentos_component_info{@})", "none"),
+            sort="Name",
+            descending=False,
+            empty="unknown",
+            width=16,
+        ),
+    )
