@@ -29,6 +29,16 @@ def tool(name: str) -> str:
     return _current(name) or _installed(name) or pytest.skip(_absent(name))
 
 
+def debian(name: str) -> str:
+    """Return the path of the installed program, or skip the test."""
+    return _installed(name) or pytest.skip(_absent(name))
+
+
+def current(name: str) -> str:
+    """Return the path of the program built from `.ci/tools`, or skip the test."""
+    return _current(name) or pytest.skip(_absent(name))
+
+
 def tools(name: str) -> list[Any]:
     """Return pytest parameters, `debian` and `current`: the installed program and the one built from `.ci/tools`."""
     return [_parameter(name, _installed(name), "debian"), _parameter(name, _current(name), "current")]
