@@ -40,6 +40,13 @@ def pod(found: list[manifests.Object]) -> Any:
     return only("StatefulSet", found)["spec"]["template"]["spec"]
 
 
+def configuration(found: list[manifests.Object]) -> dict[str, str]:
+    """The files of the ConfigMap that the pod mounts."""
+    (name,) = (volume["configMap"]["name"] for volume in pod(found)["volumes"] if volume["name"] == "config")
+    (one,) = (each for each in of_kind("ConfigMap", found) if each["metadata"]["name"] == name)
+    return one["data"]
+
+
 # --- Valid ------------------------------------------------------------------------------------------------------------
 
 
@@ -146,7 +153,7 @@ def test_the_exporter_understands_the_configuration(
     pem = ROOT / "tests/config/pem/ca.pem"
     if (mounted / "ca.pem").exists():
         shutil.copy(pem, mounted / "ca.pem")
-    for name, text in only("ConfigMap", found)["data"].items():
+    for name, text in configuration(found).items():
         (tmp_path / name).write_text(text.replace(SECRETS, str(mounted)))
 
     (container,) = spec["containers"]
@@ -320,9 +327,9 @@ def relabelled(endpoint: dict[str, Any], labels: dict[str, str], folder: Path) -
     }
     file = folder / "prometheus.yml"
     file.write_text(json.dumps({"scrape_configs": [job]}))
-    done = subprocess.run(
-        [tool("promtool"), "check", "service-discovery", str(file), "job"], capture_output=True, text=True, check=False
-    )
+    # It always waits that long.
+    command = [tool("promtool"), "check", "service-discovery", "--timeout=3s", str(file), "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [target["labels"] for target in json.loads(done.stdout)]
 
