@@ -94,17 +94,17 @@ def test_every_example_scrapes_often_enough(file: Path) -> None:
 
 
 def discovered(promtool: str, file: Path, job: str) -> list[dict[str, str] | None]:
-    """The labels of each target, by address; None of one that is dropped."""
+    """The labels of each target, sorted by what it was before; None of one that is dropped."""
     # It always waits that long.
     done = run(promtool, "check", "service-discovery", "--timeout=3s", str(file), job)
     assert done.returncode == 0, done.stderr
-    found = sorted(json.loads(done.stdout), key=lambda target: target["discoveredLabels"]["__address__"])
+    found = sorted(json.loads(done.stdout), key=lambda target: target["discoveredLabels"].get("__meta_number", ""))
     return [target["labels"] or None for target in found]
 
 
 def test_targets_in_files_have_names_that_last() -> None:
     found = discovered(tool("promtool"), PLACE / "scrape-file-sd.yml", JOB)
-    assert [(one["instance"], one["__address__"], one["team"]) for one in found if one] == [
+    assert sorted((one["instance"], one["__address__"], one["team"]) for one in found if one) == [
         ("prod", "agentos-exporter.example.com:9777", "agents"),
         ("staging", "agentos-exporter.staging.example.com:9777", "agents"),
     ]
@@ -165,7 +165,8 @@ def test_what_becomes_of_a_pod(promtool: str, job: str, tmp_path: Path) -> None:
     config = without_kubernetes(yaml.safe_load((PLACE / "scrape-kubernetes.yml").read_text()))
     for each in config["scrape_configs"]:
         each["static_configs"] = [
-            {"targets": [f"10.0.0.{number}:1"], "labels": labels} for number, (labels, _) in enumerate(CASES[job])
+            {"targets": [f"10.0.0.{number}:1"], "labels": labels | {"__meta_number": str(number)}}
+            for number, (labels, _) in enumerate(CASES[job])
         ]
     file = tmp_path / "prometheus.yml"
     file.write_text(json.dumps(config))
