@@ -159,8 +159,9 @@ def test_grafana_finds_boards_and_data_source() -> None:
     assert len(found) == len(list(boards.glob("*.json"))) > 0
 
     source = mounted(GRAFANA, "/etc/grafana/provisioning/datasources/prometheus.yml")
-    ours, shipped = yaml.safe_load(source.read_text()), yaml.safe_load(
-        (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
+    ours, shipped = (
+        yaml.safe_load(source.read_text()),
+        yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()),
     )
     (one,) = ours["datasources"]
     assert one["url"] == f"http://prometheus:{port(PROMETHEUS)}"

@@ -403,7 +403,7 @@ def test_the_chart_has_its_own_copies() -> None:
 
 
 def test_a_board_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(chart.ChartError, match="big.json: .* bytes do not fit into a ConfigMap"):
+    with pytest.raises(chart.ChartError, match=r"big\.json: .* bytes do not fit into a ConfigMap"):
         chart.files({}, {"deploy/grafana/dashboards/big.json": json.dumps({"title": "x" * chart.MOST})})
 
 

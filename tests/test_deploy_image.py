@@ -61,7 +61,13 @@ def test_its_port_and_state_are_the_exporters() -> None:
 
 def test_nothing_but_the_program_is_in_the_context(tmp_path: Path) -> None:
     taken = context(ROOT, tmp_path)
-    assert {name.split("/")[0] for name in taken} == {"LICENSE", "README.md", "exporter", "pyproject.toml", "requirements"}
+    assert {name.split("/")[0] for name in taken} == {
+        "LICENSE",
+        "README.md",
+        "exporter",
+        "pyproject.toml",
+        "requirements",
+    }
     assert [name for name in taken if name.startswith("requirements/")] == [
         "requirements/build.txt",
         "requirements/runtime.txt",
@@ -111,13 +117,10 @@ class Image:
 def _readable(root: Path, user: int) -> bool:
     """Whether another user may start the interpreter that the environment was made with."""
     python = root / "opt/agentos-exporter/bin/python"
-    done = subprocess.run([python, "-c", ""], user=user, group=user, extra_groups=[], capture_output=True, check=False) \
-        if _reachable(python.resolve()) else None
-    return done is not None and done.returncode == 0
-
-
-def _reachable(path: Path) -> bool:
-    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
+    if not all(folder.stat().st_mode & 0o001 for folder in python.resolve().parents):
+        return False
+    done = subprocess.run((python, "-c", ""), user=user, group=user, extra_groups=[], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_it_is_well_sealed() -> None:
 
 
 def test_its_state_folder_is_the_exporters_default() -> None:
-    assert DEFAULT_STATE == Path("/var/lib") / service()["StateDirectory"] / DEFAULT_STATE.name
+    assert Path("/var/lib", service()["StateDirectory"], DEFAULT_STATE.name) == DEFAULT_STATE
 
 
 def test_its_command_is_one_that_the_exporter_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

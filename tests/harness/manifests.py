@@ -1,4 +1,4 @@
-"""Kubernetes objects in tests: rendered from the chart, checked against the schemas of Kubernetes and of the operator."""
+"""Kubernetes objects in tests: rendered from the chart, checked with the schemas of Kubernetes and of the operator."""
 
 from __future__ import annotations
 
