@@ -65,7 +65,7 @@ def test_every_object_fits_its_schema(values: tuple[Path, ...], version: str, tm
     manifests.kubeconform(text, version, tmp_path)
 
 
-def test_the_check_of_schemas_can_fail() -> None:
+def test_the_checks_of_schemas_can_fail(tmp_path: Path) -> None:
     found = objects(template(sets=MONITORING))
     broken: list[tuple[str, Any]] = [
         ("StatefulSet", lambda one: one["spec"]["template"]["spec"].update(securitycontext={})),
@@ -78,6 +78,8 @@ def test_the_check_of_schemas_can_fail() -> None:
         assert manifests.problems(one) == []
         breaks(one)
         assert manifests.problems(one) != [], kind
+        with pytest.raises(AssertionError, match="statusInvalid"):
+            manifests.kubeconform(yaml.safe_dump(one), manifests.VERSIONS[-1], tmp_path)
 
 
 @pytest.mark.parametrize(
