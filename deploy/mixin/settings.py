@@ -216,12 +216,23 @@ class Settings:
     """How long an exporter must be down or absent."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key comes twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} comes twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path) -> Settings:
     """The defaults with what a YAML file changes. Raises SettingsError with every mistake at once, and OSError."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: no YAML: {error}") from None
+        raise SettingsError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     if found is None:
         return Settings()
     if not isinstance(found, dict):
@@ -247,6 +258,12 @@ def changed(values: dict[str, Any], *, where: str = "") -> Settings:
         problems.append(f"{where}slow_interval: must be below 5m, or the series it makes have gaps")
     if seconds(settings.fast_interval) > seconds(settings.slow_interval):
         problems.append(f"{where}fast_interval: must not be above slow_interval")
+    if (worst := settings.burn_fast * round(1 - min(settings.run_success_target, settings.latency_target), 9)) >= 1:
+        budget = number(round(100 * worst / settings.burn_fast, 6))
+        problems.append(
+            f"{where}burn_fast: at {number(settings.burn_fast)} times a budget of {budget} %, no share of runs is large "
+            "enough to fire: raise the target or lower the burn rate"
+        )
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
