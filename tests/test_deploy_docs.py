@@ -24,10 +24,8 @@ def test_every_path_is_there() -> None:
 
 
 def test_every_anchor_and_link_leads_somewhere() -> None:
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
-        for line in re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
-    }
+    titles = re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
     for text in re.findall(r"\]\(([^)]+)\)", TEXT):
         file, _, anchor = text.partition("#")
         if not file:
