@@ -364,12 +364,13 @@ class _Server(uvicorn.Server):
 def main() -> None:
     """Serve until a signal ends the process."""
     parser = argparse.ArgumentParser(description="The AgentOS of the demo")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; in a container 0.0.0.0")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     options = parser.parse_args()
     app = build(SqliteDb(db_file=str(options.folder / "agno.db"), id="demo-db")).get_app()
-    config = uvicorn.Config(app, host="127.0.0.1", port=options.port, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
     _Server(config, options.rate).run()
 
 

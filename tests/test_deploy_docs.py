@@ -1,0 +1,81 @@
+"""docs/deployment.md by the letter: what it names is there, and what it shows works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from exporter.cli import main
+from tests.harness.compose import FOLDER, services
+from tests.harness.manifests import CHART, ROOT, objects, of_kind, only, template
+
+TEXT = (ROOT / "docs/deployment.md").read_text()
+
+
+def test_every_path_is_there() -> None:
+    named = {path.rstrip("/.") for path in re.findall(r"(?<![\w/.])deploy/[\w./-]+", TEXT)}
+    assert len(named) > 10
+    made_by_the_reader = {"deploy/compose/grafana-admin-password"}
+    assert {path for path in named - made_by_the_reader if not (ROOT / path).exists()} == set()
+    assert (FOLDER / ".gitignore").read_text().split() == ["grafana-admin-password"]
+
+
+def test_every_anchor_and_link_leads_somewhere() -> None:
+    titles = re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+    for text in re.findall(r"\]\(([^)]+)\)", TEXT):
+        file, _, anchor = text.partition("#")
+        if not file:
+            assert anchor in headings, text
+            continue
+        target = (ROOT / "docs" / file).read_text()
+        assert re.search(rf"^#+ {anchor.replace('-', '[ -]')}$", target, re.MULTILINE | re.IGNORECASE), text
+
+
+def test_the_table_of_prometheus_files_is_complete() -> None:
+    (table,) = re.findall(r"^## Prometheus\n\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
+    assert set(re.findall(r"`([\w-]+\.yml)`", table)) == {
+        path.name for path in (ROOT / "deploy/prometheus").glob("*.yml")
+    }
+
+
+def test_the_values_that_it_shows_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = re.findall(r"```yaml\n# values.yml\n(.*?)```", TEXT, re.DOTALL)
+    values = tmp_path / "values.yml"
+    values.write_text(shown)
+    found = objects(template(values))
+    boards = len(list((CHART / "files/dashboards").glob("*.json")))
+    assert len(of_kind("ConfigMap", found)) == 1 + boards
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert only(kind, found)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    (config,) = (one["data"] for one in of_kind("ConfigMap", found) if "agentos-exporter.yml" in one["data"])
+    (tmp_path / "prod-token").write_text("not-a-real-token")
+    file = tmp_path / "agentos-exporter.yml"
+    file.write_text(config["agentos-exporter.yml"].replace("/run/secrets/agentos-exporter", str(tmp_path)))
+    assert main(["check-config", "--config.file", str(file)]) == 0, capsys.readouterr().err
+    # The Secret that it makes is the one that these values mount.
+    secret, key = re.findall(r"create secret generic (\S+) --from-file=(\w+)=", TEXT)[0]
+    (given,) = yaml.safe_load(shown)["secrets"]
+    assert (given["secret"], given["key"]) == (secret, key)
+
+
+def test_what_it_says_of_the_stack_is_so() -> None:
+    assert "http://127.0.0.1:3000" in TEXT
+    assert services()["grafana"]["ports"] == ["127.0.0.1:3000:3000"]
+    assert "readable for user 472" in TEXT
+    assert services()["grafana"]["user"].startswith("472:")
+
+
+def test_the_alert_and_metric_that_it_names_exist() -> None:
+    alerts = {
+        rule["alert"]
+        for group in yaml.safe_load((ROOT / "deploy/prometheus/rules-alerts.yml").read_text())["groups"]
+        for rule in group["rules"]
+    }
+    assert set(re.findall(r"`(AgentOS\w+)`", TEXT)) <= alerts
+    metrics = (ROOT / "docs/metrics.md").read_text()
+    for name in re.findall(r"`(agentos_\w+)`", TEXT):
+        assert f"`{name}`" in metrics, name

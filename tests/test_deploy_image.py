@@ -1,0 +1,200 @@
+"""The image: hadolint is content, and its steps, replayed in an empty folder, make a program that runs as they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exporter import REVISION_VARIABLE, __version__
+from exporter.config import DEFAULT_PORT, DEFAULT_STATE
+from tests.harness.agentos import free_port
+from tests.harness.dockerfile import Replay, Stage, context, stages
+from tests.harness.process import answers, eventually
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "Dockerfile").read_text()
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def final() -> Stage:
+    return stages(TEXT)[-1]
+
+
+def test_hadolint_is_content() -> None:
+    hadolint = shutil.which("hadolint", path=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_its_bases_are_pinned_and_alike() -> None:
+    builder, last = stages(TEXT)
+    assert builder.base == last.base, "a virtual environment runs on the Python that it was made with"
+    assert re.fullmatch(r"python:3\.\d+(\.\d+)?-slim-\w+", last.base)
+
+
+def test_it_runs_as_nobody_in_particular() -> None:
+    user, _, group = final().last("USER").partition(":")
+    assert int(user) == int(group) == 65532
+    assert "RUN" not in [word for word, _ in final().steps], "the last stage only copies"
+
+
+def test_its_port_and_state_are_the_exporters() -> None:
+    assert int(final().last("EXPOSE")) == DEFAULT_PORT
+    assert final().last("VOLUME") == final().last("WORKDIR") == str(DEFAULT_STATE.parent)
+    assert f"127.0.0.1:{DEFAULT_PORT}/-/healthy" in " ".join(final().health())
+    assert final().argv("ENTRYPOINT") == ["agentos-exporter"]
+    assert final().argv("CMD") == ["run", "--web.listen-address", f":{DEFAULT_PORT}"]
+
+
+def test_nothing_but_the_program_is_in_the_context(tmp_path: Path) -> None:
+    taken = context(ROOT, tmp_path)
+    assert {name.split("/")[0] for name in taken} == {
+        "LICENSE",
+        "README.md",
+        "exporter",
+        "pyproject.toml",
+        "requirements",
+    }
+    assert [name for name in taken if name.startswith("requirements/")] == [
+        "requirements/build.txt",
+        "requirements/runtime.txt",
+    ]
+    assert not [name for name in taken if name.endswith(".pyc")]
+
+
+# --- Replayed -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the steps made, and how a container of it starts a program."""
+
+    replay: Replay
+    stage: Stage
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a container: nothing of this process's own."""
+        path = self.replay.here(self.stage.environment["PATH"])
+        return self.stage.environment | {"PATH": path, "HOME": "/nonexistent"}
+
+    def program(self, argv: list[str]) -> list[str]:
+        found = shutil.which(argv[0], path=self.environment["PATH"])
+        assert found is not None
+        assert Path(found).is_relative_to(self.replay.root), f"{found} is not the image's own"
+        return [found, *argv[1:]]
+
+    def options(self, **variables: str) -> dict[str, object]:
+        """As the image's user where that is possible: root alone may change it."""
+        user, _, group = self.stage.last("USER").partition(":")
+        drop: dict[str, object] = {}
+        if os.geteuid() == 0 and _readable(self.replay.root, int(user)):
+            drop = {"user": int(user), "group": int(group), "extra_groups": []}
+        folder = self.replay.path(self.stage.folder)
+        return {"env": self.environment | variables, "cwd": folder, "stdin": subprocess.DEVNULL, **drop}
+
+    def call(self, *argv: str) -> str:
+        done = subprocess.run(
+            self.program(list(argv)), capture_output=True, text=True, check=False, timeout=120, **self.options()
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def _readable(root: Path, user: int) -> bool:
+    """Whether another user may start the interpreter that the environment was made with."""
+    python = root / "opt/agentos-exporter/bin/python"
+    if not all(folder.stat().st_mode & 0o001 for folder in python.resolve().parents):
+        return False
+    done = subprocess.run((python, "-c", ""), user=user, group=user, extra_groups=[], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    # Not pytest's folder: that is closed to other users.
+    folder = Path(tempfile.mkdtemp(prefix="agentos-exporter-image-"))
+    folder.chmod(0o755)
+    try:
+        replay = Replay(folder / "root", folder / "context")
+        replay.root.mkdir()
+        replay.source.mkdir()
+        context(ROOT, replay.source)
+        for stage in stages(TEXT):
+            replay.run(stage, {"REVISION": REVISION, "VERSION": __version__})
+        if os.geteuid() == 0:
+            user, _, group = stage.last("USER").partition(":")
+            os.chown(replay.path(stage.folder), int(user), int(group))
+        yield Image(replay, stage)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_the_program_says_what_it_was_built_from(image: Image) -> None:
+    said = image.call(*image.stage.argv("ENTRYPOINT"), "version")
+    assert f"agentos_exporter, version {__version__} (branch: , revision: {REVISION})" in said
+    assert image.stage.environment[REVISION_VARIABLE] == REVISION
+    assert image.stage.labels["org.opencontainers.image.version"] == __version__
+    assert image.stage.labels["org.opencontainers.image.revision"] == REVISION
+
+
+@pytest.mark.slow
+def test_it_has_the_program_and_no_installer(image: Image) -> None:
+    code = "import importlib.util as u, exporter; print(exporter.__file__, u.find_spec('pip'), u.find_spec('pytest'))"
+    file, *absent = image.call("python", "-c", code).split()
+    assert Path(file).is_relative_to(image.replay.path("/opt/agentos-exporter"))
+    assert absent == ["None", "None"]
+    assert len(image.call(*image.stage.argv("ENTRYPOINT"), "metrics").splitlines()) > 50
+
+
+@pytest.mark.slow
+def test_a_container_serves_is_well_and_stops(image: Image) -> None:
+    """ENTRYPOINT with CMD on an AgentOS that is not there, and the HEALTHCHECK beside it."""
+    port = free_port()
+    state = image.replay.here(str(DEFAULT_STATE))
+    variables = {"AGENTOS_EXPORTER_AGENTOS_URL": "http://127.0.0.1:9", "AGENTOS_EXPORTER_STATE": state}
+    argv = [*image.stage.argv("ENTRYPOINT"), *image.stage.argv("CMD")]
+    assert f":{DEFAULT_PORT}" in argv
+    argv = [f":{port}" if word == f":{DEFAULT_PORT}" else word for word in argv]
+    check = image.program([word.replace(f":{DEFAULT_PORT}/", f":{port}/") for word in image.stage.health()])
+    assert subprocess.run(check, check=False, capture_output=True, timeout=30, **image.options()).returncode != 0
+
+    process = subprocess.Popen(
+        image.program(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **image.options(**variables)
+    )
+    try:
+        eventually(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/-/ready"), "it is ready")
+        assert process.poll() is None, process.stdout.read()
+        assert subprocess.run(check, check=False, timeout=30, **image.options()).returncode == 0
+        assert Path(state).is_file()
+        # A port without a host is every interface: other containers have to reach it.
+        with socket.create_connection((socket.gethostbyname(socket.gethostname()), port), timeout=5):
+            pass
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+        assert "not-a-real" not in output
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_the_stack_can_start_its_agentos_from_it(image: Image) -> None:
+    said = image.call("python", "-m", "exporter.demo.system", "--help")
+    for flag in ("--host", "--port", "--folder", "--rate"):
+        assert flag in said

@@ -1,0 +1,111 @@
+"""The plain manifests: they are what the chart renders; `pytest --update-golden` writes them anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.cli import main
+from tests.harness import manifests
+from tests.harness.manifests import ROOT, objects, only, template
+
+PLACE = ROOT / "deploy/kubernetes"
+VALUES = {
+    "config": {
+        "agentos": [
+            {
+                "name": "prod",
+                "url": "http://agentos.agents.svc:7777",
+                "token_file": "/run/secrets/agentos-exporter/prod-token",
+            }
+        ]
+    },
+    "secrets": [{"name": "prod-token", "secret": "agentos-tokens", "key": "prod"}],
+    "serviceMonitor.enabled": True,
+    "prometheusRule.enabled": True,
+}
+OPERATOR = ("ServiceMonitor", "PrometheusRule")
+_HELM = re.compile(
+    r"^# Source: .*\n"
+    r"|^ *(?:helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n"
+    # Who edits the configuration by hand would have to know a hash.
+    r"|^ *# A changed configuration is a new pod.*\n *checksum/config: .*\n",
+    re.MULTILINE,
+)
+
+
+def rendered() -> dict[str, str]:
+    """The manifests by path below deploy/kubernetes, without what only Helm needs."""
+    files = {}
+    for part in re.split(r"^---\n", template(sets=VALUES), flags=re.MULTILINE):
+        text = _HELM.sub("", part)
+        found = objects(text)
+        if found:
+            (one,) = found
+            name = f"{one['kind'].lower()}.yaml"
+            files[f"prometheus-operator/{name}" if one["kind"] in OPERATOR else name] = text
+    return files
+
+
+def written() -> dict[str, str]:
+    found = [path for path in PLACE.rglob("*.yaml") if path.name != "kustomization.yaml"]
+    return {str(path.relative_to(PLACE)): path.read_text() for path in found}
+
+
+def everything() -> list[manifests.Object]:
+    return [one for text in written().values() for one in objects(text)]
+
+
+def test_they_are_what_the_chart_renders(request: pytest.FixtureRequest) -> None:
+    made = rendered()
+    if request.config.getoption("--update-golden"):
+        for name, text in made.items():
+            (PLACE / name).write_text(text)
+    assert written() == made, "write them anew with pytest tests/test_deploy_kubernetes.py --update-golden"
+
+
+def test_nothing_of_helm_is_left() -> None:
+    text = "\n".join(written().values())
+    assert "helm" not in text.lower()
+    assert "checksum" not in text
+
+
+@pytest.mark.parametrize("version", manifests.VERSIONS)
+def test_every_object_fits_its_schema(version: str, tmp_path: Path) -> None:
+    assert {one["kind"] for one in everything()} >= {*OPERATOR, "StatefulSet", "NetworkPolicy", "Service"}
+    assert [problem for one in everything() for problem in manifests.problems(one, version)] == []
+    manifests.kubeconform("---\n".join(written().values()), version, tmp_path)
+
+
+@pytest.mark.parametrize("folder", [PLACE, PLACE / "prometheus-operator"], ids=["core", "operator"])
+def test_the_kustomization_lists_its_folder(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    here = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    assert sorted(kustomization["resources"]) == sorted(here)
+    namespaces = {one["metadata"]["namespace"] for name in here for one in objects((folder / name).read_text())}
+    assert namespaces == {kustomization["namespace"]}
+    for image in kustomization.get("images", ()):
+        (container,) = only("StatefulSet", everything())["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"{image['name']}:{image['newTag']}"
+
+
+def test_the_exporter_understands_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (name, text), *others = only("ConfigMap", everything())["data"].items()
+    assert others == []
+    token = tmp_path / "token"
+    token.write_text("not-a-real-token")
+    (tmp_path / name).write_text(text.replace("/run/secrets/agentos-exporter/prod-token", str(token)))
+    assert main(["check-config", "--config.file", str(tmp_path / name)]) == 0, capsys.readouterr().err
+
+
+def test_the_documented_secret_is_the_mounted_one() -> None:
+    spec: Any = only("StatefulSet", everything())["spec"]["template"]["spec"]
+    (source,) = next(v["projected"]["sources"] for v in spec["volumes"] if v["name"] == "secrets")
+    command = re.search(r"create secret generic (\S+) --from-file=(\S+)=", (PLACE / "kustomization.yaml").read_text())
+    assert command is not None
+    assert source["secret"]["name"] == command[1]
+    assert [item["key"] for item in source["secret"]["items"]] == [command[2]]
