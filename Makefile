@@ -79,8 +79,8 @@ build: $(VENV)/.dev ## Build the wheel and the source archive into dist/
 # Pins that still fit stay as they are; `make lock LOCK_ARGS=--upgrade` takes the newest of everything.
 .PHONY: lock
 lock: $(VENV)/.dev ## Regenerate requirements/*.txt from pyproject.toml (needs a package index)
-	$(COMPILE) pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --all-extras -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/runtime.txt -o requirements/dev.txt
 	$(COMPILE) --group build --constraint requirements/dev.txt -o requirements/build.txt
 
 .PHONY: clean
