@@ -22,6 +22,9 @@ from tests.harness.agentos import free_port
 from tests.harness.dockerfile import Replay, Stage, context, stages
 from tests.harness.process import answers, eventually
 
+# One image for all of them, on whichever worker.
+pytestmark = pytest.mark.xdist_group("deploy_image")
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "Dockerfile").read_text()
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -6,6 +6,7 @@ What a container would be given is put in its place: paths of mounts become file
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -20,13 +21,15 @@ import httpx
 import pytest
 
 from exporter.config import DEFAULT_STATE
+from tests.harness import process
 from tests.harness.agentos import free_port
 from tests.harness.compose import mounts, port, services
 from tests.harness.process import ServingProcess, eventually
 from tests.harness.prometheus import JOB, KnownPrometheus
 from tests.harness.tools import tool
 
-pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
+# One stack for all of them, on whichever worker.
+pytestmark = [pytest.mark.prometheus, pytest.mark.slow, pytest.mark.xdist_group("deploy_stack")]
 
 ENTRYPOINTS = {
     "agentos-exporter": (sys.executable, "-m", "exporter"),
@@ -127,6 +130,7 @@ def test_health_checks_tell_the_living_from_the_dead(stack: Stack, name: str) ->
 
 def test_numbers_arrive_in_prometheus_and_rules_are_well(stack: Stack) -> None:
     prometheus = KnownPrometheus(stack.url("prometheus"))
+    eventually = functools.partial(process.eventually, seconds=180)
     for job in (JOB, "alertmanager"):
         eventually(lambda job=job: prometheus.value(f'up{{job="{job}"}}') == 1, f"{job} is scraped")
     eventually(lambda: prometheus.value('sum(agentos_runs_total{agentos="demo"})'), "runs")
@@ -136,7 +140,9 @@ def test_numbers_arrive_in_prometheus_and_rules_are_well(stack: Stack) -> None:
     eventually(lambda: prometheus.value('sum(agentos_llm_cost_usd_total{cost_source="custom"})') is not None, "a price")
     rules = prometheus.rules()
     assert {rule["type"] for rule in rules} == {"alerting", "recording"}
-    eventually(lambda: {rule["health"] for rule in prometheus.rules()} == {"ok"}, "every rule is evaluated", seconds=90)
+    eventually(
+        lambda: {rule["health"] for rule in prometheus.rules()} == {"ok"}, "every rule is evaluated", seconds=240
+    )
     assert [rule["lastError"] for rule in prometheus.rules() if rule.get("lastError")] == []
 
 

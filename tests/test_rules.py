@@ -215,6 +215,9 @@ def test_every_scenario_is_told(alert: str) -> None:
     scenarios = {name for test in _content(alert)["tests"] for name in _scenarios(test)}
     left_out = set(LEFT_OUT.get(alert, {}))
     assert not (FIRING | SILENT) - scenarios - left_out, "nobody goes through it"
+    assert ("late" in scenarios) is ("backlog" in scenarios), (
+        "what was missed in a short outage belongs to the past, too"
+    )
     if alert != "AgentOSExporterDown":
         assert not left_out & scenarios, "left out and told"
 

@@ -45,7 +45,11 @@ def _alerts(settings: Settings, folder: str) -> str:
 
 
 def _values(settings: Settings) -> dict[str, str]:
-    return {name: f"{getattr(settings, name)}" for name, _, _ in described()}
+    values = {name: getattr(settings, name) for name, _, _ in described()}
+    return {
+        name: f"{value * 100:g} %" if isinstance(value, float) and value < 1 else str(value)
+        for name, value in values.items()
+    }
 
 
 _WHEN: Final = {

@@ -103,6 +103,12 @@ class Settings:
     slow_interval: Duration = "2m"
     """Evaluation interval of rules over hours and days. Below 5m, or their series have gaps."""
 
+    # What belongs to the past
+    late_seconds: Annotated[float, _bucket("agentos_exporter_span_ingest_delay_seconds")] = 600
+    """Age at which a span that is counted is late. A bucket of `agentos_exporter_span_ingest_delay_seconds`."""
+    late_ratio: Ratio = 0.5
+    """Share of late spans in a window above which its rates tell of the past, and do not fire."""
+
     # Objectives
     run_success_target: Ratio = 0.99
     """Share of runs that end without error, over 30 days."""
