@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -62,13 +62,15 @@ class Side:
 
 
 def test_failing_runs_are_notified_and_resolved(tmp_path: Path) -> None:
+    ages = {"debian": debian, "current": current}
+    binaries = {name: (find("prometheus"), find("alertmanager")) for name, find in ages.items()}
+    rules = generated(tmp_path, HASTE)
     with ExitStack() as stack:
-        rules = generated(tmp_path, HASTE)
         agentos = stack.enter_context(RunningAgentOS(sys.executable, f"sqlite:{tmp_path / 'agno.db'}"))
         exporter = stack.enter_context(RunningExporter(tmp_path, {"prod": agentos.base_url}))
         sides = [
-            stack.enter_context(side(name, find, tmp_path / name, exporter.port, rules))
-            for name, find in {"debian": debian, "current": current}.items()
+            stack.enter_context(side(name, each, tmp_path / name, exporter.port, rules))
+            for name, each in binaries.items()
         ]
         for _ in range(BEFORE):
             run(agentos, "tools")
@@ -108,13 +110,14 @@ def test_failing_runs_are_notified_and_resolved(tmp_path: Path) -> None:
 
 
 @contextmanager
-def side(name: str, find: Callable[[str], str], folder: Path, target: int, rules: list[Path]) -> Iterator[Side]:
+def side(name: str, binaries: tuple[str, str], folder: Path, target: int, rules: list[Path]) -> Iterator[Side]:
     """Start a Prometheus that alerts an Alertmanager that calls a webhook."""
     folder.mkdir()
+    prometheus_binary, alertmanager_binary = binaries
     with (
         Webhook() as webhook,
-        RunningAlertmanager(find("alertmanager"), folder, webhook.url) as alertmanager,
-        RunningPrometheus(find("prometheus"), folder, target, rules=rules, alertmanager=alertmanager.url) as prometheus,
+        RunningAlertmanager(alertmanager_binary, folder, webhook.url) as alertmanager,
+        RunningPrometheus(prometheus_binary, folder, target, rules=rules, alertmanager=alertmanager.url) as prometheus,
     ):
         yield Side(name, prometheus, alertmanager, webhook)
 

@@ -14,6 +14,7 @@ import yaml
 
 from tests.harness import panels
 from tests.harness.demo import RunningDemo
+from tests.harness.process import eventually
 from tests.harness.prometheus import Prometheus, RunningPrometheus, shipped_rules
 from tests.harness.questions import Parse, questions, without_offsets
 from tests.harness.tools import current, debian
@@ -60,6 +61,8 @@ def test_every_query_finds_its_data(tmp_path: Path) -> None:
             name: stack.enter_context(RunningPrometheus(binary, folders[name], demo.port, rules=rules))
             for name, binary in binaries.items()
         }
+        for server in servers.values():  # else the first rounds would all be in vain
+            eventually(lambda server=server: server.query("agentos_root:run_errors:ratio_rate5m"), "what rules record")
         waiting = {name: list(asked) for name in servers}
         began, left = time.monotonic(), -1
         print(f"{len(asked)} questions: {', '.join(servers)}")
