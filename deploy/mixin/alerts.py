@@ -29,7 +29,7 @@ from deploy.mixin.promql import (
     duration,
     number,
     seconds,
-    unless_catching_up,
+    unless_past,
 )
 from deploy.mixin.settings import Settings
 
@@ -151,7 +151,7 @@ def _burns(
             Alert(
                 name,
                 f"{ratio}{long} > {threshold}\nand\n{ratio}{short} > {threshold}\nand\n"
-                f"{events(long)} >= {number(settings.burn_min_events)}\n{unless_catching_up(short)}",
+                f"{events(long)} >= {number(settings.burn_min_events)}\n{unless_past(short, settings.late_ratio)}",
                 severity,
                 f"{{{{ $value | humanizePercentage }}}} of the runs of {{{{ $labels.root }}}} {what}",
                 f"{{{{ $value | humanizePercentage }}}} of the runs of {{{{ $labels.root_kind }}}} "
@@ -177,7 +177,7 @@ def _error_spike(settings: Settings) -> list[Alert]:
         Alert(
             "AgentOSErrorSpanSpike",
             f"{_spike(ratio, baseline, settings.error_spike_factor)} > {number(settings.error_spike_floor)}\nand\n"
-            f"{errors} >= {number(settings.error_spike_min_errors)}\n{unless_catching_up('5m')}",
+            f"{errors} >= {number(settings.error_spike_min_errors)}\n{unless_past('5m', settings.late_ratio)}",
             WARNING,
             "{{ $value | humanizePercentage }} of the {{ $labels.span_kind }} spans of {{ $labels.agentos }} fail",
             "{{ $value | humanizePercentage }} of the {{ $labels.span_kind }} spans of {{ $labels.agentos }} failed "
@@ -197,7 +197,7 @@ def _spike(series: str, baseline: str, factor: float) -> str:
 def _traffic(settings: Settings) -> list[Alert]:
     runs, norm = "agentos:runs:increase30m", "agentos:runs:norm30m"
     up = "agentos_up"
-    # While an AgentOS is down its runs are not seen: another alert's business. If the exporter itself was away for
+    # While an AgentOS or the exporter is down runs are not seen: another alert's business. If the exporter was away for
     # the whole window, its first look counts as no increase.
     return [
         Alert(
@@ -207,8 +207,8 @@ def _traffic(settings: Settings) -> list[Alert]:
             f"and on ({', '.join(AGENTOS)})\n{by(AGENTOS, f'last_over_time({up}[5m] offset 30m)', how='max')}\n"
             f"unless on ({', '.join(AGENTOS)})\n{_last(up, AGENTOS)} == 0",
             WARNING,
-            "Only {{ $value | humanize }} runs in 30m on {{ $labels.agentos }}",
-            "{{ $labels.agentos }} ended {{ $value | humanize }} runs in the last 30m: less than "
+            'Only {{ $value | printf "%.0f" }} runs in 30m on {{ $labels.agentos }}',
+            '{{ $labels.agentos }} ended {{ $value | printf "%.0f" }} runs in the last 30m: less than '
             f"{number(settings.traffic_drop_ratio * 100)} % of what this hour had on other days and a week ago. "
             "AgentOS itself answers.",
             "agentos-overview",
@@ -231,6 +231,7 @@ def _provider(settings: Settings) -> list[Alert]:
                 "10m",
                 settings.provider_error_ratio,
                 settings.provider_min_errors,
+                settings.late_ratio,
             ),
             CRITICAL,
             "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} fail",
@@ -254,6 +255,7 @@ def _tool(settings: Settings) -> list[Alert]:
                 "15m",
                 settings.tool_error_ratio,
                 settings.tool_min_errors,
+                settings.late_ratio,
             ),
             WARNING,
             "{{ $value | humanizePercentage }} of the calls of the tool {{ $labels.tool }} fail",
@@ -266,11 +268,13 @@ def _tool(settings: Settings) -> list[Alert]:
     ]
 
 
-def _failing(labels: tuple[str, ...], errors: str, calls: str, window: str, ratio: float, least: float) -> str:
+def _failing(
+    labels: tuple[str, ...], errors: str, calls: str, window: str, ratio: float, least: float, late_ratio: float
+) -> str:
     return (
         f"{by(labels, f'rate({errors}[{window}])')}\n/\n({by(labels, f'rate({calls}[{window}])')} > 0)\n"
         f">= {number(ratio)}\nand\n{by(labels, f'increase({errors}[{window}])')} >= {number(least)}\n"
-        f"{unless_catching_up(window)}"
+        f"{unless_past(window, late_ratio)}"
     )
 
 
@@ -284,7 +288,7 @@ def _runaway(settings: Settings) -> list[Alert]:
             f"{by(ROOT, 'increase(agentos_run_llm_calls_count[15m])')}\n-\n{by(ROOT, f'increase({most}[15m])')}\n> 0.5",
             WARNING,
             f"A run of {{{{ $labels.root }}}} made more than {calls} LLM calls",
-            f"In the last 15m about {{{{ $value | humanize }}}} runs of {{{{ $labels.root_kind }}}} "
+            f'In the last 15m {{{{ $value | printf "%.0f" }}}} runs of {{{{ $labels.root_kind }}}} '
             f"{{{{ $labels.root }}}} "
             f"on {{{{ $labels.agentos }}}} made more than {calls} LLM calls each: likely a loop.",
             "agentos-agent",
@@ -321,7 +325,7 @@ def _cache(settings: Settings) -> list[Alert]:
             "AgentOSCacheHitDrop",
             f"{ratio} < {number(settings.cache_drop_ratio)} * {baseline}\nand\n"
             f"{baseline} >= {number(settings.cache_min_baseline)}\nand\n"
-            f"{tokens} >= {number(settings.cache_min_prompt_tokens)}\n{unless_catching_up('1h')}",
+            f"{tokens} >= {number(settings.cache_min_prompt_tokens)}\n{unless_past('1h', settings.late_ratio)}",
             INFO,
             "Only {{ $value | humanizePercentage }} of the prompt tokens of {{ $labels.model }} come from the cache",
             "{{ $value | humanizePercentage }} of the prompt tokens of {{ $labels.model }} "
@@ -343,7 +347,7 @@ def _cost_spike(settings: Settings) -> list[Alert]:
     return [
         Alert(
             "AgentOSCostSpike",
-            f"{spike} > {number(settings.cost_spike_floor_usd)}\n{unless_catching_up('1h')}",
+            f"{spike} > {number(settings.cost_spike_floor_usd)}\n{unless_past('1h', settings.late_ratio)}",
             WARNING,
             '{{ $labels.agentos }} spent ${{ $value | printf "%.2f" }} in an hour',
             '{{ $labels.agentos }} spent ${{ $value | printf "%.2f" }} in the last hour, more than '
@@ -365,7 +369,7 @@ def _budgets(settings: Settings) -> list[Alert]:
     covered = _last("agentos_budget_covered_since_timestamp_seconds", BUDGET)
     used = f"{spent}\n/\n{limit}"
     # What was spent since it is known, extended evenly to the end: spent * (reset - covered) / (now - covered).
-    known, passed = f"({reset} - {covered})", f"(time() - {covered})"
+    known, passed = f"(\n  {reset}\n  - {covered}\n)", f"(time() - {covered})"
     variables = ("agentos", "budget")
     return [
         Alert(
@@ -452,9 +456,9 @@ def _silent_empty(settings: Settings) -> list[Alert]:
             f"{_disbelieved(settings)}\nand\n{_last('agentos_up', AGENTOS)} == 0",
             CRITICAL,
             "{{ $labels.agentos }} answers, but shows no traces",
-            "{{ $labels.agentos }} answered about {{ $value | humanize }} polls in 15m with an empty page, although "
-            "traces "
-            "are known to exist: its database fails, the token may no longer see them, or all were deleted.",
+            '{{ $labels.agentos }} answered about {{ $value | printf "%.0f" }} polls in 15m with an empty page, '
+            "although traces are known to exist: "
+            "its database fails, the token may no longer see them, or all were deleted.",
             "agentos-exporter",
         )
     ]
@@ -521,7 +525,7 @@ def _limited(_: Settings) -> list[Alert]:
             f"{by((*TARGET, 'metric', 'label'), 'increase(agentos_exporter_series_limited_total[1h])')} > 0",
             INFO,
             "{{ $labels.metric }} has reached its limit",
-            "About {{ $value | humanize }} increments of {{ $labels.metric }} in the last hour went to the value "
+            'About {{ $value | printf "%.0f" }} increments of {{ $labels.metric }} in the last hour went to the value '
             "`other`"
             "{{ with $labels.label }} of its label {{ . }}{{ end }}. Sums stay exact, details are lost.",
             "agentos-exporter",

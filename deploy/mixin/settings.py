@@ -103,6 +103,12 @@ class Settings:
     slow_interval: Duration = "2m"
     """Evaluation interval of rules over hours and days. Below 5m, or their series have gaps."""
 
+    # What belongs to the past
+    late_seconds: Annotated[float, _bucket("agentos_exporter_span_ingest_delay_seconds")] = 600
+    """Age at which a span that is counted is late. A bucket of `agentos_exporter_span_ingest_delay_seconds`."""
+    late_ratio: Ratio = 0.5
+    """Share of late spans in a window above which its rates tell of the past, and do not fire."""
+
     # Objectives
     run_success_target: Ratio = 0.99
     """Share of runs that end without error, over 30 days."""
@@ -219,7 +225,7 @@ class Settings:
 class _Loader(yaml.SafeLoader):
     """YAML in which no key comes twice: the second would silently win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
@@ -261,8 +267,8 @@ def changed(values: dict[str, Any], *, where: str = "") -> Settings:
     if (worst := settings.burn_fast * round(1 - min(settings.run_success_target, settings.latency_target), 9)) >= 1:
         budget = number(round(100 * worst / settings.burn_fast, 6))
         problems.append(
-            f"{where}burn_fast: at {number(settings.burn_fast)} times a budget of {budget} %, no share of runs is large "
-            "enough to fire: raise the target or lower the burn rate"
+            f"{where}burn_fast: at {number(settings.burn_fast)} times a budget of {budget} %, no share of runs is "
+            "large enough to fire: raise the target or lower the burn rate"
         )
     if problems:
         raise SettingsError("\n".join(problems))

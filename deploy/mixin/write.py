@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.mixin import alerts, recording
+from deploy.mixin import alerts, docs, recording
 from deploy.mixin.settings import Settings
 
 RECORDING: Final = "deploy/prometheus/rules-recording.yml"
@@ -36,8 +36,9 @@ def rules(groups: list[dict[str, Any]]) -> str:
 
 
 def files(settings: Settings) -> dict[str, str]:
-    """The generated rule files: by path in the repository, their text."""
+    """The generated rules and the pages about them: by path in the repository, their text."""
     return {
         RECORDING: _HEADER + rules(recording.groups(settings)),
         ALERTS: _HEADER + rules(alerts.groups(settings)),
+        **docs.files(settings),
     }
