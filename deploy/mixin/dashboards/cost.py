@@ -117,8 +117,9 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             "Cost per successful run",
-            "Everything spent in the shown range, on failed runs too, ÷ the runs that ended without error. By root; "
-            f"not filtered by agent and model. {ESTIMATED}",
+            "Everything spent on the runs of the shown range, failed ones too, ÷ the runs that ended without error. "
+            "Too low on short ranges: a run's cost is known a minute or two after its end. By root; not filtered by "
+            f"agent and model. {ESTIMATED}",
             f"{total('agentos_run_cost_usd_sum')} / ({SUCCEEDED} > 0)",
             unit="currencyUSD",
             empty="no run succeeded",
@@ -172,7 +173,7 @@ def _who() -> tuple[Panel, ...]:
             f"workflow itself. {ESTIMATED} Click one to drill down.",
             label("agentos", "AgentOS"),
             label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
-            value("LLM calls", total("agentos_llm_calls_total", agent), "locale", decimals=0),
+            value("LLM calls", f"{total('agentos_llm_calls_total', agent)} > 0", "locale", decimals=0),
             value("Tokens", total(TOKENS, agent), "short"),
             value(
                 "Cost a call", f"{total(SPENT, agent)} / ({total('agentos_llm_calls_total', agent)} > 0)", "currencyUSD"
@@ -185,8 +186,9 @@ def _who() -> tuple[Panel, ...]:
         ),
         table(
             "Roots",
-            "Runs in the shown range by what users called, members and nested agents included; observed once a run is "
-            f"settled, a minute or so after its end. Not filtered by agent and model. {ESTIMATED}",
+            "Runs in the shown range by what users called, members and nested agents included. The cost of a run is "
+            "known a minute or two after its end: on short ranges `A successful run` is too low. Not filtered by "
+            f"agent and model. {ESTIMATED}",
             label("agentos", "AgentOS"),
             label("root", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
             label("root_kind", "Kind"),
