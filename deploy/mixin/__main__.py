@@ -1,24 +1,22 @@
-"""`python -m deploy.mixin`: writes the rules and boards, or checks that they are what the settings say."""
+"""`python -m deploy.mixin`: writes the rules, the boards and the chart's copies of both, or checks that they are what the settings say."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.mixin import write
+from deploy.mixin import chart, dashboards, write
 from deploy.mixin.settings import Settings, SettingsError, load
 
 
 def files(settings: Settings) -> dict[str, str]:
     """All generated files: by path in the repository, their text."""
     made = write.files(settings)
-    if importlib.util.find_spec("deploy.mixin.dashboards") is not None:
-        made |= importlib.import_module("deploy.mixin.dashboards").files(settings)
-    return made
+    rules = {name: text for name, text in made.items() if name.startswith("deploy/prometheus/")}
+    boards = dashboards.files(settings)
+    return made | boards | chart.files(rules, boards)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
