@@ -1,4 +1,4 @@
-"""`python -m deploy.mixin`: writes the rules, the boards and the chart's copies of both, or checks that they are what the settings say."""
+"""`python -m deploy.mixin`: writes rules, boards and the chart's copies of them, or checks that they are up to date."""
 
 from __future__ import annotations
 
