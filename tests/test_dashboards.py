@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 import urllib.parse
 from collections import Counter
@@ -26,6 +24,7 @@ from exporter.catalog import METRICS, Kind
 from exporter.collector import EXEMPLAR_LABEL
 from tests.harness import panels
 from tests.harness.promql import Selector, kept, selectors
+from tests.harness.tools import current, tools
 
 ROOT = Path(__file__).parents[1]
 RULES = [
@@ -169,10 +168,8 @@ def test_recorded_series_have_the_labels_of_their_level():
 
 
 @pytest.mark.prometheus
-def test_prometheus_reads_every_query(tmp_path):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+@pytest.mark.parametrize("promtool", tools("promtool"))
+def test_prometheus_reads_every_query(promtool, tmp_path):
     exprs = [one.expr for one in ASKED] + [expr for *_, expr in panels.marks()]
     rules = [{"record": f"read:query:{n}", "expr": expr} for n, expr in enumerate(exprs)]
     file = tmp_path / "rules.yml"
@@ -456,18 +453,10 @@ def test_the_schema_check_sees_a_misspelt_option():
 # --- Others' checks --------------------------------------------------------------------------------------------------
 
 
-def tool(name: str) -> str:
-    """Path of a built tool: in the folder that AGENTOS_TOOLS names, or on PATH. Skips where there is none."""
-    found = shutil.which(name, path=os.environ.get("AGENTOS_TOOLS")) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 @each_board()
 def test_dashboard_linter(board):
     file = panels.DASHBOARDS / f"{board['uid']}.json"
-    command = [tool("dashboard-linter"), "lint", "--strict", "--verbose", file]
+    command = [current("dashboard-linter"), "lint", "--strict", "--verbose", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Checks that each target uses a valid PromQL query." in done.stdout
