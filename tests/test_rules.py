@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from deploy.mixin.settings import described
 from exporter.catalog import METRICS, Kind
 from exporter.cli import main
 from tests.golden_plugin import Golden
+from tests.harness.tools import current, tool, tools
 
 ROOT = Path(__file__).parent.parent
 RULES = {
@@ -39,21 +38,11 @@ Groups = list[dict[str, Any]]
 # Tools
 
 
-def _tools(name: str) -> dict[str, str]:
-    """The tool of the system and that of the folder that AGENTOS_TOOLS names, as far as they are there."""
-    folder = os.environ.get("AGENTOS_TOOLS")
-    found = {"PATH": shutil.which(name), "AGENTOS_TOOLS": shutil.which(name, path=folder) if folder else None}
-    return {where: path for where, path in found.items() if path}
+EACH_PROMTOOL = pytest.mark.parametrize("promtool", tools("promtool"))
 
 
-PROMTOOLS = _tools("promtool")
-EACH_PROMTOOL = pytest.mark.parametrize("promtool", list(PROMTOOLS) or ["PATH"])
-
-
-def _promtool(where: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    if where not in PROMTOOLS:
-        pytest.skip("promtool is not installed")
-    command = (PROMTOOLS[where], *map(str, arguments))
+def _promtool(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = (program, *map(str, arguments))
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
@@ -66,10 +55,7 @@ def test_prometheus_takes_the_rules(kind: str, promtool: str) -> None:
 
 
 def _pint(*arguments: object) -> subprocess.CompletedProcess[str]:
-    found = _tools("pint")
-    if not found:
-        pytest.skip("pint is neither in the folder that AGENTOS_TOOLS names nor in PATH")
-    command = ([*found.values()][-1], "--no-color", "--config", str(ROOT / "deploy/pint.hcl"), "--offline", "lint")
+    command = (current("pint"), "--no-color", "--config", str(ROOT / "deploy/pint.hcl"), "--offline", "lint")
     strict = ("--min-severity", "info", "--fail-on", "info")
     return subprocess.run(
         (*command, *strict, *map(str, arguments)), capture_output=True, text=True, check=False, cwd=ROOT
@@ -303,7 +289,7 @@ def test_no_mutant_survives(alert: str, tmp_path: Path) -> None:
 
         def passes(expr: str, rule: dict[str, Any] = rule, content: Any = content, others: Groups = others) -> bool:
             groups = [*others, {"name": "mutant", "interval": "1m", "rules": [{**rule, "expr": expr}]}]
-            return _run_content(_newest(), content, groups, tmp_path).returncode == 0
+            return _run_content(tool("promtool"), content, groups, tmp_path).returncode == 0
 
         assert passes(rule["expr"])
         found = [what for what, mutant in _mutants(rule["expr"]) if passes(mutant)]
@@ -331,10 +317,6 @@ def _content_of(alert: str, labels: dict[str, str]) -> dict[str, Any]:
                 if all(f'{name}="{value}"' in sample["labels"] for name, value in labels.items() if name in one["expr"])
             ]
     return content
-
-
-def _newest() -> str:
-    return "AGENTOS_TOOLS" if "AGENTOS_TOOLS" in PROMTOOLS else "PATH"
 
 
 def test_mutants_change_values_and_leave_labels_durations_and_texts_alone() -> None:
@@ -543,7 +525,7 @@ def test_what_an_alert_says(alert: str, tmp_path: Path, golden: Golden) -> None:
     for test in content["tests"]:
         del test["promql_expr_test"]
         test["alert_rule_test"] = [{"eval_time": MOMENTS[alert], "alertname": alert, "exp_alerts": []}]
-    tested = _run_content(_newest(), content, _needed(alert), tmp_path)
+    tested = _run_content(tool("promtool"), content, _needed(alert), tmp_path)
     found = re.findall(r"Labels:\{(.*)\}\n\s*Annotations:\{(.*)\}", tested.stdout + tested.stderr)
     said = sorted(_apart(labels) + _apart(notes) for labels, notes in found if _scenario(labels) in {"fires", ""})
     assert said
