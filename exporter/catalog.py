@@ -426,6 +426,8 @@ _ALL: Final = (
         "agentos_exporter_catching_up",
         ("agentos",),
         "1 while a backlog is read: rates and costs then belong to the past.",
+        notes="A backlog is what does not fit into one reading, or traces that ended over 10 minutes before they were "
+        "first read, as after an outage. It stays 1 for `zero_hold` longer, so that Prometheus sees it.",
     ),
     _counter(
         "agentos_exporter_api_requests_total",

@@ -384,6 +384,7 @@ class Daemon:
             shared,
             interval=config.poll_interval,
             deadline=config.poll_deadline,
+            hold=config.zero_hold,
             enricher=enricher,
         )
 

@@ -25,17 +25,20 @@ FIRST_ASK: Final = 15 * MICROSECONDS
 """An open trace is asked for after 15 s, 30 s, 1 min ... up to the horizon."""
 GONE_AFTER: Final = 3
 """An id that three believed polls in a row did not return is gone."""
+LATE: Final = 10 * 60 * MICROSECONDS
+"""What ended longer ago when it is first read belongs to the past: rates of now must not be told by it."""
 SESSION_IDLE: Final = 30 * 60 * MICROSECONDS
 ACTIVITY_KEPT: Final = 25 * 3600 * MICROSECONDS
 
 
 @dataclass(slots=True)
 class Absorbed:
-    """What one batch brought."""
+    """What one batch brought. `late` of its `spans` are of traces that ended long ago."""
 
     traces: int = 0
     spans: int = 0
     skipped: int = 0
+    late: int = 0
 
 
 class Intake:
@@ -86,8 +89,12 @@ class Intake:
         now = self._clock.now_us()
         ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *(one for one, _ in batch.ignored)}
         book = _Book(self._ledger.records(self.agentos, ids | {_ignored_id(*one) for one in batch.ignored}))
+        as_of, late = batch.as_of or now, 0
         for trace in batch.traces:
-            self._read(delta, book, trace, now=now, as_of=batch.as_of or now)
+            before = delta.spans
+            self._read(delta, book, trace, now=now, as_of=as_of)
+            # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
+            late += delta.spans - before if as_of - trace.end > LATE else 0
         for trace_id in batch.settled:
             if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
                 self._settle(delta, book, record)
@@ -110,7 +117,7 @@ class Intake:
             waiting=[replace(call, first=batch.first) for call in delta.waiting],
         )
         self._commit(changes, delta, show=batch.first)
-        return Absorbed(len(batch.traces), delta.spans, skipped + batch.own)
+        return Absorbed(len(batch.traces), delta.spans, skipped + batch.own, late)
 
     def _commit(self, changes: Changes, delta: Delta, *, show: bool) -> None:
         changes.plan = self._totals.plan(delta, show=show)

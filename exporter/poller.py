@@ -107,9 +107,10 @@ class Poller:
         *,
         interval: float,
         deadline: float,
+        hold: float = 60.0,
         enricher: Enricher | None = None,
     ) -> None:
-        """`interval` and `deadline` are in seconds."""
+        """`interval` and `deadline` are in seconds, and so is `hold`: for how long Prometheus is to see a backlog."""
         self.name = name
         self.health = Health()
         self._source = source
@@ -119,6 +120,8 @@ class Poller:
         self._view = View(shared.ledger, name)
         self._interval = interval
         self._deadline = deadline
+        self._hold = hold
+        self._behind_until = float("-inf")
         self._not_before = float("-inf")
         self._stopping = False
         self._waiting: asyncio.Task[None] | None = None
@@ -182,9 +185,11 @@ class Poller:
 
     async def _absorb(self, batch: Batch, tally: _Tally) -> None:
         # Rates must not be believed from the first increment of a backlog on.
-        self._shared.totals.gauge("agentos_exporter_catching_up", (self.name,), int(self._source.catching_up))
+        self._tell_backlog()
         async with self._shared.lock:
             absorbed = await asyncio.to_thread(self._intake.absorb, batch)
+        # What was missed in an outage is a backlog as well, however small.
+        self._tell_backlog(past=2 * absorbed.late > absorbed.spans)
         tally.traces += absorbed.traces
         tally.spans += absorbed.spans
         tally.skipped += absorbed.skipped
@@ -208,11 +213,19 @@ class Poller:
         totals.add("agentos_exporter_polls_total", (self.name, outcome))
         totals.observe("agentos_exporter_poll_duration_seconds", (self.name,), round(took * MICROSECONDS))
         totals.gauge("agentos_up", (self.name,), int(error is None))
-        # History whose tokens and cost still wait for details is a backlog, too.
-        behind = source.catching_up or (self._enricher is not None and self._enricher.history)
-        totals.gauge("agentos_exporter_catching_up", (self.name,), int(behind))
+        self._tell_backlog()
         totals.gauge("agentos_exporter_watermark_timestamp_seconds", (self.name,), source.watermark)
         self._say(outcome, error, tally, took, repeated=repeated)
+
+    def _tell_backlog(self, *, past: bool = False) -> None:
+        """Show whether a backlog is read, or was a moment ago: Prometheus must not miss it between two scrapes."""
+        now = self._shared.clock.monotonic()
+        # History whose tokens and cost still wait for details is a backlog, too.
+        behind = past or self._source.catching_up or (self._enricher is not None and self._enricher.history)
+        if behind:
+            self._behind_until = now + self._hold
+        told = int(behind or now < self._behind_until)
+        self._shared.totals.gauge("agentos_exporter_catching_up", (self.name,), told)
 
     def _pause(self, error: ExporterError) -> float:
         """Seconds until the next try: doubling, with jitter, up to a few minutes; longer if AgentOS asks for it."""

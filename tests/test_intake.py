@@ -113,6 +113,13 @@ def trace(nodes, total=None, *, trace_id="t", end=1, db="db"):
 # The life of a trace
 
 
+def test_late_is_what_ended_long_before_it_was_first_read():
+    home = Home(now=T0 + 700)
+    both = home.read(trace(3, end=99), trace(4, trace_id="u", end=101))
+    assert (both.spans, both.late) == (7, 3)
+    assert home.read(trace(3, end=99)).late == 0, "counted before"
+
+
 def test_an_open_trace_is_asked_for_less_and_less_often_and_expires_at_the_horizon():
     home = Home()
     home.read(trace(2, 5))

@@ -53,6 +53,7 @@ class SearchReader(Reader):
     _window_took = 0.0
     _most = WINDOW
     _read_until = 0
+    _timed_out = False
     _any_status = False
     _status_checked = float("-inf")
 
@@ -62,10 +63,10 @@ class SearchReader(Reader):
         """See Reader. A backlog is read in closed windows first, each committing the cursor."""
         await self._check_statuses()
         lo, first, remaining = self.here.cutoff, head.rows, None
-        if self.catching_up or self._believed is None:
-            # After a start, and while a backlog lasts, its size is asked first: trees are not fetched in vain.
+        if self.catching_up or self._timed_out or self._believed is None:
+            # After a start or a timeout, and in a backlog, its size is asked first: no trees are fetched in vain.
             remaining = await self._count(lo, None, head)
-            self.catching_up = remaining > self._most
+            self.catching_up, self._timed_out = remaining > self._most, False
         too_many = True
         while too_many:
             if remaining is not None and remaining > self._most:
@@ -207,7 +208,7 @@ class SearchReader(Reader):
             return await self._search(conditions, number, size, head)
         except SourceTimeout:
             self._most = max(_FEWEST, self._most // 2)
-            self.catching_up = True
+            self._timed_out = True
             self.page_size.shrink()
             raise
 
