@@ -50,12 +50,12 @@ class RunningExporter:
 
     """
 
-    def __init__(self, folder: Path, instances: Mapping[str, str], **settings: object) -> None:
+    def __init__(self, folder: Path, instances: Mapping[str, str | Mapping[str, object]], **settings: object) -> None:
         """Describe the exporter; entering the context starts it.
 
         Args:
             folder: for its configuration and state.
-            instances: AgentOS instances: name → URL.
+            instances: AgentOS instances: name → URL, or the keys of its configuration beside the name.
             settings: keys of the configuration file, on top of `QUICK`.
 
         """
@@ -66,7 +66,10 @@ class RunningExporter:
         config = {
             **QUICK,
             "state": str(self.state),
-            "agentos": [{"name": name, "url": url} for name, url in instances.items()],
+            "agentos": [
+                {"name": name, **({"url": target} if isinstance(target, str) else target)}
+                for name, target in instances.items()
+            ],
             **settings,
         }
         file = folder / "agentos-exporter.yml"
@@ -213,6 +216,21 @@ class RunningExporter:
         if differences := truth.difference(expected.totals, samples):
             raise AssertionError("\n".join([f"{len(differences)} samples differ at last:", *differences[:40]]))
         return samples
+
+
+def reads(database: str, **more: object) -> dict[str, object]:
+    """Return the configuration of an AgentOS whose tables are read instead of its API.
+
+    `database` is as `server.py` takes it, `more` are further keys.
+    """
+    kind, _, rest = database.removeprefix("async-").partition(":")
+    _, _, place = rest.partition("://")
+    urls = {
+        "sqlite": f"sqlite:///{rest}",
+        "postgres": f"postgresql+psycopg://{place}",
+        "mysql": f"mysql+pymysql://{place}",
+    }
+    return {"database": urls[kind], **more}
 
 
 def total(samples: truth.Totals, name: str, **labels: str) -> float:

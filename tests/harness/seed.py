@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 _TRACE_COLUMNS = (
     "trace_id, name, status, start_time, end_time, duration_ms, run_id, session_id, user_id, agent_id, team_id, "
@@ -78,6 +79,8 @@ def seed(
         return _into_sqlite(database, rest, rows)
     if kind == "postgres":
         return _into_postgres(database, re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", rest), rows)
+    if kind == "mysql":
+        return _into_mysql(database, rest, rows)
     raise ValueError(f"unknown kind of database: {database}")
 
 
@@ -121,6 +124,34 @@ def _into_postgres(database: str, url: str, rows: Iterator[tuple[_TraceRow, list
                             copy.write_row(row)
                 spans += sum(len(each) for _, each in batch)
         connection.execute(f'ANALYZE "{schema}".agno_traces, "{schema}".agno_spans')
+    return spans
+
+
+def _into_mysql(database: str, url: str, rows: Iterator[tuple[_TraceRow, list[_SpanRow]]]) -> int:
+    import pymysql
+
+    parts = urlsplit(url)
+    schema = parts.path.strip("/")
+    where = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "database": schema}
+    connection = pymysql.connect(**where)
+    cursor = connection.cursor()
+    find = "SELECT 1 FROM information_schema.tables WHERE table_name = 'agno_spans' AND table_schema = %s"
+    if not cursor.execute(find, (schema,)):
+        _create_tables(database)
+    # In bulk: what agno guarantees is not checked again for each row.
+    cursor.execute("SET unique_checks = 0, foreign_key_checks = 0")
+    spans = 0
+    while batch := list(islice(rows, _BATCH)):
+        for table, columns, some in (
+            ("agno_traces", _TRACE_COLUMNS, [trace for trace, _ in batch]),
+            ("agno_spans", _SPAN_COLUMNS, [span for _, each in batch for span in each]),
+        ):
+            marks = _marks(some).replace("?", "%s")
+            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", some)
+        connection.commit()
+        spans += sum(len(each) for _, each in batch)
+    cursor.execute("ANALYZE TABLE agno_traces, agno_spans")
+    connection.close()
     return spans
 
 
