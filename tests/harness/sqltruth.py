@@ -14,7 +14,6 @@ from tests.harness import truth
 
 CACHED_APART = frozenset({"anthropic", "awsbedrock", "azurefoundry", "vertexai"})
 """Providers whose prompt count leaves out what came from or went to the cache."""
-MARKED = "agentos_exporter_orphan_spans_total"
 
 
 class Row(truth.Row):
@@ -57,7 +56,8 @@ class Row(truth.Row):
 def count(database: str | Sequence[str], agentos: str, *, own_prefix: str = "") -> truth.Truth:
     """Count everything in agno's tables; the parameters are those of `truth.count`.
 
-    Spans below one that is not written count as if they stood at the top; `hidden` of the answer names them.
+    Spans below one that is not written count as if they stood at the top, and are marked; `hidden` of the answer names
+    them. A trace without any span does not exist here.
     """
     counted = truth.count(database, agentos, own_prefix=own_prefix, span=Row, orphans=True)
     costs: dict[truth.Sample, Decimal] = {}

@@ -53,6 +53,7 @@ COVERED = frozenset(
         "agentos_tool_call_duration_seconds_sum",
         "agentos_spans_total",
         "agentos_error_spans_total",
+        "agentos_exporter_orphan_spans_total",
     }
 )
 """Names of the samples that `count` knows; `difference` ignores all others."""
@@ -210,10 +211,13 @@ def count(
         agentos: value of the `agentos` label.
         own_prefix: traces whose id starts with it are the exporter's own requests and left out.
         span: how a span is to be understood.
-        orphans: count spans below one that is not written as if they stood at the top, instead of not at all.
+        orphans: count spans below one that is not written as if they stood at the top, instead of not at all, and
+            traces by their spans instead of by their own row.
 
     """
     parts = [read(one, span) for one in ([database] if isinstance(database, str) else database)]
+    if orphans:  # then spans are what is read, with or without the row of their trace
+        parts = [([row.trace_id for row in rows], rows) for _, rows in parts]
     trace_ids = list(dict.fromkeys(trace_id for part, _ in parts for trace_id in part))
     rows = list({row.span_id: row for _, part in parts for row in part}.values())
     if own_prefix:
@@ -297,6 +301,8 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
         base = {"root": outermost.label if outermost else "", "agent": agent_of(row, above)}
         kind = row.type.lower() if row.type in {*_RUNS, "LLM", "TOOL"} else "other"
         add("spans_total", **base, span_kind=kind)
+        if span_id in truth.hidden:
+            add("exporter_orphan_spans_total")
         if row.error_type:
             add("error_spans_total", **base, span_kind=kind, error_type=row.error_type)
 
@@ -335,7 +341,8 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
     for row in runs:
         observe("run_llm_calls", llm_calls_of[row.span_id], root_kind=row.type.lower(), root=row.label)
     first = min(runs, key=lambda row: row.start, default=None)
-    add("traces_total", root_kind=first.type.lower() if first else "http" if visible else "unknown")
+    whole = all(lineage[span_id][1] for span_id in visible)
+    add("traces_total", root_kind=first.type.lower() if first else "http" if visible and whole else "unknown")
 
 
 def read(database: str, span: type[Row] = Row) -> tuple[list[str], list[Row]]:

@@ -1,4 +1,4 @@
-"""Virtual environments with the agno releases that the exporter is tested against, and with what it is measured against.
+"""Virtual environments with the agno releases that the exporter is tested against, and with its rivals in benchmarks.
 
 Each is built once from a lock file of hashes in `requirements/` and kept outside the checkout, in
 `$AGENTOS_EXPORTER_CACHE` (`~/.cache/agentos-exporter/venvs`)::
