@@ -50,12 +50,20 @@ class RunningExporter:
 
     """
 
-    def __init__(self, folder: Path, instances: Mapping[str, str | Mapping[str, object]], **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        instances: Mapping[str, str | Mapping[str, object]],
+        *,
+        file: str = "agentos-exporter.yml",
+        **settings: object,
+    ) -> None:
         """Describe the exporter; entering the context starts it.
 
         Args:
             folder: for its configuration and state.
             instances: AgentOS instances: name → URL, or the keys of its configuration beside the name.
+            file: name of its configuration.
             settings: keys of the configuration file, on top of `QUICK`.
 
         """
@@ -72,9 +80,9 @@ class RunningExporter:
             ],
             **settings,
         }
-        file = folder / "agentos-exporter.yml"
-        file.write_text(json.dumps(config))  # JSON is YAML
-        self._command = [*_COMMAND, str(file), "--web.listen-address", f"127.0.0.1:{self.port}", "--log.format=logfmt"]
+        path = folder / file
+        path.write_text(json.dumps(config))  # JSON is YAML
+        self._command = [*_COMMAND, str(path), "--web.listen-address", f"127.0.0.1:{self.port}", "--log.format=logfmt"]
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTOS_EXPORTER_")}
         self._environment["NO_PROXY"] = "127.0.0.1"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
