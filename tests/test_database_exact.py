@@ -1,4 +1,4 @@
-"""End to end on the tables of a real AgentOS: /metrics shows what an independent SQL count finds, and what no API shows."""
+"""End to end on the tables of a real AgentOS: /metrics shows what an independent SQL count finds, no API needed."""
 
 import asyncio
 import os
