@@ -413,6 +413,12 @@ _ALL: Final = (
         notes="A trace that reports no spans at all adds nothing here; it counts in agentos_traces_total as unknown.",
     ),
     _counter(
+        "agentos_exporter_orphan_spans_total",
+        ("agentos",),
+        "Spans that count though an ancestor of theirs never came: its process was killed, or it is stored elsewhere.",
+        notes="Read from a database alone: the API does not show such spans. They are part of all other span metrics.",
+    ),
+    _counter(
         "agentos_exporter_ignored_traces_total",
         ("agentos", "reason"),
         "Traces not counted: own (our own requests), too_old (older than the ledger remembers), malformed.",

@@ -25,6 +25,11 @@ FIRST_ASK: Final = 15 * MICROSECONDS
 """An open trace is asked for after 15 s, 30 s, 1 min ... up to the horizon."""
 GONE_AFTER: Final = 3
 """An id that three believed polls in a row did not return is gone."""
+_BORN: Final = (
+    "agentos_exporter_hidden_spans_total",
+    "agentos_exporter_orphan_spans_total",
+    "agentos_exporter_source_resets_total",
+)
 SESSION_IDLE: Final = 30 * 60 * MICROSECONDS
 ACTIVITY_KEPT: Final = 25 * 3600 * MICROSECONDS
 
@@ -72,7 +77,7 @@ class Intake:
         """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
         delta = Delta(self.agentos)
         name = (self.agentos,)
-        for metric in ("agentos_exporter_hidden_spans_total", "agentos_exporter_source_resets_total"):
+        for metric in _BORN:
             delta.add(metric, name, 0)
         for reason in IGNORED_REASONS:
             delta.add("agentos_exporter_ignored_traces_total", (self.agentos, reason), 0)
@@ -126,7 +131,8 @@ class Intake:
         # An asynchronous database writes out of order: what looks complete may lack an agent for a moment.
         old = as_of - trace.end > self._overlap * 5 // 2
         still = not changed and now - record.changed >= FIRST_ASK
-        final = expiring or (not trace.open and (old or still))
+        # With orphans among its spans the source has given up waiting for the others.
+        final = expiring or (not trace.open and (old or still or bool(trace.orphans)))
         lacking = delta.lacking
         was_complete = not fresh and record.state in {TraceState.COMPLETE, TraceState.SETTLED}
         runs = book.runs(trace.id)

@@ -1,0 +1,375 @@
+"""Following one database: spans in the order in which they were written, each trace that they touch read as a whole.
+
+agno writes a span row once and never changes it, and stamps it with the time of its insertion (`created_at`, indexed).
+So what is new is what was inserted since the cutoff, and that lies one overlap back, for clocks that differ and
+transactions that commit late. Of that overlap only ids are read again: spans that this process has itself read and
+seen committed are passed over. After a crash they are read once more, and the ledger knows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from exporter.errors import BadAnswer
+from exporter.model import MICROSECONDS, Batch, Clock, LedgerView, PollStats, TraceState
+from exporter.sources.facts import clean_id
+from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.reading import DAY, FUTURE, HOUR, Settings
+from exporter.sources.rows import Reading, moment_of
+from exporter.sources.tables import SPAN_COLUMNS, missing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+
+    from exporter.sources.drivers import Connection
+
+log = structlog.get_logger(__name__)
+
+SOURCE: Final = "database"
+"""Marks a cursor as one of this kind of source."""
+PAGE: Final = 5_000
+"""Ids that are asked for at once: some 100 bytes each."""
+CHUNK: Final = 250
+"""Traces that are read, and committed, together."""
+OPEN_TRACES: Final = 500
+UNSETTLED: Final = 500
+REMEMBERED: Final = 23 * HOUR
+"""How far back of where another source stood its counted spans are sure to be known: a little less than a day."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * MICROSECONDS
+
+
+def stamp(micros: int) -> str:
+    """A time as agno writes it: UTC, `+00:00`, six digits."""
+    micros = max(0, min(micros, _LATEST))
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+
+
+@dataclass(slots=True)
+class Position:
+    """Where reading stands; committed as the cursor.
+
+    `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `newest`: the
+    latest insertion seen. `seen`: whether there ever was a trace.
+    """
+
+    cutoff: int
+    floor: int
+    newest: int = 0
+    first: bool = True
+    seen: bool = False
+    source: str = SOURCE
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Position:
+        """From a committed cursor; keys of other versions are left out."""
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One poll: when it began by the monotonic clock and by the database's, and what it met."""
+
+    began: float
+    now: int
+    newest: int = 0
+    fresh: int = 0
+    touched: set[str] | None = None
+
+    def touch(self, ids: Collection[str]) -> None:
+        """Remember traces that were read in this poll."""
+        self.touched = set(ids) if self.touched is None else self.touched | set(ids)
+
+
+class Feed:
+    """Reads one database. `db` is its key in the ledger."""
+
+    def __init__(self, connection: Connection, db: str, settings: Settings, clock: Clock) -> None:
+        self.connection = connection
+        self.db = db
+        self.settings = settings
+        self.clock = clock
+        self.stats = PollStats()
+        self.position: Position | None = None
+        self.catching_up = False
+        self.inherited: tuple[str, ...] = ()
+        """keys under which another source, or another place, left traces of this AgentOS in the ledger"""
+        self._deadline = 0.0
+        self._seen: dict[str, int] = {}
+        """span id → when it was inserted: what this process has read and committed"""
+        self._prune_at = 1_000
+        self._anchor: tuple[int, float] | None = None
+        self._said_no_tables = False
+        self._missing = 0
+        self._probed = float("-inf")
+        self._alarm = False
+
+    # One poll
+
+    async def poll(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
+        """What was written since the last poll, then what is still waited for. Raises SourceError."""
+        self._deadline = deadline
+        await self._load(ledger)
+        await self.connection.open(self._left)
+        if not await self._tables_are_there():
+            return
+        this = _Pass(self.clock.monotonic(), await self.connection.now(wait=self._left))
+        settled = await self._settled(ledger)
+        async for batch in self._news(ledger, this, settled):
+            yield batch
+        async for batch in self._judge(ledger, this):
+            yield batch
+        if self.catching_up:
+            return
+        for db in (self.db, *self.inherited):
+            async for batch in self._ask_open(ledger, db, this):
+                yield batch
+
+    @property
+    def _left(self) -> float:
+        return self._deadline - self.clock.monotonic()
+
+    @property
+    def here(self) -> Position:
+        """The position; only after it was loaded."""
+        assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
+        return self.position
+
+    @property
+    def oldest(self) -> int:
+        """Traces created before are forgotten by the ledger, and ignored if they come back (database's clock)."""
+        return self.here.cutoff - DAY
+
+    async def _load(self, ledger: LedgerView) -> None:
+        if self.position is not None:
+            return
+        cursors = await ledger.cursors()
+        stored = cursors.pop(self.db, None)
+        if stored is not None and stored.get("source") == SOURCE:
+            self.position = Position.load(stored)
+        else:
+            start = begin(cursors, self.clock.now_us(), self.settings)
+            self.position = Position(cutoff=start, floor=start)
+
+    def inherit(self, keys: Collection[str]) -> None:
+        """These keys of the ledger are nobody's any more."""
+        self.inherited = tuple(sorted(set(keys) - {self.db}))
+
+    async def _tables_are_there(self) -> bool:
+        """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
+        spans = self.connection.location.tables.spans_table
+        if spans not in self.connection.sql.layout:
+            await self.connection.learn()
+        lacking = missing(self.connection.sql.layout, spans, SPAN_COLUMNS)
+        where = self.connection.location
+        if len(lacking) == len(SPAN_COLUMNS):
+            if self.here.seen:
+                raise BadAnswer(f"{where}: table {spans} was there and is gone")
+            if not self._said_no_tables:
+                self._said_no_tables = True
+                schema = f" in schema {where.schema}" if where.schema else ""
+                log.warning(
+                    "no_tables",
+                    db=self.db,
+                    reason=f"there is no table {spans}{schema} yet; agno makes it when the first run is traced",
+                )
+            return False
+        if lacking:
+            raise BadAnswer(
+                f"{where}: table {spans} has no column {', '.join(lacking)}: not agno's table, or of a version this "
+                "exporter does not know"
+            )
+        self._said_no_tables = False
+        return True
+
+    # News
+
+    async def _news(self, ledger: LedgerView, this: _Pass, settled: Sequence[str]) -> AsyncGenerator[Batch]:
+        here, overlap = self.here, self.settings.overlap
+        since, after = stamp(here.cutoff), None
+        page = await self._page(since, after)
+        if len(page) < PAGE:
+            self.catching_up = False
+        while True:
+            fresh: dict[str, None] = {}
+            for created, span_id, trace_id in page:
+                written = _moment_or(created, this.now)
+                this.newest = max(this.newest, written)
+                if span_id not in self._seen:
+                    fresh[trace_id] = None
+            ended = len(page) < PAGE
+            if not ended:
+                after = page[-1]
+                behind = this.now - _moment_or(page[-1][0], this.now)
+                self.catching_up = behind > 2 * overlap
+            ids = list(fresh)
+            this.fresh += len(ids)
+            this.touch(ids)
+            final = self._advance(this) if ended else self._advance_to(page[-1][0], this)
+            async for batch in self._read(ledger, ids, this):
+                yield batch
+            keep = [trace_id for trace_id in settled if trace_id not in (this.touched or ())]
+            settled = []
+            here.cutoff, here.newest = final
+            here.first = here.first and not ended
+            yield Batch(self.db, settled=keep, cursor=asdict(here), first=here.first, as_of=this.now)
+            self._prune()
+            if ended:
+                self.catching_up = False
+                return
+            if self._left < 0.1 + 2 * self._took:
+                self.catching_up = True
+                return
+            page = await self._page(since, after)
+
+    _took = 0.0
+
+    async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
+        sql = self.connection.sql.inserted(after=after is not None)
+        if after is None:
+            params: tuple[Any, ...] = (since, PAGE)
+        else:
+            params = (after[0], after[0], after[1], PAGE)
+        self.stats.pages += 1
+        return await self.connection.rows(sql, params, wait=self._left)
+
+    async def _read(self, ledger: LedgerView, ids: Sequence[str], this: _Pass) -> AsyncGenerator[Batch]:
+        """Read and hand over these traces, some at a time."""
+        began = self.clock.monotonic()
+        own = [trace_id for trace_id in ids if trace_id.startswith(OWN_TRACE_PREFIX)]
+        others = [trace_id for trace_id in ids if not trace_id.startswith(OWN_TRACE_PREFIX)]
+        if own:
+            yield Batch(self.db, ignored=[(trace_id, "own") for trace_id in own], as_of=this.now)
+        for start in range(0, len(others), CHUNK):
+            part = others[start : start + CHUNK]
+            reading = await self.connection.spans(part, self.db, (), wait=self._left)
+            async for batch in self._hand_over(ledger, reading, this):
+                yield batch
+        self._took = self.clock.monotonic() - began
+
+    async def _hand_over(self, ledger: LedgerView, reading: Reading, this: _Pass) -> AsyncGenerator[Batch]:
+        here = self.here
+        traces = [trace for trace in reading.traces if trace.end >= here.floor]
+        ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+        old = [trace.id for trace in traces if trace.created < self.oldest]
+        if old:
+            known = await ledger.known(self.db, old)
+            gone = {trace_id for trace_id in old if trace_id not in known}
+            traces = [trace for trace in traces if trace.id not in gone]
+            ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
+        here.seen = here.seen or bool(traces)
+        self.stats.traces += len(traces)
+        yield Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now)
+        for inserted in reading.inserted.values():
+            self._seen.update(inserted)
+
+    def _advance(self, this: _Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all that is there was read.
+
+        The clock that counts is AgentOS's, of which the newest row tells; while nothing new comes, ours goes on from
+        there. It is never believed beyond the database's own: a row from the future would hide what comes before it.
+        """
+        here, cap = self.here, this.now + MICROSECONDS
+        newest = min(max(here.newest, this.newest), cap)
+        if not newest:
+            return here.cutoff, newest
+        if newest > here.newest or self._anchor is None:
+            self._anchor = (newest, this.began)
+        base, since = self._anchor
+        reached = base + round((this.began - since) * MICROSECONDS)
+        return max(here.cutoff, min(reached, cap) - self.settings.overlap), newest
+
+    def _advance_to(self, created: object, this: _Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all up to a row was read."""
+        reached = min(_moment_or(created, this.now), this.now + MICROSECONDS)
+        return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
+
+    def _prune(self) -> None:
+        if len(self._seen) >= self._prune_at:
+            cutoff = self.here.cutoff - MICROSECONDS
+            self._seen = {span_id: written for span_id, written in self._seen.items() if written >= cutoff}
+            self._prune_at = 1_000 + 2 * len(self._seen)
+
+    # What is known, and waited for
+
+    async def _settled(self, ledger: LedgerView) -> list[str]:
+        """Complete traces that no span was added to for one overlap: a new one would have shown up."""
+        now = self.clock.now_us()
+        waiting = await ledger.unsettled(self.db, FUTURE, UNSETTLED)
+        return [one.id for one in waiting if now - one.changed >= self.settings.overlap]
+
+    async def _ask_open(self, ledger: LedgerView, db: str, this: _Pass) -> AsyncGenerator[Batch]:
+        """Read open traces again whose time has come: for spans that came late, and to give up on what never came."""
+        now = self.clock.now_us()
+        due = await ledger.open_due(db, now, OPEN_TRACES)
+        if db != self.db:  # nobody follows these any more: what is complete is settled by reading it again
+            due += [
+                one
+                for one in await ledger.unsettled(db, FUTURE, UNSETTLED)
+                if now - one.changed >= self.settings.overlap
+            ]
+        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
+        horizon = self.settings.horizon
+        given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
+        for start in range(0, len(due), CHUNK):
+            part = [one.id for one in due[start : start + CHUNK]]
+            reading = await self.connection.spans(part, db, given_up, wait=self._left)
+            ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+            lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted})
+            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=this.now)
+
+    async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
+        """Where rows arrive but none of the traces known before is there any more, the database was replaced."""
+        now = self.clock.monotonic()
+        due = now - self._probed >= self.settings.overlap / MICROSECONDS
+        if not this.fresh or not (due or self._alarm):
+            return
+        here = self.here
+        touched = this.touched or set()
+        newest = min(here.newest, here.cutoff + self.settings.overlap)
+        ages = [FUTURE, newest - HOUR, newest - 12 * HOUR]
+        sentinels = self._sentinels or [one for one in await ledger.sentinels(self.db, ages) if one not in touched]
+        self._sentinels = sentinels
+        if not sentinels:
+            return
+        found = await self.connection.rows(self.connection.sql.alive(len(sentinels)), sentinels, wait=self._left)
+        if found:
+            self._alarm, self._missing, self._probed = False, 0, now
+            self._sentinels = await ledger.sentinels(self.db, ages) or sentinels
+            return
+        self._alarm = True
+        self._missing += 1
+        if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
+            self._alarm, self._missing, self._probed = False, 0, now
+            self._sentinels = sorted(touched)[-3:]
+            log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
+            yield Batch(self.db, reset=True, cursor=asdict(here))
+
+    _sentinels: list[str] = []  # noqa: RUF012 - replaced, never changed
+
+
+def begin(others: Mapping[str, Mapping[str, Any]], now: int, settings: Settings) -> int:
+    """Where reading begins that has no cursor: one lookback ago, unless another source has read this AgentOS before.
+
+    Then it goes on where that one stood, and looks back as far as is configured, but never beyond what the ledger is
+    sure to remember: spans counted there are not counted again.
+    """
+    start = now - settings.lookback
+    stood = [at for at in (cursor.get("cutoff") for cursor in others.values()) if isinstance(at, int)]
+    if not stood:
+        return start
+    limit = max(stood) - REMEMBERED
+    recent = min(at for at in stood if at >= limit)
+    return max(min(start, recent - settings.overlap), limit)
+
+
+def _moment_or(value: object, otherwise: int) -> int:
+    try:
+        return moment_of(value)
+    except (ValueError, OverflowError, TypeError):
+        return otherwise

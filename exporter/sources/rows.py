@@ -1,0 +1,287 @@
+"""Rows of agno's span table → `exporter.model`. Runs in a thread: no I/O, no clock.
+
+What AgentOS's API makes of the same rows (`agno.os.routers.traces.schemas`) decides kinds, names and errors, so that
+both sources give the same numbers. Of the attributes only those of `Attributes` ever become Python objects; prompts and
+answers are skipped by the decoder, or never leave the database. A trace that holds what is no span is set aside and
+named, and costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from exporter.model import (
+    MICROSECONDS,
+    NO_USAGE,
+    RUN_KINDS,
+    Span,
+    SpanKind,
+    TokenUsage,
+    Trace,
+    component_name,
+    error_type,
+    model_class,
+    provider_label,
+)
+from exporter.pricing.providers import provider_of_class
+from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+_KINDS: Final = {"LLM": SpanKind.LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW, "UNKNOWN": SpanKind.HTTP}
+"""`openinference.span.kind` → kind, as AgentOS derives it; AGENT stands for teams, too"""
+_STATUSES: Final = frozenset({"OK", "ERROR", "UNSET"})
+_ZONE: Final = "+00:00"
+_SECONDS_LENGTH: Final = 19
+_DIGITS: Final = 6
+_SECONDS_KEPT: Final = 10_000
+_NANOSECONDS: Final = 1_000
+_SECONDS_MOST: Final = 10**11
+"""A whole number below counts seconds, as agno reads it; nanoseconds otherwise."""
+
+
+class Attributes(msgspec.Struct, gc=False):
+    """The attributes of a span that are read at all; whatever a user put there, so of any type."""
+
+    kind: Any = msgspec.field(name="openinference.span.kind", default=None)
+    agno_team: Any = msgspec.field(name="agno.team.id", default=None)
+    team: Any = msgspec.field(name="team.id", default=None)
+    run: Any = msgspec.field(name="agno.run.id", default=None)
+    session: Any = msgspec.field(name="session.id", default=None)
+    user: Any = msgspec.field(name="user.id", default=None)
+    model: Any = msgspec.field(name="llm.model_name", default=None)
+    provider: Any = msgspec.field(name="llm.provider", default=None)
+    prompt: Any = msgspec.field(name="llm.token_count.prompt", default=None)
+    completion: Any = msgspec.field(name="llm.token_count.completion", default=None)
+    total: Any = msgspec.field(name="llm.token_count.total", default=None)
+    cache_read: Any = msgspec.field(name="llm.token_count.prompt_details.cache_read", default=None)
+    cache_write: Any = msgspec.field(name="llm.token_count.prompt_details.cache_write", default=None)
+    reasoning: Any = msgspec.field(name="llm.token_count.completion_details.reasoning", default=None)
+    cost: Any = msgspec.field(name="llm.cost.total", default=None)
+    exception: Any = msgspec.field(name="exception.message", default=None)
+
+
+ATTRIBUTES: Final = tuple(one.encode_name for one in msgspec.structs.fields(Attributes))
+"""Names of the attributes that are read, in the order of the fields of `Attributes`"""
+NUMBERS: Final = frozenset(name for name in ATTRIBUTES if name.startswith(("llm.token_count.", "llm.cost.")))
+"""those that are numbers"""
+_attributes = msgspec.json.Decoder(Attributes)
+_NO_ATTRIBUTES: Final = Attributes()
+
+
+class Row(NamedTuple):
+    """One row of the span table; times as the table has them. `attributes` is None where they cannot be read."""
+
+    trace_id: str
+    span_id: str
+    parent: str | None
+    name: str
+    status: str
+    message: str | None
+    start: Any
+    end: Any
+    created: Any
+    attributes: Attributes | None
+
+
+@dataclass(slots=True)
+class Reading:
+    """Traces as their rows show them now.
+
+    `inserted` holds, by trace, when each of its spans was written, by span id, 0 where it does not tell; `malformed`
+    are the ids of traces that cannot be read.
+    """
+
+    traces: list[Trace] = field(default_factory=list)
+    inserted: dict[str, dict[str, int]] = field(default_factory=dict)
+    malformed: list[str] = field(default_factory=list)
+
+
+def attributes_of(raw: str | bytes | None) -> Attributes | None:
+    """Decode whole attributes, skipping all others; None if they are no JSON object."""
+    if raw is None:
+        return _NO_ATTRIBUTES
+    try:
+        return _attributes.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _leniently(raw)
+
+
+def _leniently(raw: str | bytes) -> Attributes | None:
+    """What Python's json wrote and msgspec refuses: NaN, lone surrogates."""
+    try:
+        found = json.loads(raw)
+        if isinstance(found, str):  # encoded twice
+            found = json.loads(found)
+    except (ValueError, RecursionError):
+        return None
+    if found is None:
+        return _NO_ATTRIBUTES
+    return Attributes(*map(found.get, ATTRIBUTES)) if isinstance(found, dict) else None
+
+
+def extracted(values: Sequence[Any]) -> Attributes:
+    """Attributes that the database extracted, in the order of `ATTRIBUTES`; numbers are still JSON."""
+    found = Attributes(*values)
+    if found.kind == "LLM":
+        found.prompt, found.completion, found.total = map(_number, (found.prompt, found.completion, found.total))
+        found.cache_read, found.cache_write = _number(found.cache_read), _number(found.cache_write)
+        found.reasoning, found.cost = _number(found.reasoning), _number(found.cost)
+    return found
+
+
+def _number(value: str | None) -> object:
+    if value is None:
+        return None
+    try:
+        return int(value) if value.isdigit() else msgspec.json.decode(value)
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+_seconds: dict[str, int] = {}
+
+
+def moment_of(value: Any) -> int:  # noqa: ANN401 - whatever the column holds
+    """Microseconds since the epoch of a stored time. Raises ValueError for what is none."""
+    if isinstance(value, str):
+        if len(value) == _SECONDS_LENGTH + 1 + _DIGITS + len(_ZONE) and value.endswith(_ZONE) and value[19] == ".":
+            second, rest = value[:_SECONDS_LENGTH], value[20:26]
+            if (known := _seconds.get(second)) is not None and rest.isdigit():
+                return known + int(rest)
+            if len(_seconds) >= _SECONDS_KEPT:
+                _seconds.clear()
+            whole = _seconds[second] = micros(datetime.fromisoformat(second))
+            return whole + int(rest)
+        return micros(datetime.fromisoformat(value))
+    if isinstance(value, datetime):
+        return micros(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value * MICROSECONDS if abs(value) < _SECONDS_MOST else value // _NANOSECONDS
+    raise ValueError("not a time")
+
+
+def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Reading:
+    """Traces from all rows of theirs, in any order.
+
+    Of the traces in `given_up`, spans whose ancestors never came are shown too, the topmost as if they were roots.
+    """
+    reading = Reading()
+    by_trace: dict[str, list[Row]] = {}
+    for row in rows:
+        by_trace.setdefault(row.trace_id, []).append(row)
+    for trace_id, own in by_trace.items():
+        try:
+            reading.inserted[trace_id] = {row.span_id: moment_of(row.created) for row in own}
+            reading.traces.append(_trace(trace_id, db, own, reading.inserted[trace_id], all_of_it=trace_id in given_up))
+        except (ValueError, OverflowError, TypeError):
+            reading.inserted.setdefault(trace_id, {row.span_id: 0 for row in own})
+            reading.malformed.append(clean_id(trace_id))
+    return reading
+
+
+def _trace(trace_id: str, db: str, rows: list[Row], inserted: Mapping[str, int], *, all_of_it: bool) -> Trace:
+    starts = {row.span_id: moment_of(row.start) for row in rows}
+    below: dict[str | None, list[Row]] = {}
+    for row in rows:
+        below.setdefault(row.parent or None, []).append(row)
+    spans: list[Span] = []
+    shown: set[str] = set()
+
+    def show(roots: list[Row]) -> None:
+        """Append spans, depth first by start, parents before their children, each once."""
+        stack = [(row, -1) for row in sorted(roots, key=lambda row: starts[row.span_id], reverse=True)]
+        while stack:
+            row, parent = stack.pop()
+            if row.span_id in shown:
+                continue
+            shown.add(row.span_id)
+            index = len(spans)
+            spans.append(_span(row, parent, starts[row.span_id]))
+            children = below.get(row.span_id)
+            if children:
+                if len(children) > 1:
+                    children = sorted(children, key=lambda row: starts[row.span_id], reverse=True)
+                stack.extend((child, index) for child in children)
+
+    show(below.get(None, []))
+    connected = len(spans)
+    if all_of_it and connected < len(rows):
+        show([row for parent, children in below.items() if parent and parent not in starts for row in children])
+        show([row for row in rows if row.span_id not in shown])  # what is left are its own ancestors
+    return Trace(
+        clean_id(trace_id),
+        db,
+        min(starts.values()),
+        max(moment_of(row.end) for row in rows),
+        min(inserted.values()),
+        len(rows),
+        tuple(spans),
+        frozenset(range(connected, len(spans))),
+    )
+
+
+def _span(row: Row, parent: int, start: int) -> Span:
+    found = row.attributes
+    if found is None or row.status not in _STATUSES:
+        raise ValueError("not a span")
+    kind = _kind(found)
+    name, model, provider, called = clean(row.name, LABEL_LENGTH), "", "", ""
+    usage, cost = NO_USAGE, None
+    if kind is SpanKind.LLM:
+        called = model_class(name)
+        model = clean(found.model, LABEL_LENGTH) if isinstance(found.model, str) else ""
+        provider = _provider(found.provider, called, model)
+        usage = TokenUsage(
+            tokens(found.prompt),
+            tokens(found.completion),
+            tokens(found.cache_read),
+            tokens(found.cache_write),
+            tokens(found.reasoning),
+            tokens(found.total),
+            detailed=True,
+        )
+        cost = found.cost if isinstance(found.cost, (int, float)) and not isinstance(found.cost, bool) else None
+    elif kind in RUN_KINDS:
+        name = component_name(name)
+    failed = None
+    if row.status == "ERROR":
+        said = row.message or found.exception
+        failed = error_type(said if isinstance(said, str) else None)
+    return Span(
+        span_id(row.span_id),
+        parent,
+        kind,
+        name,
+        start,
+        moment_of(row.end),
+        failed,
+        provider,
+        model,
+        called,
+        usage,
+        cost,
+        identifier(found.run),
+        identifier(found.session),
+        identifier(found.user),
+    )
+
+
+def _kind(found: Attributes) -> SpanKind:
+    if found.kind is None:
+        return SpanKind.HTTP
+    if found.kind == "AGENT":
+        return SpanKind.TEAM if found.agno_team or found.team else SpanKind.AGENT
+    return _KINDS.get(found.kind, SpanKind.OTHER) if isinstance(found.kind, str) else SpanKind.OTHER
+
+
+def _provider(said: object, called: str, model: str) -> str:
+    """The provider that the span names; by its model class where it names none."""
+    label = provider_label(said.strip()).strip() if isinstance(said, str) else ""
+    return clean(label, LABEL_LENGTH) if label else provider_of_class(called, model)
