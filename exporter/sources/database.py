@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.errors import SourceError
-from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow
+from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
 from exporter.sources.drivers import Connection, connection
 from exporter.sources.facts import LABEL_LENGTH, clean, clean_id
-from exporter.sources.feed import Feed, stamp
+from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
+from exporter.sources.reading import FUTURE
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from exporter.model import Batch, LedgerView
+    from exporter.model import LedgerView
     from exporter.sources.location import Location
     from exporter.sources.reading import Settings
 
@@ -48,7 +49,8 @@ class DatabaseSource:
             Feed(connection(target.location, target.read_password), target.location.key, settings, clock)
             for target in targets
         ]
-        self._inherited = False
+        self._strangers: tuple[str, ...] | None = None
+        """keys of the ledger under which this AgentOS is read no more"""
         self._allowed = float("-inf")
         self._figures: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
         self.stats = PollStats()
@@ -78,8 +80,7 @@ class DatabaseSource:
         """By database: traces created before (database's clock, microseconds) will not be read again."""
         floors = {feed.db: feed.oldest for feed in self._feeds if feed.position is not None}
         if len(floors) == len(self._feeds):
-            oldest = min(floors.values())
-            floors |= {key: oldest for feed in self._feeds for key in feed.inherited}
+            floors |= dict.fromkeys(self._strangers or (), min(floors.values()))
         return floors
 
     async def aclose(self) -> None:
@@ -91,12 +92,10 @@ class DatabaseSource:
         """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""
         self.stats = PollStats()
         failure: SourceError | None = None
-        if not self._inherited:
-            strangers = set(await ledger.cursors()) - {feed.db for feed in self._feeds}
-            self._feeds[0].inherit(strangers)
-            self._inherited = True
+        if self._strangers is None:
+            self._strangers = tuple(sorted(set(await ledger.cursors()) - {feed.db for feed in self._feeds}))
         for feed in self._feeds:
-            feed.stats = self.stats
+            feed.stats, feed.strangers = self.stats, self._strangers
             queries, seconds = feed.connection.queries, feed.connection.seconds
             try:
                 async for batch in feed.poll(ledger, deadline=deadline):
@@ -108,6 +107,27 @@ class DatabaseSource:
                 self.stats.search_ms += 1000 * (feed.connection.seconds - seconds)
         if failure is not None:
             raise failure
+        if not self.catching_up:
+            for key in self._strangers:
+                async for batch in self._ask_strangers(ledger, key):
+                    yield batch
+
+    async def _ask_strangers(self, ledger: LedgerView, db: str) -> AsyncGenerator[Batch]:
+        """What another source left open is waited for as long as it would have been; what is complete is settled."""
+        now = self._clock.now_us()
+        due = await ledger.open_due(db, now, OPEN_TRACES)
+        unsettled = await ledger.unsettled(db, FUTURE, UNSETTLED)
+        due += [one for one in unsettled if now - one.changed >= self._settings.overlap]
+        for feed in self._feeds:
+            if due and feed.connection.is_open:
+                alone = len(self._feeds) == 1
+                found: set[str] = set()
+                async for batch in feed.ask(due, db, now, alone=alone):
+                    found |= {trace.id for trace in batch.traces}
+                    yield batch
+                due = [one for one in due if one.id not in found]
+        if due and len(self._feeds) > 1 and all(feed.connection.is_open for feed in self._feeds):
+            yield Batch(db, missed=[one.id for one in due], as_of=now)
 
     # Names and sessions
 

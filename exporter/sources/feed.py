@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.errors import BadAnswer
-from exporter.model import MICROSECONDS, Batch, Clock, LedgerView, PollStats, TraceState
+from exporter.model import MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
+from exporter.sources import handover
 from exporter.sources.facts import clean_id
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.reading import DAY, FUTURE, HOUR, Settings
@@ -29,16 +30,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SOURCE: Final = "database"
-"""Marks a cursor as one of this kind of source."""
 PAGE: Final = 5_000
 """Ids that are asked for at once: some 100 bytes each."""
 CHUNK: Final = 250
 """Traces that are read, and committed, together."""
 OPEN_TRACES: Final = 500
 UNSETTLED: Final = 500
-REMEMBERED: Final = 23 * HOUR
-"""How far back of where another source stood its counted spans are sure to be known: a little less than a day."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * MICROSECONDS
 
@@ -53,16 +50,18 @@ def stamp(micros: int) -> str:
 class Position:
     """Where reading stands; committed as the cursor.
 
-    `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `newest`: the
-    latest insertion seen. `seen`: whether there ever was a trace.
+    `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `forgotten`: what
+    was created before, another source may have counted. `newest`: the latest insertion seen. `seen`: whether there ever
+    was a trace.
     """
 
     cutoff: int
     floor: int
+    forgotten: int = 0
     newest: int = 0
     first: bool = True
     seen: bool = False
-    source: str = SOURCE
+    source: str = handover.DATABASE
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Position:
@@ -97,8 +96,8 @@ class Feed:
         self.stats = PollStats()
         self.position: Position | None = None
         self.catching_up = False
-        self.inherited: tuple[str, ...] = ()
-        """keys under which another source, or another place, left traces of this AgentOS in the ledger"""
+        self.strangers: tuple[str, ...] = ()
+        """keys under which another source read this AgentOS, or another database that is read no more"""
         self._deadline = 0.0
         self._seen: dict[str, int] = {}
         """span id → when it was inserted: what this process has read and committed"""
@@ -126,9 +125,10 @@ class Feed:
             yield batch
         if self.catching_up:
             return
-        for db in (self.db, *self.inherited):
-            async for batch in self._ask_open(ledger, db, this):
-                yield batch
+        due = await ledger.open_due(self.db, self.clock.now_us(), OPEN_TRACES)
+        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
+        async for batch in self.ask(due, self.db, this.now):
+            yield batch
 
     @property
     def _left(self) -> float:
@@ -148,17 +148,17 @@ class Feed:
     async def _load(self, ledger: LedgerView) -> None:
         if self.position is not None:
             return
-        cursors = await ledger.cursors()
-        stored = cursors.pop(self.db, None)
-        if stored is not None and stored.get("source") == SOURCE:
-            self.position = Position.load(stored)
-        else:
-            start = begin(cursors, self.clock.now_us(), self.settings)
+        cursors, now = await ledger.cursors(), self.clock.now_us()
+        stood = handover.cutoffs(cursors[key] for key in self.strangers if key in cursors)
+        lookback, overlap = now - self.settings.lookback, self.settings.overlap
+        stored = cursors.get(self.db)
+        if stored is None:
+            start = handover.begin(stood, lookback, overlap)
             self.position = Position(cutoff=start, floor=start)
-
-    def inherit(self, keys: Collection[str]) -> None:
-        """These keys of the ledger are nobody's any more."""
-        self.inherited = tuple(sorted(set(keys) - {self.db}))
+        else:
+            self.position = Position.load(stored)
+            self.position.cutoff = handover.begin(stood, lookback, overlap, own=self.position.cutoff)
+        self.position.forgotten = max(self.position.forgotten, handover.forgotten(stood))
 
     async def _tables_are_there(self) -> bool:
         """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
@@ -197,11 +197,14 @@ class Feed:
             self.catching_up = False
         while True:
             fresh: dict[str, None] = {}
+            own: dict[str, int] = {}
             for created, span_id, trace_id in page:
                 written = _moment_or(created, this.now)
                 this.newest = max(this.newest, written)
                 if span_id not in self._seen:
                     fresh[trace_id] = None
+                    if trace_id.startswith(OWN_TRACE_PREFIX):
+                        own[span_id] = written
             ended = len(page) < PAGE
             if not ended:
                 after = page[-1]
@@ -213,6 +216,7 @@ class Feed:
             final = self._advance(this) if ended else self._advance_to(page[-1][0], this)
             async for batch in self._read(ledger, ids, this):
                 yield batch
+            self._seen.update(own)
             keep = [trace_id for trace_id in settled if trace_id not in (this.touched or ())]
             settled = []
             here.cutoff, here.newest = final
@@ -256,7 +260,8 @@ class Feed:
         here = self.here
         traces = [trace for trace in reading.traces if trace.end >= here.floor]
         ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-        old = [trace.id for trace in traces if trace.created < self.oldest]
+        floor = max(self.oldest, here.forgotten)
+        old = [trace.id for trace in traces if trace.created < floor]
         if old:
             known = await ledger.known(self.db, old)
             gone = {trace_id for trace_id in old if trace_id not in known}
@@ -303,25 +308,19 @@ class Feed:
         waiting = await ledger.unsettled(self.db, FUTURE, UNSETTLED)
         return [one.id for one in waiting if now - one.changed >= self.settings.overlap]
 
-    async def _ask_open(self, ledger: LedgerView, db: str, this: _Pass) -> AsyncGenerator[Batch]:
-        """Read open traces again whose time has come: for spans that came late, and to give up on what never came."""
-        now = self.clock.now_us()
-        due = await ledger.open_due(db, now, OPEN_TRACES)
-        if db != self.db:  # nobody follows these any more: what is complete is settled by reading it again
-            due += [
-                one
-                for one in await ledger.unsettled(db, FUTURE, UNSETTLED)
-                if now - one.changed >= self.settings.overlap
-            ]
-        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
-        horizon = self.settings.horizon
+    async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
+        """Read known traces again, for spans that came late, and to give up on what never came.
+
+        `db` is the key under which the ledger has them; not `alone`, those that are not here may be elsewhere.
+        """
+        now, horizon = self.clock.now_us(), self.settings.horizon
         given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
         for start in range(0, len(due), CHUNK):
             part = [one.id for one in due[start : start + CHUNK]]
             reading = await self.connection.spans(part, db, given_up, wait=self._left)
             ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-            lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted})
-            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=this.now)
+            lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
+            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
         """Where rows arrive but none of the traces known before is there any more, the database was replaced."""
@@ -351,21 +350,6 @@ class Feed:
             yield Batch(self.db, reset=True, cursor=asdict(here))
 
     _sentinels: list[str] = []  # noqa: RUF012 - replaced, never changed
-
-
-def begin(others: Mapping[str, Mapping[str, Any]], now: int, settings: Settings) -> int:
-    """Where reading begins that has no cursor: one lookback ago, unless another source has read this AgentOS before.
-
-    Then it goes on where that one stood, and looks back as far as is configured, but never beyond what the ledger is
-    sure to remember: spans counted there are not counted again.
-    """
-    start = now - settings.lookback
-    stood = [at for at in (cursor.get("cutoff") for cursor in others.values()) if isinstance(at, int)]
-    if not stood:
-        return start
-    limit = max(stood) - REMEMBERED
-    recent = min(at for at in stood if at >= limit)
-    return max(min(start, recent - settings.overlap), limit)
 
 
 def _moment_or(value: object, otherwise: int) -> int:
