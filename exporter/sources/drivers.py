@@ -203,7 +203,7 @@ class _Threaded(Connection):
     def _decoded(self, sql: str, traces: Sequence[str]) -> Iterator[Row]:
         # Row by row: whole attributes must not pile up.
         for row in self._streamed(sql, traces):
-            yield Row._make((*row[:9], attributes_of(row[9])))
+            yield (*row[:9], attributes_of(row[9]))
 
     @abstractmethod
     def _opened(self, password: str | None) -> object:
@@ -402,17 +402,18 @@ class PostgresConnection(Connection):
         connection = self._connection
         assert connection is not None  # noqa: S101 - a mistake of ours
         try:
-            async with connection.cursor() as cursor:
-                await cursor.execute(_PG_BEGIN)
-                try:
-                    await cursor.execute(sql, params)
-                    rows = await cursor.fetchall()
-                finally:
-                    if not connection.closed and not connection.broken:
-                        await cursor.execute("COMMIT")
+            # In one go: the transaction never waits for us.
+            async with connection.pipeline():
+                for setting in _PG_BEGIN:
+                    await connection.execute(setting)
+                cursor = await connection.execute(sql, params or None)
+                await connection.execute("COMMIT")
+            return await cursor.fetchall()
         except Exception as error:
+            if not connection.closed and not connection.broken:
+                with contextlib.suppress(Exception):
+                    await connection.rollback()
             raise self._explain(error) or error from error
-        return rows
 
     async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
         import psycopg  # noqa: PLC0415 - an extra
@@ -427,7 +428,7 @@ class PostgresConnection(Connection):
             rows = await self._rows(self.sql.spans(len(traces)), (list(traces),))
 
         def work() -> Reading:
-            return read((Row._make((*row[:9], extracted(row[9:]))) for row in rows), db, given_up=given_up)
+            return read(((*row[:9], extracted(row[9:])) for row in rows), db, given_up=given_up)
 
         return await asyncio.to_thread(work)
 
@@ -469,8 +470,10 @@ class PostgresConnection(Connection):
 
 
 _PG_BEGIN: Final = (
-    f"BEGIN READ ONLY; SET LOCAL statement_timeout = {round(STATEMENT_TIMEOUT * 1000)}; "
-    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
+    "BEGIN READ ONLY",
+    f"SET LOCAL statement_timeout = {round(STATEMENT_TIMEOUT * 1000)}",
+    "SET LOCAL enable_seqscan = off",
+    "SET LOCAL jit = off",
 )
 """Planning without statistics (agno's tables may be minutes old) must not end in a scan; compiling takes longer than
 any of these statements."""

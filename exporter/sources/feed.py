@@ -8,7 +8,8 @@ seen committed are passed over. After a crash they are read once more, and the l
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import asyncio
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from exporter.sources.drivers import Connection
 
@@ -77,12 +78,18 @@ class _Pass:
     began: float
     now: int
     newest: int = 0
-    fresh: int = 0
-    touched: set[str] | None = None
+    touched: set[str] = field(default_factory=set)
 
-    def touch(self, ids: Collection[str]) -> None:
-        """Remember traces that were read in this poll."""
-        self.touched = set(ids) if self.touched is None else self.touched | set(ids)
+
+@dataclass(slots=True)
+class _Piece:
+    """What is committed together. `own` are spans of our own requests; `position` is (cutoff, newest) after a page."""
+
+    reading: Reading
+    own: dict[str, Any] = field(default_factory=dict)
+    own_traces: Sequence[str] = ()
+    position: tuple[int, int] | None = None
+    ended: bool = False
 
 
 class Feed:
@@ -99,8 +106,9 @@ class Feed:
         self.strangers: tuple[str, ...] = ()
         """keys under which another source read this AgentOS, or another database that is read no more"""
         self._deadline = 0.0
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, Any] = {}
         """span id → when it was inserted: what this process has read and committed"""
+        self._committed = 0
         self._prune_at = 1_000
         self._anchor: tuple[int, float] | None = None
         self._said_no_tables = False
@@ -190,76 +198,86 @@ class Feed:
     # News
 
     async def _news(self, ledger: LedgerView, this: _Pass, settled: Sequence[str]) -> AsyncGenerator[Batch]:
-        here, overlap = self.here, self.settings.overlap
-        since, after = stamp(here.cutoff), None
-        page = await self._page(since, after)
-        if len(page) < PAGE:
-            self.catching_up = False
+        """Hand over what is read meanwhile: the database works while the ledger commits."""
+        pieces: asyncio.Queue[_Piece | None] = asyncio.Queue(1)
+        reading = asyncio.create_task(self._gather(this, pieces))
+        try:
+            while (piece := await pieces.get()) is not None:
+                batch = await self._batch(ledger, piece, this)
+                if piece.position is not None:
+                    batch.settled = [trace_id for trace_id in settled if trace_id not in this.touched]
+                    settled = ()
+                    moved = self._move(*piece.position, ended=piece.ended)
+                    if moved or batch.settled or batch.traces or batch.ignored:
+                        batch.cursor = asdict(self.here)
+                if batch.traces or batch.ignored or batch.settled or batch.cursor is not None:
+                    yield batch
+                for inserted in piece.reading.inserted.values():
+                    self._seen.update(inserted)
+                self._seen.update(piece.own)
+                if piece.position is not None:
+                    self._prune()
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _gather(self, this: _Pass, pieces: asyncio.Queue[_Piece | None]) -> None:
+        """Read page by page, and the traces of each page some at a time."""
+        try:
+            await self._pages(this, pieces)
+        finally:
+            await pieces.put(None)
+
+    async def _pages(self, this: _Pass, pieces: asyncio.Queue[_Piece | None]) -> None:
+        since, after = stamp(self.here.cutoff), None
+        passed: set[str] = set()
+        took = 0.0
         while True:
-            fresh: dict[str, None] = {}
-            own: dict[str, int] = {}
-            for created, span_id, trace_id in page:
-                written = _moment_or(created, this.now)
-                this.newest = max(this.newest, written)
-                if span_id not in self._seen:
-                    fresh[trace_id] = None
-                    if trace_id.startswith(OWN_TRACE_PREFIX):
-                        own[span_id] = written
+            began = self.clock.monotonic()
+            page = await self._page(since, after)
             ended = len(page) < PAGE
-            if not ended:
+            own: dict[str, Any] = {}
+            fresh: dict[str, None] = {}
+            for created, span_id, trace_id in page:
+                if span_id not in self._seen and span_id not in passed:
+                    if trace_id.startswith(OWN_TRACE_PREFIX):
+                        own[span_id] = created
+                    fresh[trace_id] = None
+            if page:
+                this.newest = max(this.newest, _moment_or(page[-1][0], this.now))
                 after = page[-1]
-                behind = this.now - _moment_or(page[-1][0], this.now)
-                self.catching_up = behind > 2 * overlap
-            ids = list(fresh)
-            this.fresh += len(ids)
-            this.touch(ids)
-            final = self._advance(this) if ended else self._advance_to(page[-1][0], this)
-            async for batch in self._read(ledger, ids, this):
-                yield batch
-            self._seen.update(own)
-            keep = [trace_id for trace_id in settled if trace_id not in (this.touched or ())]
-            settled = []
-            here.cutoff, here.newest = final
-            here.first = here.first and not ended
-            yield Batch(self.db, settled=keep, cursor=asdict(here), first=here.first, as_of=this.now)
-            self._prune()
+            self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
+            this.touched.update(fresh)
+            ids = [trace_id for trace_id in fresh if not trace_id.startswith(OWN_TRACE_PREFIX)]
+            for start in range(0, len(ids), CHUNK):
+                reading = await self.connection.spans(ids[start : start + CHUNK], self.db, (), wait=self._left)
+                passed.update(*reading.inserted.values())
+                if start + CHUNK < len(ids):
+                    await pieces.put(_Piece(reading))
+            last = reading if ids else Reading()
+            own_traces = [trace_id for trace_id in fresh if trace_id.startswith(OWN_TRACE_PREFIX)]
+            where = self._advance(this) if ended else self._advance_to(this)
+            await pieces.put(_Piece(last, own, own_traces, where, ended=ended))
+            passed.update(own)
             if ended:
-                self.catching_up = False
                 return
-            if self._left < 0.1 + 2 * self._took:
+            took = max(took, self.clock.monotonic() - began)
+            if self._left < 0.1 + 2 * took:
                 self.catching_up = True
                 return
-            page = await self._page(since, after)
-
-    _took = 0.0
 
     async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
         sql = self.connection.sql.inserted(after=after is not None)
-        if after is None:
-            params: tuple[Any, ...] = (since, PAGE)
-        else:
-            params = (after[0], after[0], after[1], PAGE)
+        params = (since, PAGE) if after is None else (after[0], after[0], after[1], PAGE)
         self.stats.pages += 1
         return await self.connection.rows(sql, params, wait=self._left)
 
-    async def _read(self, ledger: LedgerView, ids: Sequence[str], this: _Pass) -> AsyncGenerator[Batch]:
-        """Read and hand over these traces, some at a time."""
-        began = self.clock.monotonic()
-        own = [trace_id for trace_id in ids if trace_id.startswith(OWN_TRACE_PREFIX)]
-        others = [trace_id for trace_id in ids if not trace_id.startswith(OWN_TRACE_PREFIX)]
-        if own:
-            yield Batch(self.db, ignored=[(trace_id, "own") for trace_id in own], as_of=this.now)
-        for start in range(0, len(others), CHUNK):
-            part = others[start : start + CHUNK]
-            reading = await self.connection.spans(part, self.db, (), wait=self._left)
-            async for batch in self._hand_over(ledger, reading, this):
-                yield batch
-        self._took = self.clock.monotonic() - began
-
-    async def _hand_over(self, ledger: LedgerView, reading: Reading, this: _Pass) -> AsyncGenerator[Batch]:
-        here = self.here
+    async def _batch(self, ledger: LedgerView, piece: _Piece, this: _Pass) -> Batch:
+        here, reading = self.here, piece.reading
         traces = [trace for trace in reading.traces if trace.end >= here.floor]
         ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+        ignored += [(clean_id(trace_id), "own") for trace_id in piece.own_traces]
         floor = max(self.oldest, here.forgotten)
         old = [trace.id for trace in traces if trace.created < floor]
         if old:
@@ -269,9 +287,17 @@ class Feed:
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
-        yield Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now)
-        for inserted in reading.inserted.values():
-            self._seen.update(inserted)
+        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now)
+
+    def _move(self, cutoff: int, newest: int, *, ended: bool) -> bool:
+        """Take the new position; returns whether it is worth a commit of its own."""
+        here = self.here
+        here.cutoff, here.newest = cutoff, newest
+        first, here.first = here.first, here.first and not ended
+        worth = first is not here.first or abs(cutoff - self._committed) >= self.settings.overlap // 4
+        if worth:
+            self._committed = cutoff
+        return worth
 
     def _advance(self, this: _Pass) -> tuple[int, int]:
         """(cutoff, newest) after all that is there was read.
@@ -289,15 +315,16 @@ class Feed:
         reached = base + round((this.began - since) * MICROSECONDS)
         return max(here.cutoff, min(reached, cap) - self.settings.overlap), newest
 
-    def _advance_to(self, created: object, this: _Pass) -> tuple[int, int]:
-        """(cutoff, newest) after all up to a row was read."""
-        reached = min(_moment_or(created, this.now), this.now + MICROSECONDS)
+    def _advance_to(self, this: _Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all up to the newest row of this pass was read."""
+        reached = min(this.newest, this.now + MICROSECONDS)
         return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
 
     def _prune(self) -> None:
+        """Forget spans that no page shows again; as the table writes its times, they sort like them."""
         if len(self._seen) >= self._prune_at:
-            cutoff = self.here.cutoff - MICROSECONDS
-            self._seen = {span_id: written for span_id, written in self._seen.items() if written >= cutoff}
+            cutoff = stamp(self.here.cutoff - 2 * MICROSECONDS)
+            self._seen = {one: written for one, written in self._seen.items() if str(written) >= cutoff}
             self._prune_at = 1_000 + 2 * len(self._seen)
 
     # What is known, and waited for
@@ -326,13 +353,12 @@ class Feed:
         """Where rows arrive but none of the traces known before is there any more, the database was replaced."""
         now = self.clock.monotonic()
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
-        if not this.fresh or not (due or self._alarm):
+        if not this.touched or not (due or self._alarm):
             return
         here = self.here
-        touched = this.touched or set()
         newest = min(here.newest, here.cutoff + self.settings.overlap)
         ages = [FUTURE, newest - HOUR, newest - 12 * HOUR]
-        sentinels = self._sentinels or [one for one in await ledger.sentinels(self.db, ages) if one not in touched]
+        sentinels = self._sentinels or [one for one in await ledger.sentinels(self.db, ages) if one not in this.touched]
         self._sentinels = sentinels
         if not sentinels:
             return
@@ -345,7 +371,7 @@ class Feed:
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
             self._alarm, self._missing, self._probed = False, 0, now
-            self._sentinels = sorted(touched)[-3:]
+            self._sentinels = sorted(this.touched)[-3:]
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
             yield Batch(self.db, reset=True, cursor=asdict(here))
 

@@ -8,10 +8,11 @@ named, and costs the others nothing.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -32,9 +33,9 @@ from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-_KINDS: Final = {"LLM": SpanKind.LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW, "UNKNOWN": SpanKind.HTTP}
+_KINDS: Final = {"LLM": SpanKind.LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW}
 """`openinference.span.kind` → kind, as AgentOS derives it; AGENT stands for teams, too"""
 _STATUSES: Final = frozenset({"OK", "ERROR", "UNSET"})
 _ZONE: Final = "+00:00"
@@ -75,31 +76,22 @@ _attributes = msgspec.json.Decoder(Attributes)
 _NO_ATTRIBUTES: Final = Attributes()
 
 
-class Row(NamedTuple):
-    """One row of the span table; times as the table has them. `attributes` is None where they cannot be read."""
-
-    trace_id: str
-    span_id: str
-    parent: str | None
-    name: str
-    status: str
-    message: str | None
-    start: Any
-    end: Any
-    created: Any
-    attributes: Attributes | None
+Row = tuple[str, str, str | None, str, str, str | None, Any, Any, Any, Attributes | None]
+"""One row of the span table: ids of trace, span and parent, name, status, error text, start, end and insertion as the
+table has them, and the attributes, None where they cannot be read"""
+_NO_KIND: Final = frozenset({None, "UNKNOWN"})
 
 
 @dataclass(slots=True)
 class Reading:
     """Traces as their rows show them now.
 
-    `inserted` holds, by trace, when each of its spans was written, by span id, 0 where it does not tell; `malformed`
-    are the ids of traces that cannot be read.
+    `inserted` holds, by trace, when each of its spans was written, by span id and as the table has it; `malformed` are
+    the ids of traces that cannot be read.
     """
 
     traces: list[Trace] = field(default_factory=list)
-    inserted: dict[str, dict[str, int]] = field(default_factory=dict)
+    inserted: dict[str, dict[str, Any]] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
 
 
@@ -175,67 +167,87 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
     reading = Reading()
     by_trace: dict[str, list[Row]] = {}
     for row in rows:
-        by_trace.setdefault(row.trace_id, []).append(row)
+        known = by_trace.get(row[0])
+        if known is None:
+            by_trace[row[0]] = [row]
+        else:
+            known.append(row)
     for trace_id, own in by_trace.items():
+        inserted = reading.inserted[trace_id] = {row[1]: row[8] for row in own}
         try:
-            reading.inserted[trace_id] = {row.span_id: moment_of(row.created) for row in own}
-            reading.traces.append(_trace(trace_id, db, own, reading.inserted[trace_id], all_of_it=trace_id in given_up))
+            reading.traces.append(_trace(trace_id, db, own, moment_of(min(inserted.values())), trace_id in given_up))
         except (ValueError, OverflowError, TypeError):
-            reading.inserted.setdefault(trace_id, {row.span_id: 0 for row in own})
             reading.malformed.append(clean_id(trace_id))
     return reading
 
 
-def _trace(trace_id: str, db: str, rows: list[Row], inserted: Mapping[str, int], *, all_of_it: bool) -> Trace:
-    starts = {row.span_id: moment_of(row.start) for row in rows}
+def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: bool) -> Trace:  # noqa: FBT001 - private
+    times: dict[str, tuple[int, int]] = {}
     below: dict[str | None, list[Row]] = {}
     for row in rows:
-        below.setdefault(row.parent or None, []).append(row)
+        times[row[1]] = moment_of(row[6]), moment_of(row[7])
+        parent = row[2] or None
+        known = below.get(parent)
+        if known is None:
+            below[parent] = [row]
+        else:
+            known.append(row)
+
+    def latest_first(some: list[Row]) -> list[Row]:
+        return sorted(some, key=lambda row: times[row[1]][0], reverse=True) if len(some) > 1 else some
+
     spans: list[Span] = []
     shown: set[str] = set()
 
     def show(roots: list[Row]) -> None:
         """Append spans, depth first by start, parents before their children, each once."""
-        stack = [(row, -1) for row in sorted(roots, key=lambda row: starts[row.span_id], reverse=True)]
+        stack = [(row, -1) for row in latest_first(roots)]
         while stack:
             row, parent = stack.pop()
-            if row.span_id in shown:
+            if row[1] in shown:
                 continue
-            shown.add(row.span_id)
-            index = len(spans)
-            spans.append(_span(row, parent, starts[row.span_id]))
-            children = below.get(row.span_id)
-            if children:
-                if len(children) > 1:
-                    children = sorted(children, key=lambda row: starts[row.span_id], reverse=True)
-                stack.extend((child, index) for child in children)
+            shown.add(row[1])
+            children = below.get(row[1])
+            if children is not None:
+                index = len(spans)
+                stack.extend((child, index) for child in latest_first(children))
+            spans.append(_span(row, parent, times[row[1]]))
 
     show(below.get(None, []))
     connected = len(spans)
     if all_of_it and connected < len(rows):
-        show([row for parent, children in below.items() if parent and parent not in starts for row in children])
-        show([row for row in rows if row.span_id not in shown])  # what is left are its own ancestors
+        show([row for parent, children in below.items() if parent and parent not in times for row in children])
+        show([row for row in rows if row[1] not in shown])  # what is left are its own ancestors
     return Trace(
         clean_id(trace_id),
         db,
-        min(starts.values()),
-        max(moment_of(row.end) for row in rows),
-        min(inserted.values()),
+        min(start for start, _ in times.values()),
+        max(end for _, end in times.values()),
+        created,
         len(rows),
         tuple(spans),
-        frozenset(range(connected, len(spans))),
+        frozenset(range(connected, len(spans))) if len(spans) > connected else _NONE,
     )
 
 
-def _span(row: Row, parent: int, start: int) -> Span:
-    found = row.attributes
-    if found is None or row.status not in _STATUSES:
+_NONE: Final[frozenset[int]] = frozenset()
+_component_name = functools.lru_cache(4096)(component_name)
+_model_class = functools.lru_cache(4096)(model_class)
+
+
+def _span(row: Row, parent: int, times: tuple[int, int]) -> Span:
+    _, own_id, _, said, status, message, _, _, _, found = row
+    if found is None or status not in _STATUSES:
         raise ValueError("not a span")
+    start, end = times
+    session, user = identifier(found.session), identifier(found.user)
+    if found.kind in _NO_KIND:  # most rows of a server with HTTP roots: they count nowhere
+        return Span(span_id(own_id), parent, SpanKind.HTTP, "", start, end, session_id=session, user_id=user)
     kind = _kind(found)
-    name, model, provider, called = clean(row.name, LABEL_LENGTH), "", "", ""
+    name, model, provider, called = clean(said, LABEL_LENGTH), "", "", ""
     usage, cost = NO_USAGE, None
     if kind is SpanKind.LLM:
-        called = model_class(name)
+        called = _model_class(name)
         model = clean(found.model, LABEL_LENGTH) if isinstance(found.model, str) else ""
         provider = _provider(found.provider, called, model)
         usage = TokenUsage(
@@ -249,18 +261,18 @@ def _span(row: Row, parent: int, start: int) -> Span:
         )
         cost = found.cost if isinstance(found.cost, (int, float)) and not isinstance(found.cost, bool) else None
     elif kind in RUN_KINDS:
-        name = component_name(name)
+        name = _component_name(name)
     failed = None
-    if row.status == "ERROR":
-        said = row.message or found.exception
-        failed = error_type(said if isinstance(said, str) else None)
+    if status == "ERROR":
+        text = message or found.exception
+        failed = error_type(text if isinstance(text, str) else None)
     return Span(
-        span_id(row.span_id),
+        span_id(own_id),
         parent,
         kind,
         name,
         start,
-        moment_of(row.end),
+        end,
         failed,
         provider,
         model,
@@ -268,14 +280,12 @@ def _span(row: Row, parent: int, start: int) -> Span:
         usage,
         cost,
         identifier(found.run),
-        identifier(found.session),
-        identifier(found.user),
+        session,
+        user,
     )
 
 
 def _kind(found: Attributes) -> SpanKind:
-    if found.kind is None:
-        return SpanKind.HTTP
     if found.kind == "AGENT":
         return SpanKind.TEAM if found.agno_team or found.team else SpanKind.AGENT
     return _KINDS.get(found.kind, SpanKind.OTHER) if isinstance(found.kind, str) else SpanKind.OTHER
