@@ -1150,25 +1150,30 @@ class _Loader:
             parts = [(f"{entry.where('database')}[{i}]", part) for i, part in enumerate(node.value)]
         else:
             parts = [(entry.where("database"), node)]
-        found: list[Database] = []
         shared = self._shared_of(entry)
+        found: list[Database] = []
         for where, part in parts:
-            own, url_node, url_where = shared, part, where
-            if isinstance(part, yaml.MappingNode):
-                table = _Table(part, where, _DATABASE, self.problems)
-                if "url" not in table.entries:
-                    table.add("url", "is missing; it is the URL of the database")
-                    continue
-                own, url_node, url_where = self._shared_of(table, shared), table.entries["url"], table.where("url")
-            text = _scalar(url_node, url_where, self.problems)
-            parse = functools.partial(self._location, shared=own)
-            place = None if text is None else _try(parse, text, url_where, self.problems, url_node)
-            if place is None:
-                continue
-            if place.key in {one.location.key for one in found}:
-                self.problems.add(url_where, "is given twice", url_node)
-            found.append(Database(place, own.password, own.password_file, own.password_env))
+            one = self._database(where, part, shared, {one.location.key for one in found})
+            if one is not None:
+                found.append(one)
         return tuple(found)
+
+    def _database(self, where: str, node: yaml.Node, shared: _Shared, known: set[str]) -> Database | None:
+        """One database: its URL, or a mapping with the URL and what is beside it."""
+        if isinstance(node, yaml.MappingNode):
+            table = _Table(node, where, _DATABASE, self.problems)
+            if "url" not in table.entries:
+                table.add("url", "is missing; it is the URL of the database")
+                return None
+            shared, node, where = self._shared_of(table, shared), table.entries["url"], table.where("url")
+        text = _scalar(node, where, self.problems)
+        parse = functools.partial(self._location, shared=shared)
+        place = None if text is None else _try(parse, text, where, self.problems, node)
+        if place is None:
+            return None
+        if place.key in known:
+            self.problems.add(where, "is given twice", node)
+        return Database(place, shared.password, shared.password_file, shared.password_env)
 
     def _location(self, text: str, shared: _Shared) -> location.Location:
         try:
@@ -1178,7 +1183,7 @@ class _Loader:
         if place.engine is location.Engine.SQLITE:
             for key in ("schema", "password_file", "password_env"):
                 if getattr(shared, key) is not None:
-                    raise _RefusedError(f"SQLite has no {key}; remove it")
+                    raise _RefusedError(f"is a file, which has no {key}; remove it")
         return place
 
     def _shared_of(self, table: _Table, outer: _Shared | None = None) -> _Shared:
@@ -1207,7 +1212,8 @@ class _Loader:
         self.token_envs.add(env)
         value = self.environ.get(env)
         if value is None:
-            table.add("password_env", f"environment variable {env} is not set")
+            shown = "its environment variable" if _like_token(env) else f"environment variable {env}"
+            table.add("password_env", f"{shown} is not set")
             return None
 
         def parse(text: str) -> Secret:

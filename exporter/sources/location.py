@@ -5,6 +5,7 @@ Nothing here opens anything. Passwords are no part of a location, so it may be s
 
 from __future__ import annotations
 
+import difflib
 import enum
 import importlib.util
 import re
@@ -121,8 +122,9 @@ def parse(text: str, base: Path, schema: str | None = None, tables: Tables | Non
         raise ValueError("the URL carries no password here; it belongs into password_file or password_env")
     unknown = sorted(set(url.query) - _OPTIONS[engine])
     if unknown:
-        known = ", ".join(sorted(_OPTIONS[engine])) or "none"
-        raise ValueError(f"the URL has an option that is not known for {engine}; known are: {known}")
+        close = difflib.get_close_matches(unknown[0], _OPTIONS[engine], n=1, cutoff=0.7)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"the URL has an option that is not known for {engine}{hint}")
     if engine is Engine.SQLITE:
         return Location(engine, _file(url.database, base), tables=tables or Tables())
     module, extra = _DRIVERS[engine]
