@@ -90,6 +90,8 @@ _PROVIDERS = {
     "MistralChat": "mistral",
     "Ollama": "ollama",
     "DeepSeek": "deepseek",
+    "OpenRouter": "openrouter",
+    "xAI": "xai",
 }
 
 
