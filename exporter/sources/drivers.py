@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from exporter.errors import BadAnswer, ConfigError, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
-from exporter.model import MICROSECONDS
 from exporter.sources.location import Engine, Location
 from exporter.sources.rows import Reading, Row, attributes_of, extracted, read
 from exporter.sources.tables import Column, Layout, Sql
@@ -122,8 +121,8 @@ class Connection(ABC):
         finally:
             self.seconds += time.monotonic() - began
 
-    async def now(self, *, wait: float) -> int:
-        """The database's clock in microseconds."""
+    async def now(self, *, wait: float) -> int | None:
+        """The database's clock in microseconds; None where it has that of whoever asks."""
         ((value,),) = await self.rows(self._clock, wait=wait)
         return int(value)
 
@@ -241,9 +240,9 @@ class SqliteConnection(_Threaded):
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    async def now(self, *, wait: float) -> int:  # noqa: ARG002 - asks nobody
-        """SQLite has the clock of whoever asks."""
-        return int(time.time() * MICROSECONDS)
+    async def now(self, *, wait: float) -> int | None:  # noqa: ARG002 - asks nobody
+        """See Connection."""
+        return None
 
     async def open(self, wait: float) -> None:
         """See Connection. A file that was replaced is another database: it is opened anew."""

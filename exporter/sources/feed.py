@@ -52,14 +52,16 @@ class Position:
     """Where reading stands; committed as the cursor.
 
     `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `forgotten`: what
-    was created before, another source may have counted. `newest`: the latest insertion seen. `seen`: whether there ever
-    was a trace.
+    was created before, another source may have counted. `newest`: the latest insertion seen. `sentinels`: traces known
+    to exist at `witnessed`. `seen`: whether there ever was a trace.
     """
 
     cutoff: int
     floor: int
     forgotten: int = 0
     newest: int = 0
+    sentinels: list[str] = field(default_factory=list)
+    witnessed: int = 0
     first: bool = True
     seen: bool = False
     source: str = handover.DATABASE
@@ -125,7 +127,9 @@ class Feed:
         await self.connection.open(self._left)
         if not await self._tables_are_there():
             return
-        this = _Pass(self.clock.monotonic(), await self.connection.now(wait=self._left))
+        began, own_now = self.clock.monotonic(), self.clock.now_us()
+        now = await self.connection.now(wait=self._left)
+        this = _Pass(began, own_now if now is None else now)
         settled = await self._settled(ledger)
         async for batch in self._news(ledger, this, settled):
             yield batch
@@ -171,7 +175,7 @@ class Feed:
     async def _tables_are_there(self) -> bool:
         """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
         spans = self.connection.location.tables.spans_table
-        if spans not in self.connection.sql.layout:
+        if missing(self.connection.sql.layout, spans, SPAN_COLUMNS):
             await self.connection.learn()
         lacking = missing(self.connection.sql.layout, spans, SPAN_COLUMNS)
         where = self.connection.location
@@ -350,32 +354,39 @@ class Feed:
             yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
-        """Where rows arrive but none of the traces known before is there any more, the database was replaced."""
-        now = self.clock.monotonic()
+        """Where rows arrive but none of the traces known before is there any more, the database was replaced.
+
+        What is gone after a day may have been deleted because of its age: that is no sign of anything.
+        """
+        here, now = self.here, self.clock.monotonic()
+        if here.sentinels and this.now - here.witnessed > DAY:
+            here.sentinels = []
+        if not here.sentinels:
+            if here.seen:
+                await self._choose(ledger)
+            return
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
         if not this.touched or not (due or self._alarm):
             return
-        here = self.here
-        newest = min(here.newest, here.cutoff + self.settings.overlap)
-        ages = [FUTURE, newest - HOUR, newest - 12 * HOUR]
-        sentinels = self._sentinels or [one for one in await ledger.sentinels(self.db, ages) if one not in this.touched]
-        self._sentinels = sentinels
-        if not sentinels:
-            return
-        found = await self.connection.rows(self.connection.sql.alive(len(sentinels)), sentinels, wait=self._left)
-        if found:
+        sql = self.connection.sql.alive(len(here.sentinels))
+        if await self.connection.rows(sql, here.sentinels, wait=self._left):
             self._alarm, self._missing, self._probed = False, 0, now
-            self._sentinels = await ledger.sentinels(self.db, ages) or sentinels
+            await self._choose(ledger)
             return
         self._alarm = True
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
             self._alarm, self._missing, self._probed = False, 0, now
-            self._sentinels = sorted(this.touched)[-3:]
+            here.sentinels, here.witnessed = sorted(this.touched)[-3:], here.newest
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
             yield Batch(self.db, reset=True, cursor=asdict(here))
 
-    _sentinels: list[str] = []  # noqa: RUF012 - replaced, never changed
+    async def _choose(self, ledger: LedgerView) -> None:
+        """Take known traces of different age as witnesses."""
+        here = self.here
+        newest = min(here.newest, here.cutoff + self.settings.overlap)
+        here.sentinels = await ledger.sentinels(self.db, [FUTURE, newest - HOUR, newest - 12 * HOUR])
+        here.witnessed = newest
 
 
 def _moment_or(value: object, otherwise: int) -> int:

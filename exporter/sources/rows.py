@@ -194,7 +194,7 @@ def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: boo
             known.append(row)
 
     def latest_first(some: list[Row]) -> list[Row]:
-        return sorted(some, key=lambda row: times[row[1]][0], reverse=True) if len(some) > 1 else some
+        return sorted(some, key=lambda row: times[row[1]][0])[::-1] if len(some) > 1 else some
 
     spans: list[Span] = []
     shown: set[str] = set()
