@@ -55,6 +55,7 @@ def seed(
     http_roots: bool = True,
     errors: float = 0.02,
     number: int = 0,
+    written: datetime | None = None,
 ) -> int:
     """Write finished traces and return the number of their spans.
 
@@ -67,6 +68,7 @@ def seed(
         http_roots: whether FastAPI's request spans stand above the agent's.
         errors: share of traces whose tool fails, and share whose last model call fails.
         number: of the seeding: ids repeat for equal numbers and collide in one database.
+        written: when spans were inserted; each at its own end by default.
 
     Raises:
         ValueError: for an unknown kind of database.
@@ -74,6 +76,8 @@ def seed(
     """
     until = until or datetime.now(UTC)
     rows = _traces(traces, until, spread, prompt_bytes, http_roots=http_roots, errors=errors, number=number)
+    if written is not None:
+        rows = _restamped(rows, written.isoformat())
     kind, _, rest = database.removeprefix("async-").partition(":")
     if kind == "sqlite":
         return _into_sqlite(database, rest, rows)
@@ -193,6 +197,13 @@ def _traces(
     for index in range(traces):
         end = until - spread * ((traces - 1 - index) / traces)
         yield _trace(random, end, words, random.randint(*prompt_bytes), http_roots=http_roots, errors=errors)
+
+
+def _restamped(
+    rows: Iterator[tuple[_TraceRow, list[_SpanRow]]], written: str
+) -> Iterator[tuple[_TraceRow, list[_SpanRow]]]:
+    for trace, spans in rows:
+        yield trace, [(*span[:-1], written) for span in spans]
 
 
 def _trace(
