@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sqlite3
 import time
 from abc import ABC, abstractmethod
@@ -71,7 +72,7 @@ class Connection(ABC):
                 await self.learn()
         except TimeoutError:
             await self.aclose()
-            raise Unreachable(f"{self.location}: no connection within {min(wait, CONNECT_TIMEOUT):.0f} s") from None
+            raise Unreachable(f"{self.location}: no connection within {min(wait, CONNECT_TIMEOUT):.3g} s") from None
         except ConfigError:
             raise
         except Exception:
@@ -104,7 +105,7 @@ class Connection(ABC):
         except TimeoutError:
             await self._break()
             raise SourceTimeout(
-                f"{self.location}: a statement took longer than {min(wait, STATEMENT_TIMEOUT):.0f} s and was broken off"
+                f"{self.location}: a statement took longer than {min(wait, STATEMENT_TIMEOUT):.3g} s and was broken off"
             ) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._break())
@@ -421,7 +422,7 @@ class PostgresConnection(Connection):
             rows = await self._rows(sql, (list(traces),))
         except BadAnswer as error:
             # Attributes of a single span that are no object fail the whole statement.
-            if self.sql.careful or not isinstance(error.__cause__, psycopg.errors.DataException):
+            if self.sql.careful or not isinstance(error.__cause__, psycopg.DataError):
                 raise
             self.sql.careful = True
             rows = await self._rows(self.sql.spans(len(traces)), (list(traces),))
@@ -588,9 +589,9 @@ class MysqlConnection(_Threaded):
     async def _break(self) -> None:
         gone, self._connection = self._connection, None
         if gone is not None:
-            # Its thread is blocked on the socket; the server ends the statement by its own limit.
+            # Its thread waits for the socket; the server notices, or ends the statement by its own limit.
             with contextlib.suppress(Exception):
-                gone._force_close()  # noqa: SLF001 - close() would wait for its turn
+                gone._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 - close() would wait for its turn
 
     def _explain(self, error: Exception) -> SourceError | None:
         import pymysql  # noqa: PLC0415 - an extra
