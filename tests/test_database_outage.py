@@ -1,5 +1,6 @@
 """The database that is read fails in each way it can: it is named, the database does not feel us, nothing is lost."""
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -13,6 +14,9 @@ from typing import Any, Self
 import psycopg
 import pytest
 
+from exporter.errors import SourceError
+from exporter.sources import drivers
+from exporter.sources.location import parse
 from tests.harness import damage, seed, sqltruth, truth
 from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.mariadb import MariaDB, MariaDBMissingError
@@ -435,3 +439,46 @@ def test_a_writer_of_sqlite_never_waits_for_us(tmp_path: Path) -> None:
             healthy(exporter.agree(sqltruth.count(database, NAME)))
     assert slowest < 1.0
     print(f"{commits} commits, the slowest took {1000 * slowest:.0f} ms")
+
+
+# Read-only
+
+
+def refuses_writes(database: str, folder: Path) -> None:
+    """Whatever is sent through the connection that reads: nothing of it is written."""
+    write(database, 1)
+    before = sqltruth.count(database, NAME).totals
+    target = reads(database)
+    location = parse(str(target["database"]), folder, target.get("schema"))
+    prefix = {"sqlite": "", "postgres": "ai.", "mysql": "agno."}[database.partition(":")[0]]
+
+    async def send(statement: str) -> None:
+        try:
+            await reader.open(10)
+            await reader.rows(statement, wait=10)
+        finally:
+            await reader.aclose()
+
+    reader = drivers.connection(location, lambda: None)
+    for statement in (
+        f"DELETE FROM {prefix}agno_spans",
+        f"UPDATE {prefix}agno_spans SET name = 'x'",
+        f"INSERT INTO {prefix}agno_traces (trace_id) VALUES ('x')",
+    ):
+        with pytest.raises(SourceError, match=r"(?i)read.?only"):
+            asyncio.run(send(statement))
+    assert sqltruth.count(database, NAME).totals == before
+
+
+def test_sqlite_is_read_only(tmp_path: Path) -> None:
+    refuses_writes(f"sqlite:{tmp_path / 'agno.db'}", tmp_path)
+
+
+@pytest.mark.postgres
+def test_postgresql_is_read_only_even_for_a_superuser(tmp_path: Path, postgres: Postgres) -> None:
+    refuses_writes(f"postgres:{postgres.url('agno')}", tmp_path)
+
+
+@pytest.mark.mariadb
+def test_mariadb_is_read_only_even_for_root(tmp_path: Path, mariadb: MariaDB) -> None:
+    refuses_writes(f"mysql:{mariadb.url('agno')}", tmp_path)

@@ -231,7 +231,7 @@ class RunningExporter:
         return self.samples()
 
 
-def reads(database: str, **more: object) -> dict[str, object]:
+def reads(database: str, **more: str) -> dict[str, str]:
     """Return the configuration of an AgentOS whose tables are read instead of its API.
 
     `database` is as `server.py` takes it, `more` are further keys.
@@ -243,6 +243,8 @@ def reads(database: str, **more: object) -> dict[str, object]:
         "postgres": f"postgresql+psycopg://{place}",
         "mysql": f"mysql+pymysql://{place}",
     }
+    if kind == "mysql":  # agno's own default there is a database called ai, whatever the URL names
+        more = {"schema": place.rpartition("/")[2], **more}
     return {"database": urls[kind], **more}
 
 
