@@ -265,7 +265,8 @@ _ALL: Final = (
         "agentos_sessions",
         ("agentos",),
         "Sessions that AgentOS reports in its session stats.",
-        notes="Absent where AgentOS stores no session ids on traces (HTTP root spans).",
+        notes="Absent where AgentOS stores no session ids on traces (HTTP root spans). "
+        "Read from a database: the rows of its session table.",
     ),
     _gauge(
         "agentos_session_stats_sessions",

@@ -92,7 +92,7 @@ class Intake:
         ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *(one for one, _ in batch.ignored)}
         book = _Book(self._ledger.records(self.agentos, ids | {_ignored_id(*one) for one in batch.ignored}))
         for trace in batch.traces:
-            self._read(delta, book, trace, now=now, as_of=batch.as_of or now)
+            self._read(delta, book, trace, now=now, as_of=batch.as_of or now, follows=batch.follows)
         for trace_id in batch.settled:
             if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
                 self._settle(delta, book, record)
@@ -122,7 +122,7 @@ class Intake:
         self._ledger.commit(changes)
         self._totals.apply(changes.plan)
 
-    def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int) -> None:
+    def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int, follows: bool) -> None:
         record = book.record(trace)
         reading = (trace.total_spans, trace.nodes, trace.end)
         fresh = book.is_new(record)
@@ -162,7 +162,10 @@ class Intake:
                 self._expire(delta, book, record)
             elif changed or record.state is TraceState.OPEN:
                 record.state = TraceState.OPEN
-                self._ask_later(record, now, again=not changed)
+                if follows and trace.open:
+                    record.next_ask = max(record.changed + self._horizon, now + FIRST_ASK)
+                else:
+                    self._ask_later(record, now, again=not changed)
         elif changed or record.state is not TraceState.SETTLED:
             record.state = TraceState.COMPLETE
             if (old and not was_complete) or now - record.changed >= self._overlap:

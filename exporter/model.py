@@ -186,6 +186,8 @@ class Batch:
     """the source lost what it had: deleted or replaced"""
     first: bool = False
     """part of the very first pass over this database: history, not news"""
+    follows: bool = False
+    """the source sees every span that is added: open traces are asked for at the horizon alone"""
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
 

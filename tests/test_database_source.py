@@ -18,7 +18,7 @@ from exporter.errors import BadAnswer, SourceError, SourceTimeout, Unreachable
 from exporter.intake import Intake
 from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS as S
-from exporter.model import Clock, SpanKind, TokenUsage, TraceState
+from exporter.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
 from exporter.poller import View
 from exporter.sources import feed as feeding
 from exporter.sources import handover, rows, tables, wire
@@ -26,6 +26,7 @@ from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.location import Engine, Location, Tables, parse
 from exporter.sources.reading import DAY, Position, Settings
+from exporter.sources.search import SearchReader
 from exporter.sources.tables import Sql
 from exporter.totals import Limits, Totals
 from tests.harness import seed
@@ -455,6 +456,17 @@ async def test_spans_of_a_long_run_count_as_they_come(home: Home) -> None:
     assert home.value("agentos_exporter_orphan_spans_total") == 0
 
 
+async def test_open_traces_are_not_asked_for_before_the_horizon(home: Home) -> None:
+    home.write("t", "c1", "t", LLM, name="OpenAIChat.ainvoke")
+    await home.poll(after=1)
+    home.queries.clear()
+    for _ in range(30):
+        await home.poll(after=100)
+    assert not [sql for sql, _ in home.queries if "attributes" in sql]
+    await home.poll(after=HORIZON)
+    assert len([sql for sql, _ in home.queries if "attributes" in sql]) == 1
+
+
 async def test_a_killed_run_is_billed_after_the_horizon_and_marked(home: Home) -> None:
     home.write("t", "c1", "never", LLM, name="OpenAIChat.ainvoke")
     home.write("t", "c2", "never", LLM, name="OpenAIChat.ainvoke")
@@ -505,7 +517,7 @@ async def test_a_trace_that_is_deleted_while_open_is_gone(home: Home) -> None:
     await home.poll(after=1)
     home.execute("DELETE FROM agno_spans")
     for _ in range(8):
-        await home.poll(after=60)
+        await home.poll(after=HORIZON / 4)
     assert home.record("t").state is TraceState.EXPIRED
     assert home.value("agentos_exporter_hidden_spans_total") == 1
 
@@ -668,6 +680,22 @@ def test_where_a_database_begins_that_others_read_before() -> None:
     ]
     assert handover.forgotten([now, now - hour]) == now - DAY
     assert handover.forgotten([]) == 0
+
+
+async def test_where_the_api_begins_whose_databases_were_read(home: Home) -> None:
+    """It sees nothing that they did not show, and must not count what the ledger has forgotten."""
+    home.now = 10 * DAY / S
+    home.run("t")
+    await home.poll()
+    for _ in range(20):
+        await home.poll(after=15)
+    cutoff = home.ledger.cursors("os")[home.feed.db]["cutoff"]
+    for stored, expected in ((None, cutoff - OVERLAP * S), (cutoff - 5 * DAY, cutoff - OVERLAP * S), (cutoff, cutoff)):
+        if stored is not None:
+            commit_api_cursor(home.ledger, stored)
+        reader = SearchReader(None, "main", home.settings, home.clock, PollStats())
+        await reader._load(home.view)
+        assert reader.here.cutoff == expected
 
 
 async def test_a_cursor_of_the_api_under_another_key_is_never_misread(home: Home) -> None:

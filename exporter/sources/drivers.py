@@ -153,6 +153,10 @@ class Connection(ABC):
     async def aclose(self) -> None:
         """Close the connection, if there is one."""
 
+    async def dispose(self) -> None:
+        """Close for good."""
+        await self.aclose()
+
 
 def vars_of(location: Location) -> list[str]:
     """The names of all tables that are read."""
@@ -225,6 +229,11 @@ class _Threaded(Connection):
                     gone.close()
 
             await self._run(close)
+
+    async def dispose(self) -> None:
+        """See Connection."""
+        await super().dispose()
+        self._threads.shutdown(wait=False)
 
 
 class SqliteConnection(_Threaded):

@@ -291,7 +291,7 @@ class Feed:
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
-        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now)
+        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True)
 
     def _move(self, cutoff: int, newest: int, *, ended: bool) -> bool:
         """Take the new position; returns whether it is worth a commit of its own."""
@@ -340,7 +340,7 @@ class Feed:
         return [one.id for one in waiting if now - one.changed >= self.settings.overlap]
 
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
-        """Read known traces again, for spans that came late, and to give up on what never came.
+        """Read known traces again: to give up on what never came, and for spans that were committed far too late.
 
         `db` is the key under which the ledger has them; not `alone`, those that are not here may be elsewhere.
         """
@@ -351,7 +351,7 @@ class Feed:
             reading = await self.connection.spans(part, db, given_up, wait=self._left)
             ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
             lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
-            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of)
+            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
         """Where rows arrive but none of the traces known before is there any more, the database was replaced.
