@@ -74,7 +74,8 @@ def change(database: str, *statements: str) -> None:
         import pymysql
 
         parts = urlsplit(rest)
-        connection = pymysql.connect(host=parts.hostname, port=parts.port or 3306, user=parts.username)
+        where = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username}
+        connection = pymysql.connect(**where, database=parts.path.strip("/"))
     try:
         cursor = connection.cursor()
         for statement in statements:

@@ -56,6 +56,7 @@ def seed(
     errors: float = 0.02,
     number: int = 0,
     written: datetime | None = None,
+    rootless: bool = False,
 ) -> int:
     """Write finished traces and return the number of their spans.
 
@@ -69,6 +70,7 @@ def seed(
         errors: share of traces whose tool fails, and share whose last model call fails.
         number: of the seeding: ids repeat for equal numbers and collide in one database.
         written: when spans were inserted; each at its own end by default.
+        rootless: leave the roots out, as a process does that is killed before the runs end.
 
     Raises:
         ValueError: for an unknown kind of database.
@@ -78,6 +80,8 @@ def seed(
     rows = _traces(traces, until, spread, prompt_bytes, http_roots=http_roots, errors=errors, number=number)
     if written is not None:
         rows = _restamped(rows, written.isoformat())
+    if rootless:
+        rows = ((trace, [span for span in spans if span[2] is not None]) for trace, spans in rows)
     kind, _, rest = database.removeprefix("async-").partition(":")
     if kind == "sqlite":
         return _into_sqlite(database, rest, rows)
