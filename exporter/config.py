@@ -464,8 +464,8 @@ def _file_path(base: Path) -> Callable[[str], Path]:
 
 
 def _identifier(text: str) -> str:
-    if not location.IDENTIFIER.fullmatch(text):
-        raise _RefusedError(f"{quoted(text)} is not a name: letters, digits and _, at most 63, no digit first")
+    if not text.isprintable() or not location.IDENTIFIER.fullmatch(text):
+        raise _RefusedError(f"{quoted(text)} is not a name: 1 to 63 characters, without quotes, % and backslashes")
     return text
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SCHEMA: Final = "ai"
 """agno's own"""
-IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+IDENTIFIER: Final = re.compile(r"[^\s\"`\\%\x00](?:[^\"`\\%\x00]{0,61}[^\s\"`\\%\x00])?")
+"""Names of schemas and tables that can be quoted on each engine"""
 
 
 class Engine(enum.StrEnum):
