@@ -99,7 +99,10 @@ class RunningExporter:
         """Kill the exporter; on an error, print the end of its log."""
         self.kill()
         if kind is not None:
-            print(f"the exporter's log ends so:\n{self.logs[-8000:]}")
+            logs = self.logs
+            troubles = [line for line in logs.splitlines() if " level=info " not in line]
+            print("the exporter had these troubles:", *troubles[-20:], sep="\n")
+            print(f"its log ends so:\n{logs[-8000:]}")
         self._client.close()
         self._log.close()
 
