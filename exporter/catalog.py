@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -62,7 +63,12 @@ class Metric:
     @property
     def limited(self) -> tuple[int, ...]:
         """Positions in `labels` of those that the limits may fold into `other`."""
-        return tuple(index for index, label in enumerate(self.labels) if label in LIMITED_LABELS)
+        return _limited(self.labels)
+
+
+@functools.cache
+def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(index for index, label in enumerate(labels) if label in LIMITED_LABELS)
 
 
 LIMITED_LABELS: Final = frozenset({"root", "agent", "provider", "model", "tool", "error_type", "user"})

@@ -45,6 +45,9 @@ def _no_query(_sql: str, _params: Sequence[Any]) -> None:
 class Connection(ABC):
     """One connection, opened when it is needed. All methods raise SourceError."""
 
+    reads_ahead = True
+    """whether it is worth to read on while the ledger commits: the work is done elsewhere"""
+
     def __init__(self, location: Location, read_password: Callable[[], str | None]) -> None:
         """`read_password` is called at each connect; it may raise ConfigError."""
         self.location = location
@@ -238,6 +241,8 @@ class _Threaded(Connection):
 
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
+
+    reads_ahead = False  # with each row it hands over the interpreter, and would wait for a busy thread each time
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)

@@ -9,6 +9,7 @@ seen committed are passed over. After a crash they are read once more, and the l
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -92,6 +93,28 @@ class _Piece:
     own_traces: Sequence[str] = ()
     position: tuple[int, int] | None = None
     ended: bool = False
+
+
+async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
+    """The same pieces, each read while the one before is handed over: the database works while the ledger commits."""
+    ready: asyncio.Queue[_Piece | None] = asyncio.Queue(1)
+
+    async def read() -> None:
+        try:
+            async with aclosing(pages) as pieces:
+                async for piece in pieces:
+                    await ready.put(piece)
+        finally:
+            await ready.put(None)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (piece := await ready.get()) is not None:
+            yield piece
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 class Feed:
@@ -202,11 +225,12 @@ class Feed:
     # News
 
     async def _news(self, ledger: LedgerView, this: _Pass, settled: Sequence[str]) -> AsyncGenerator[Batch]:
-        """Hand over what is read meanwhile: the database works while the ledger commits."""
-        pieces: asyncio.Queue[_Piece | None] = asyncio.Queue(1)
-        reading = asyncio.create_task(self._gather(this, pieces))
-        try:
-            while (piece := await pieces.get()) is not None:
+        """Hand over what was written since the last poll, piece by piece."""
+        pages = self._pages(this)
+        if self.connection.reads_ahead:
+            pages = _ahead(pages)
+        async with aclosing(pages) as pieces:
+            async for piece in pieces:
                 batch = await self._batch(ledger, piece, this)
                 if piece.position is not None:
                     batch.settled = [trace_id for trace_id in settled if trace_id not in this.touched]
@@ -221,19 +245,9 @@ class Feed:
                 self._seen.update(piece.own)
                 if piece.position is not None:
                     self._prune()
-            await reading
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
 
-    async def _gather(self, this: _Pass, pieces: asyncio.Queue[_Piece | None]) -> None:
+    async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
         """Read page by page, and the traces of each page some at a time."""
-        try:
-            await self._pages(this, pieces)
-        finally:
-            await pieces.put(None)
-
-    async def _pages(self, this: _Pass, pieces: asyncio.Queue[_Piece | None]) -> None:
         since, after = stamp(self.here.cutoff), None
         passed: set[str] = set()
         took = 0.0
@@ -258,12 +272,12 @@ class Feed:
                 reading = await self.connection.spans(ids[start : start + CHUNK], self.db, (), wait=self._left)
                 passed.update(*reading.inserted.values())
                 if start + CHUNK < len(ids):
-                    await pieces.put(_Piece(reading))
+                    yield _Piece(reading)
             last = reading if ids else Reading()
             own_traces = [trace_id for trace_id in fresh if trace_id.startswith(OWN_TRACE_PREFIX)]
             where = self._advance(this) if ended else self._advance_to(this)
-            await pieces.put(_Piece(last, own, own_traces, where, ended=ended))
             passed.update(own)
+            yield _Piece(last, own, own_traces, where, ended=ended)
             if ended:
                 return
             took = max(took, self.clock.monotonic() - began)
