@@ -1,7 +1,7 @@
 """No statement of the database source reads a table from end to end: each is captured as it runs, and explained.
 
 PostgreSQL explains by itself what it executed for our role (auto_explain, with the rows that it touched); MariaDB's own
-log and, for SQLite, our connection tell the statements. The tables hold 160,000 spans, 20,000 sessions.
+log and, for SQLite, our connection tell the statements. The tables hold 80,000 spans, 20,000 sessions.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.harness.postgres import Postgres, PostgresMissingError
 pytestmark = pytest.mark.slow
 
 NAME = "it"
-TRACES = 20_000
+TRACES = 10_000
 SPANS = 8 * TRACES
 SESSIONS = 20_000
 LOST = 3
@@ -54,9 +54,10 @@ def fill(database: str) -> None:
 
 def live(database: str, number: int) -> None:
     """A minute's new traces, and some whose root never comes."""
-    now, spread = datetime.now(UTC), timedelta(seconds=2)
-    seed.seed(database, 40, until=now, spread=spread, prompt_bytes=SMALL, number=number)
-    seed.seed(database, LOST, until=now, spread=spread, prompt_bytes=SMALL, number=number + 100, rootless=True)
+    now = datetime.now(UTC)
+    how = {"until": now, "spread": timedelta(seconds=2), "prompt_bytes": SMALL, "written": now}
+    seed.seed(database, 40, number=number, **how)
+    seed.seed(database, LOST, number=number + 100, rootless=True, **how)
 
 
 def work(database: str, exporter: RunningExporter) -> None:
