@@ -11,6 +11,7 @@ import array
 import contextlib
 import fcntl
 import json
+import operator
 import os
 import secrets
 import sqlite3
@@ -623,9 +624,17 @@ def _row(agentos: str, record: Record) -> dict[str, Any]:
         "hidden": record.hidden,
         "root_kind": record.root_kind,
         "reported": record.reported,
-        "runs": json.dumps([[span, *astuple(run)] for span, run in record.runs.items()]),
+        "runs": json.dumps([[span, *_run(run)] for span, run in record.runs.items()]) if record.runs else "[]",
         "spans": _pack(record.spans),
     }
+
+
+_RUN: Final = operator.attrgetter(*(one.name for one in fields(RunRecord)))
+
+
+def _run(run: RunRecord) -> tuple[Any, ...]:
+    """Its fields in their order; `astuple` would copy each deeply."""
+    return tuple(_RUN(run))
 
 
 def _record(row: sa.Row[Any]) -> Record:

@@ -814,6 +814,21 @@ async def test_a_statement_that_is_not_wanted_any_more_is_broken_off(home: Home)
     assert home.calls == 1
 
 
+async def test_polls_and_the_look_at_sessions_take_turns(home: Home) -> None:
+    home.run("t")
+    await home.poll(after=1)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    first = asyncio.create_task(home.feed.connection.rows(endless, wait=0.5))
+    await asyncio.sleep(0)
+    with pytest.raises(SourceTimeout, match=r"the connection was busy for 0\.1 s"):
+        await home.feed.connection.rows("SELECT 1", wait=0.1)
+    with pytest.raises(SourceError, match=r"closed meanwhile"):
+        await home.feed.connection.rows("SELECT 1", wait=5)
+    with pytest.raises(SourceTimeout, match=r"broken off"):
+        await first
+    await asyncio.gather(*(home.source.describe(home.view) for _ in range(5)), home.poll(after=1))
+
+
 async def test_nothing_can_be_written(home: Home) -> None:
     await home.poll(after=1)
     with pytest.raises(SourceError, match=r"readonly|read-only"):

@@ -86,7 +86,7 @@ class DatabaseSource:
     async def aclose(self) -> None:
         """See TraceSource."""
         for feed in self._feeds:
-            await feed.connection.dispose()
+            await feed.connection.aclose()
 
     async def read(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
         """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from exporter.errors import BadAnswer, ConfigError, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.sources.location import Engine, Location
 from exporter.sources.rows import Reading, Row, attributes_of, extracted, read
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 
     import psycopg
 
@@ -58,6 +58,7 @@ class Connection(ABC):
         self.seconds = 0.0
         """spent on statements"""
         self._read_password = read_password
+        self._lock = asyncio.Lock()
 
     @property
     @abstractmethod
@@ -66,26 +67,49 @@ class Connection(ABC):
 
     async def open(self, wait: float) -> None:
         """Connect, unless there is a connection; learn what the tables look like. `wait` is in seconds."""
-        if self.is_open:
-            return
+        async with self._turn(wait):
+            if self._stale():
+                await self._close()
+            if not self.is_open:
+                await self._open(min(wait, CONNECT_TIMEOUT))
+
+    async def _open(self, wait: float) -> None:
         try:
             password = await asyncio.to_thread(self._read_password)
-            async with asyncio.timeout(min(wait, CONNECT_TIMEOUT)):
+            async with asyncio.timeout(wait):
                 await self._connect(password)
-                await self.learn()
+                await self._learn()
         except TimeoutError:
-            await self.aclose()
-            raise Unreachable(f"{self.location}: no connection within {min(wait, CONNECT_TIMEOUT):.3g} s") from None
-        except ConfigError:
-            raise
-        except Exception:
-            await self.aclose()
+            await self._close()
+            raise Unreachable(f"{self.location}: no connection within {wait:.3g} s") from None
+        except BaseException:
+            await self._close()
             raise
 
-    async def learn(self) -> None:
+    def _stale(self) -> bool:
+        """Whether the connection leads to what is not there any more."""
+        return False
+
+    async def learn(self, wait: float) -> None:
         """Look the tables up anew."""
-        names = vars_of(self.location)
-        self.sql.layout = await self._layout(names)
+        async with self._turn(wait):
+            await self._learn()
+
+    async def _learn(self) -> None:
+        self.sql.layout = await self._layout(vars_of(self.location))
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, wait: float) -> AsyncIterator[None]:
+        """The connection for oneself: polls and the look at sessions share it. Raises SourceTimeout."""
+        try:
+            async with asyncio.timeout(max(wait, 0)):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise SourceTimeout(f"{self.location}: the connection was busy for {max(wait, 0):.3g} s") from None
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def rows(self, sql: str, params: Sequence[Any] = (), *, wait: float) -> Rows:
         """All rows of a small answer."""
@@ -99,28 +123,34 @@ class Connection(ABC):
     async def _timed(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
         if wait <= 0:
             raise SourceTimeout("the poll took longer than poll_deadline; what was read so far is counted")
+        async with self._turn(wait):
+            if not self.is_open:
+                raise Unreachable(f"{self.location}: the connection was closed meanwhile")
+            return await self._bounded(sql, params, min(wait, STATEMENT_TIMEOUT), work)
+
+    async def _bounded(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
         self.on_query(sql, params)
         self.queries += 1
         began = time.monotonic()
         try:
-            async with asyncio.timeout(min(wait, STATEMENT_TIMEOUT)):
+            async with asyncio.timeout(wait):
                 return await work()
         except TimeoutError:
             await self._break()
             raise SourceTimeout(
-                f"{self.location}: a statement took longer than {min(wait, STATEMENT_TIMEOUT):.3g} s and was broken off"
+                f"{self.location}: a statement took longer than {wait:.3g} s and was broken off"
             ) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._break())
-            raise
-        except SourceError:
             raise
         except Exception as error:
             failure = self._explain(error)
             if failure is None:
                 raise
             if isinstance(failure, (Unreachable, ServerFailed)):
-                await self.aclose()
+                await self._close()
+            if failure is error:
+                raise
             raise failure from error
         finally:
             self.seconds += time.monotonic() - began
@@ -153,12 +183,12 @@ class Connection(ABC):
         """What an error of the driver means; None for what is none of its errors."""
 
     @abstractmethod
-    async def aclose(self) -> None:
-        """Close the connection, if there is one."""
+    async def _close(self) -> None: ...
 
-    async def dispose(self) -> None:
-        """Close for good."""
-        await self.aclose()
+    async def aclose(self) -> None:
+        """Close the connection for good, if there is one."""
+        async with self._lock:
+            await self._close()
 
 
 def vars_of(location: Location) -> list[str]:
@@ -222,8 +252,7 @@ class _Threaded(Connection):
     @abstractmethod
     def _streamed(self, sql: str, params: Sequence[Any]) -> Iterator[tuple[Any, ...]]: ...
 
-    async def aclose(self) -> None:
-        """See Connection."""
+    async def _close(self) -> None:
         gone, self._connection = self._connection, None
         if gone is not None:
 
@@ -233,9 +262,9 @@ class _Threaded(Connection):
 
             await self._run(close)
 
-    async def dispose(self) -> None:
+    async def aclose(self) -> None:
         """See Connection."""
-        await super().dispose()
+        await super().aclose()
         self._threads.shutdown(wait=False)
 
 
@@ -259,11 +288,9 @@ class SqliteConnection(_Threaded):
         """See Connection."""
         return None
 
-    async def open(self, wait: float) -> None:
-        """See Connection. A file that was replaced is another database: it is opened anew."""
-        if self._connection is not None and self._identity() != self._opened_file:
-            await self.aclose()
-        await super().open(wait)
+    def _stale(self) -> bool:
+        # A file that was replaced is another database.
+        return self._connection is not None and self._identity() != self._opened_file
 
     _opened_file: tuple[int, int] | None = None
 
@@ -307,7 +334,7 @@ class SqliteConnection(_Threaded):
     async def _break(self) -> None:
         if self._connection is not None:
             self._connection.interrupt()
-        await self.aclose()
+        await self._close()
 
     def _explain(self, error: Exception) -> SourceError | None:
         if isinstance(error, SourceError):
@@ -454,8 +481,7 @@ class PostgresConnection(Connection):
             with contextlib.suppress(Exception):
                 await gone.close()
 
-    async def aclose(self) -> None:
-        """See Connection."""
+    async def _close(self) -> None:
         gone, self._connection = self._connection, None
         if gone is not None:
             with contextlib.suppress(Exception):

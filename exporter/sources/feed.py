@@ -199,7 +199,7 @@ class Feed:
         """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
         spans = self.connection.location.tables.spans_table
         if missing(self.connection.sql.layout, spans, SPAN_COLUMNS):
-            await self.connection.learn()
+            await self.connection.learn(self._left)
         lacking = missing(self.connection.sql.layout, spans, SPAN_COLUMNS)
         where = self.connection.location
         if len(lacking) == len(SPAN_COLUMNS):
