@@ -119,6 +119,7 @@ def exact(database: str, folder: Path, *, api: bool = False, seed_of_load: int =
             assert asyncio.run(damage.remote_parents(agentos.base_url, 10)) == 10
             truth.wait_until_quiet(database)
             expected = sqltruth.count(database, NAME)
+            assert expected.traces >= 45 + RUNS + 10 - outcome.left - 3
             check_span_facts(expected)
             began = time.monotonic()
             exporter.agree(expected)

@@ -26,7 +26,7 @@ from tests.harness.tcp import Switch
 NAME = "it"
 SMALL = (50, 80)
 PASSWORD = "sesame-7f3a9c"
-FAST = {"poll_interval": "500ms", "overlap": "2s"}
+FAST = {"overlap": "2s"}
 
 
 @pytest.fixture

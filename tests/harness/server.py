@@ -97,6 +97,7 @@ def open_database(url: str, database_id: str, schema: str | None = None) -> Any:
         driver = "pymysql" if kind == "mysql" else "asyncmy"
         rest = re.sub(r"^(mysql|mariadb)(\+\w+)?://", f"mysql+{driver}://", rest)
         schema = schema or urlsplit(rest).path.strip("/")
+        reflect_json()
         if kind == "mysql":
             from agno.db.mysql import MySQLDb
 
@@ -105,6 +106,20 @@ def open_database(url: str, database_id: str, schema: str | None = None) -> Any:
 
         return AsyncMySQLDb(db_url=rest, id=database_id, db_schema=schema)
     raise ValueError(f"unknown kind of database: {url}")
+
+
+def reflect_json() -> None:
+    """Let MariaDB pass for MySQL: its JSON is LONGTEXT, so agno 3.1.10 writes no span into tables that it finds there.
+
+    ("dict can not be used as parameter": only the process that has made the tables knows their types.)
+    """
+    from sqlalchemy import JSON, Table, event
+    from sqlalchemy.dialects.mysql import LONGTEXT
+
+    @event.listens_for(Table, "column_reflect")
+    def reflected(_inspector: Any, _table: Any, column: Any) -> None:
+        if isinstance(column["type"], LONGTEXT):
+            column["type"] = JSON()
 
 
 def build(db: Any, second_db: Any = None) -> Any:
