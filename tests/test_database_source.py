@@ -858,6 +858,34 @@ async def test_sessions_and_components_come_from_their_tables(home: Home) -> Non
     ]
 
 
+async def test_session_figures_cost_one_part_in_five_hundred_also_where_they_fail(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home.poll()
+    await home.source.describe(home.view)
+    spent = home.feed.connection.seconds
+    home.now += 1000
+    home.feed.connection.seconds = 0.0
+
+    async def slow(sql: str, params: object = (), *, wait: float) -> list[tuple[int, ...]]:
+        asked.append(sql)
+        home.feed.connection.seconds += 10
+        raise SourceTimeout("took long")
+
+    asked: list[str] = []
+    monkeypatch.setattr(home.feed.connection, "rows", slow)
+    home.execute("DROP TABLE agno_components")
+    home.feed.connection.sql.layout.pop("agno_components")
+    for _ in range(3):
+        with pytest.raises(SourceTimeout):
+            await home.source.describe(home.view)
+        home.now += 4000
+        await home.source.describe(home.view)
+        home.now += 1001
+    assert len(asked) == 3
+    assert spent < 1
+
+
 async def test_what_tables_do_not_tell_is_absent_not_zero(home: Home) -> None:
     home.execute("INSERT INTO agno_traces VALUES ('t', '', NULL, ?)", at(-5))
     home.execute("DROP TABLE agno_sessions")

@@ -145,7 +145,14 @@ class DatabaseSource:
         """Session figures, as often as their cost allows."""
         if self._clock.monotonic() < self._allowed:
             return
-        spent = sum(feed.connection.seconds for feed in self._feeds)
+        before = sum(feed.connection.seconds for feed in self._feeds)
+        try:
+            self._figures = await self._sum_sessions()
+        finally:  # a failure costs time, too
+            spent = sum(feed.connection.seconds for feed in self._feeds) - before
+            self._allowed = self._clock.monotonic() + _STATS_PACE * spent
+
+    async def _sum_sessions(self) -> tuple[int | None, tuple[SessionWindow, ...]]:
         total, known = 0, False
         sums = {window: [0, 0, 0] for window in _WINDOWS}
         now = self._clock.now_us()
@@ -158,10 +165,8 @@ class DatabaseSource:
                 for window, seconds in _WINDOWS.items():
                     since = stamp(now - seconds * MICROSECONDS)
                     (row,) = await feed.connection.rows(sql.session_window(), (since,), wait=_WAIT)
-                    sums[window] = [before + count for before, count in zip(sums[window], row, strict=True)]
-        spent = sum(feed.connection.seconds for feed in self._feeds) - spent
-        self._allowed = self._clock.monotonic() + _STATS_PACE * spent
-        self._figures = (total if known else None, _windows(sums))
+                    sums[window] = [one + count for one, count in zip(sums[window], row, strict=True)]
+        return total if known else None, _windows(sums)
 
 
 def _windows(sums: dict[str, list[int]]) -> tuple[SessionWindow, ...]:
