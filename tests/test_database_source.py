@@ -14,6 +14,7 @@ from agno.db.sqlite import SqliteDb
 from agno.db.sqlite.schemas import get_table_schema_definition
 from agno.os.routers.traces.schemas import TraceDetail
 
+from exporter import cli
 from exporter.errors import BadAnswer, SourceError, SourceTimeout, Unreachable
 from exporter.intake import Intake
 from exporter.ledger import Ledger
@@ -931,3 +932,21 @@ def test_no_statement_asks_for_prompts_or_for_more_than_it_names(engine: Engine)
         assert "input.value" not in statement
         assert "OFFSET" not in statement
         assert "LIMIT" in statement or "trace_id" in statement.partition("WHERE")[2]
+
+
+def test_the_command_line_tells_where_and_no_password(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READER_PASSWORD", "hunter2secret")
+    file = tmp_path / "c.yml"
+    file.write_text(
+        "agentos:\n"
+        "  - {name: a, database: 'postgresql://reader@db/agno', password_env: READER_PASSWORD}\n"
+        "  - {name: b, database: 'sqlite:///agno.db'}\n"
+    )
+    assert cli.main(["check-config", "--config.file", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "postgresql://db/agno, schema ai" in said
+    assert "from the environment variable READER_PASSWORD" in said
+    assert f"sqlite:///{tmp_path}/agno.db" in said
+    assert "hunter2secret" not in said
+    assert cli.main(["traces", "list", "--config.file", str(file), "--agentos", "b"]) != 0
+    assert "agentos b: is read from its database; name its API with --url" in capsys.readouterr().err
