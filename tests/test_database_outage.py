@@ -454,13 +454,13 @@ def refuses_writes(database: str, folder: Path) -> None:
     prefix = {"sqlite": "", "postgres": "ai.", "mysql": "agno."}[database.partition(":")[0]]
 
     async def send(statement: str) -> None:
+        reader = drivers.connection(location, lambda: None)
         try:
             await reader.open(10)
             await reader.rows(statement, wait=10)
         finally:
             await reader.aclose()
 
-    reader = drivers.connection(location, lambda: None)
     for statement in (
         f"DELETE FROM {prefix}agno_spans",
         f"UPDATE {prefix}agno_spans SET name = 'x'",
