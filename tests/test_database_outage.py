@@ -161,6 +161,7 @@ def test_failover_to_a_standby_that_had_not_got_everything(tmp_path: Path, postg
 # Tables
 
 
+@pytest.mark.slow
 def test_a_table_is_gone_for_a_while(tmp_path: Path) -> None:
     database = f"sqlite:{tmp_path / 'agno.db'}"
     write(database, 1)
@@ -177,6 +178,7 @@ def test_a_table_is_gone_for_a_while(tmp_path: Path) -> None:
         healthy(exporter.agree(sqltruth.count(database, NAME), settle=3))
 
 
+@pytest.mark.slow
 def test_tables_and_file_that_are_made_later(tmp_path: Path) -> None:
     database = f"sqlite:{tmp_path / 'agno.db'}"
     with RunningExporter(tmp_path, {NAME: reads(database)}, **FAST) as exporter:
@@ -193,6 +195,7 @@ def test_tables_and_file_that_are_made_later(tmp_path: Path) -> None:
         healthy(exporter.agree(sqltruth.count(database, NAME), settle=3))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_replaced(tmp_path: Path) -> None:
     path, kept = tmp_path / "agno.db", tmp_path / "kept.db"
     database = f"sqlite:{path}"
@@ -221,7 +224,7 @@ def test_rows_that_are_deleted_stay_counted(tmp_path: Path) -> None:
         exporter.agree(sqltruth.count([database, f"sqlite:{kept}"], NAME))
 
 
-@pytest.mark.parametrize("missing", ["traces", "columns", "sessions"])
+@pytest.mark.parametrize("missing", ["tables", "columns"])
 def test_tables_and_columns_that_are_not_needed(tmp_path: Path, missing: str) -> None:
     """Older releases of agno have fewer of them."""
     database = f"sqlite:{tmp_path / 'agno.db'}"
@@ -229,12 +232,11 @@ def test_tables_and_columns_that_are_not_needed(tmp_path: Path, missing: str) ->
     expected = sqltruth.count(database, NAME)
     columns = ("run_id", "session_id", "user_id", "agent_id", "team_id", "workflow_id")
     statements = {
-        "traces": ["DROP TABLE agno_traces"],
+        "tables": ["DROP TABLE agno_traces", "DROP TABLE agno_sessions"],
         "columns": [
             *(f"DROP INDEX idx_agno_traces_{column}" for column in columns),
             *(f"ALTER TABLE agno_traces DROP COLUMN {column}" for column in columns),
         ],
-        "sessions": ["DROP TABLE agno_sessions"],
     }
     damage.change(database, *statements[missing])
     with RunningExporter(tmp_path, {NAME: reads(database)}, **FAST) as exporter:
@@ -335,6 +337,7 @@ def test_a_locked_table_costs_a_statement_timeout_and_blocks_nobody(tmp_path: Pa
         healthy(exporter.agree(sqltruth.count(database, NAME), settle=3))
 
 
+@pytest.mark.slow
 def test_a_locked_file(tmp_path: Path) -> None:
     """Only without WAL, which agno sets and a file system may not know, do writers keep readers out."""
     database = f"sqlite:{tmp_path / 'agno.db'}"
@@ -423,6 +426,7 @@ def test_one_connection_and_short_transactions(tmp_path: Path, postgres: Postgre
     print(f"{seen.looks} looks, {seen.busy} while we read: oldest transaction {1000 * seen.oldest:.0f} ms")
 
 
+@pytest.mark.slow
 def test_a_writer_of_sqlite_never_waits_for_us(tmp_path: Path) -> None:
     """While 12,000 spans are read, agno's writer commits without one busy moment: no read lock is held for long."""
     path = tmp_path / "agno.db"
