@@ -1,11 +1,11 @@
-"""`python -m benchmarks [reading] [scraping] [harmless] [pricing]`: all by default."""
+"""`python -m benchmarks [reading] [scraping] [harmless] [pricing] [database]`: all by default."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 
-NAMES = ("reading", "scraping", "harmless", "pricing")
+NAMES = ("reading", "scraping", "harmless", "pricing", "database")
 
 
 def main() -> None:

@@ -185,10 +185,14 @@ def digest(identifier: str) -> int:
 
 
 def root_kind(trace: Trace) -> str:
-    """Kind of the outermost AGENT, TEAM or WORKFLOW span; `http` if none is shown, `unknown` if nothing is."""
+    """Kind of the outermost AGENT, TEAM or WORKFLOW span; `http` if none is shown, `unknown` if nothing is.
+
+    It is unknown, too, where none is shown and ancestors are missing.
+    """
     if not trace.spans:
         return "unknown"
-    return next((str(span.kind) for span in trace.spans if span.kind in RUN_KINDS), "http")
+    none = "unknown" if trace.orphans else "http"
+    return next((str(span.kind) for span in trace.spans if span.kind in RUN_KINDS), none)
 
 
 class _Tree:
@@ -296,6 +300,7 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     names = [span.name for span in spans]
     fresh: list[int] = []
     charged = accounts or None
+    orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
         if span.id in counted or tree.uncounted(index):
@@ -307,6 +312,7 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
         base = (delta.agentos, names[root] if root >= 0 else "", names[agent] if agent >= 0 else "")
         mark = Exemplar(trace.id, 1, span.end)
         fresh.append(span.id)
+        orphans += index in trace.orphans
         _count_span(delta, span, base, mark, now)
         if kind is SpanKind.LLM:
             _count_llm(delta, span, base, mark)
@@ -319,6 +325,8 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
             _count_run(delta, span, mark)
             delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
             runs[span.id] = RunRecord(str(kind), span.name)
+    if orphans:
+        delta.add("agentos_exporter_orphan_spans_total", (delta.agentos,), orphans)
     delta.spans += len(fresh)
     return fresh
 

@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -62,7 +63,12 @@ class Metric:
     @property
     def limited(self) -> tuple[int, ...]:
         """Positions in `labels` of those that the limits may fold into `other`."""
-        return tuple(index for index, label in enumerate(self.labels) if label in LIMITED_LABELS)
+        return _limited(self.labels)
+
+
+@functools.cache
+def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(index for index, label in enumerate(labels) if label in LIMITED_LABELS)
 
 
 LIMITED_LABELS: Final = frozenset({"root", "agent", "provider", "model", "tool", "error_type", "user"})
@@ -265,7 +271,8 @@ _ALL: Final = (
         "agentos_sessions",
         ("agentos",),
         "Sessions that AgentOS reports in its session stats.",
-        notes="Absent where AgentOS stores no session ids on traces (HTTP root spans).",
+        notes="Absent where AgentOS stores no session ids on traces (HTTP root spans). "
+        "Read from a database: the rows of its session table.",
     ),
     _gauge(
         "agentos_session_stats_sessions",
@@ -411,6 +418,12 @@ _ALL: Final = (
         ("agentos",),
         "Spans that AgentOS reported and never showed until their trace expired or was deleted.",
         notes="A trace that reports no spans at all adds nothing here; it counts in agentos_traces_total as unknown.",
+    ),
+    _counter(
+        "agentos_exporter_orphan_spans_total",
+        ("agentos",),
+        "Spans that count though an ancestor of theirs never came: its process was killed, or it is stored elsewhere.",
+        notes="Read from a database alone: the API does not show such spans. They are part of all other span metrics.",
     ),
     _counter(
         "agentos_exporter_ignored_traces_total",

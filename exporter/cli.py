@@ -20,7 +20,7 @@ from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
     from exporter.budgets import Budget
-    from exporter.config import AgentOS, Config
+    from exporter.config import AgentOS, Config, Database
 
 PROGRAM: Final = "agentos-exporter"
 REFUSED: Final = ("backfill",)
@@ -258,6 +258,8 @@ def _budget(budget: Budget) -> list[tuple[str, str]]:
 
 
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
+    if agentos.databases:
+        return [fact for one in agentos.databases for fact in _database(one)]
     token = "none"  # noqa: S105
     if agentos.token_file is not None:
         token = f"from the file {agentos.token_file}"
@@ -274,6 +276,17 @@ def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
             if value is not None:
                 facts.append((f"tls.{key}", str(value)))
     return facts
+
+
+def _database(one: Database) -> list[tuple[str, str]]:
+    password = "none"  # noqa: S105
+    if one.password_file is not None:
+        password = f"from the file {one.password_file}"
+    elif one.password is not None:
+        password = f"from the environment variable {one.password_env}"
+    place = one.location
+    schema = f", schema {place.schema}" if place.schema else ""
+    return [("database", f"{place}{schema}"), ("user", place.user or "none"), ("password", password)]
 
 
 # --- The others -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from exporter.budgets import Budget, Period
 from exporter.document import compose, quoted, shown
 from exporter.errors import ConfigError
 from exporter.pricing import money, pricefile
+from exporter.sources import location
 from exporter.users import UserLabels
 
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
@@ -116,12 +117,32 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentOS:
-    """One AgentOS instance.
+class Database:
+    """One database of an AgentOS. `password` is what `password_env` held at start; a `password_file` is read again."""
 
-    `name` is the value of the label `agentos`; `url` has no trailing slash. `token` is what `token_env` held at start;
-    a `token_file` is read again at each `read_token`. `db_ids` is None where all databases are to be read.
-    `enrich_runs` asks for the detail of each run: cache and reasoning tokens, time to first token.
+    location: location.Location
+    password: Secret | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+
+    def read_password(self) -> str | None:
+        """The password of this moment; None where none is configured. Raises ConfigError that names the file."""
+        if self.password_file is None:
+            return None if self.password is None else self.password.reveal()
+        try:
+            return _read_password(self.password_file)
+        except _RefusedError as error:
+            raise ConfigError([f"{self.location}: password_file: {error}"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOS:
+    """One AgentOS instance, read through its API (`url`) or from its `databases`.
+
+    `name` is the value of the label `agentos`; `url` has no trailing slash, and is empty where there are databases.
+    `token` is what `token_env` held at start; a `token_file` is read again at each `read_token`. `db_ids` is None where
+    all databases are to be read. `enrich_runs` asks for the detail of each run: cache and reasoning tokens, time to
+    first token.
     """
 
     name: str
@@ -132,6 +153,12 @@ class AgentOS:
     db_ids: tuple[str, ...] | None = None
     tls: Tls | None = None
     enrich_runs: bool = False
+    databases: tuple[Database, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Where it is read, for people: its URL, or its databases without users and passwords."""
+        return self.url or ", ".join(str(one.location) for one in self.databases)
 
     def read_token(self) -> str | None:
         """The bearer token of this moment, printable ASCII; None where none is configured.
@@ -436,6 +463,23 @@ def _file_path(base: Path) -> Callable[[str], Path]:
     return parse
 
 
+def _identifier(text: str) -> str:
+    if not text.isprintable() or not location.IDENTIFIER.fullmatch(text):
+        raise _RefusedError(f"{quoted(text)} is not a name: 1 to 63 characters, without quotes, % and backslashes")
+    return text
+
+
+def _password_path(base: Path) -> Callable[[str], Path]:
+    def parse(text: str) -> Path:
+        path = _file_path(base)(text)
+        if _like_token(text) and not _mode(path, lambda _: True):
+            raise _RefusedError("leads to no file; is it the password itself? Put that into a file and name it here")
+        _read_password(path)
+        return path
+
+    return parse
+
+
 def _state(base: Path) -> Callable[[str], Path | None]:
     def parse(text: str) -> Path | None:
         if text == "memory":
@@ -497,6 +541,34 @@ def _read_token(path: Path) -> str:
     if len(raw) > _TOKEN_BYTES:
         raise _RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the token alone")
     return _checked_token(raw, shown, "put the token into it")
+
+
+def _checked_password(raw: bytes, holder: str) -> str:
+    try:
+        password = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise _RefusedError(f"{holder} must hold the password alone, in UTF-8") from None
+    if not password:
+        raise _RefusedError(f"{holder} is empty; put the password into it")
+    if not password.isprintable():
+        raise _RefusedError(f"{holder} must hold the password alone, in one line")
+    return password
+
+
+def _read_password(path: Path) -> str:
+    shown = _path_shown(path)
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+        raw = _head(path, _TOKEN_BYTES + 1) if regular else b""
+    except (OSError, ValueError) as error:
+        raise _RefusedError(
+            f"cannot read {shown}: {_reason(error)}; it must be a file that holds the password"
+        ) from None
+    if not regular:
+        raise _RefusedError(f"{shown} is not a regular file; it must be a file that holds the password")
+    if len(raw) > _TOKEN_BYTES:
+        raise _RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the password alone")
+    return _checked_password(raw, shown)
 
 
 def _like_token(text: str) -> bool:
@@ -707,11 +779,11 @@ _NOT_SHORTER: Final = (
 )
 
 _TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets")
-_NOT_BUILT_SOURCES: Final = ("database", "schema", "password_file", "password_env")
-_INSTANCE: Final = (
-    *("name", "url", "token_file", "token_env", "db_ids", "tls", "enrich_runs"),
-    *_NOT_BUILT_SOURCES,
-)
+_API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls")
+_TABLES: Final = tuple(one.name for one in fields(location.Tables))
+_DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
+_INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
+_DATABASE: Final = ("url", *_DATABASE_KEYS)
 _BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
 _TLS: Final = ("ca_file", "cert_file", "key_file", "server_name")
 _HINTS: Final = {
@@ -722,6 +794,17 @@ _HINTS: Final = {
     "log_format": "use the flag --log.format",
     "insecure_skip_verify": "name the authority in ca_file instead",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What several databases may share."""
+
+    schema: str | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+    password: Secret | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Loader:
@@ -1012,7 +1095,9 @@ class _Loader:
             if agentos is None:
                 continue
             for j, other in seen:
-                if other.url == agentos.url and _share(other.db_ids, agentos.db_ids):
+                keys = {one.location.key for one in agentos.databases}
+                shared = keys.intersection(one.location.key for one in other.databases)
+                if shared or (agentos.url and other.url == agentos.url and _share(other.db_ids, agentos.db_ids)):
                     self.warnings.append(
                         f"{path}: reads the same databases as agentos[{j}]; their traces count under both names"
                     )
@@ -1025,7 +1110,6 @@ class _Loader:
         if "name" not in entry.entries:
             entry.add("name", "is missing; it becomes the value of the label agentos")
         url = entry.parsed("url", parse_url)
-        entry.not_built(*_NOT_BUILT_SOURCES)
         enrich_runs = entry.parsed("enrich_runs", _switch) or False
         database = entry.entries.get("database")
         if database is not None and _is_null(database):
@@ -1037,9 +1121,105 @@ class _Loader:
         token_file, token_env, secret = self._token(entry)
         db_ids = self._db_ids(entry)
         tls = self._tls(entry, url)
+        databases = self._databases(entry, database)
+        if database is not None:
+            self._only_with_url(entry, enrich_runs=enrich_runs)
+            return None if name is None or not databases else AgentOS(name, "", databases=databases)
         if name is None or url is None:
             return None
         return AgentOS(name, url, secret, token_file, token_env, db_ids, tls, enrich_runs)
+
+    @staticmethod
+    def _only_with_url(entry: _Table, *, enrich_runs: bool) -> None:
+        for key in _API_KEYS:
+            if key in entry.entries and "url" not in entry.entries:
+                entry.add(key, "makes no sense with database: it belongs to url")
+        if enrich_runs and "url" not in entry.entries:
+            entry.add("enrich_runs", "makes no sense with database: its spans have the details")
+
+    def _databases(self, entry: _Table, node: yaml.Node | None) -> tuple[Database, ...]:
+        """The databases of an AgentOS: one URL, or a list of URLs and mappings; keys beside it hold for all of them."""
+        if node is None:
+            for key in _DATABASE_KEYS:
+                if key in entry.entries:
+                    entry.add(key, "makes no sense without database")
+            return ()
+        if isinstance(node, yaml.SequenceNode):
+            if not node.value:
+                entry.add("database", "is empty; name a database")
+            parts = [(f"{entry.where('database')}[{i}]", part) for i, part in enumerate(node.value)]
+        else:
+            parts = [(entry.where("database"), node)]
+        shared = self._shared_of(entry)
+        found: list[Database] = []
+        for where, part in parts:
+            one = self._database(where, part, shared, {one.location.key for one in found})
+            if one is not None:
+                found.append(one)
+        return tuple(found)
+
+    def _database(self, where: str, node: yaml.Node, shared: _Shared, known: set[str]) -> Database | None:
+        """One database: its URL, or a mapping with the URL and what is beside it."""
+        if isinstance(node, yaml.MappingNode):
+            table = _Table(node, where, _DATABASE, self.problems)
+            if "url" not in table.entries:
+                table.add("url", "is missing; it is the URL of the database")
+                return None
+            shared, node, where = self._shared_of(table, shared), table.entries["url"], table.where("url")
+        text = _scalar(node, where, self.problems)
+        parse = functools.partial(self._location, shared=shared)
+        place = None if text is None else _try(parse, text, where, self.problems, node)
+        if place is None:
+            return None
+        if place.key in known:
+            self.problems.add(where, "is given twice", node)
+        return Database(place, shared.password, shared.password_file, shared.password_env)
+
+    def _location(self, text: str, shared: _Shared) -> location.Location:
+        try:
+            place = location.parse(text, self.base, shared.schema, location.Tables(**shared.tables))
+        except ValueError as error:
+            raise _RefusedError(str(error)) from None
+        if place.engine is location.Engine.SQLITE:
+            for key in ("schema", "password_file", "password_env"):
+                if getattr(shared, key) is not None:
+                    raise _RefusedError(f"is a file, which has no {key}; remove it")
+        return place
+
+    def _shared_of(self, table: _Table, outer: _Shared | None = None) -> _Shared:
+        """What stands beside a URL; what it leaves out is taken from `outer`."""
+        outer = outer or _Shared()
+        schema = table.parsed("schema", _identifier)
+        tables = {key: name for key in _TABLES if (name := table.parsed(key, _identifier)) is not None}
+        file, env = table.text("password_file"), table.text("password_env")
+        password, path = outer.password, outer.password_file
+        if "password_file" in table.entries and "password_env" in table.entries:
+            table.add("password_env", "give password_file or password_env, not both")
+        elif file is not None:
+            password, env = None, None
+            path = table.parsed("password_file", _password_path(self.base))
+        elif env is not None:
+            path, password = None, self._password_variable(table, env)
+        else:
+            env = outer.password_env
+        return _Shared(schema or outer.schema, path, env, password, {**outer.tables, **tables})
+
+    def _password_variable(self, table: _Table, env: str) -> Secret | None:
+        if not _VARIABLE.fullmatch(env):
+            # Rather the password itself, put where the variable's name belongs: it is not repeated.
+            table.add("password_env", "is not the name of an environment variable")
+            return None
+        self.token_envs.add(env)
+        value = self.environ.get(env)
+        if value is None:
+            shown = "its environment variable" if _like_token(env) else f"environment variable {env}"
+            table.add("password_env", f"{shown} is not set")
+            return None
+
+        def parse(text: str) -> Secret:
+            return Secret(_checked_password(text.encode("utf-8", "surrogatepass"), f"environment variable {env}"))
+
+        return _try(parse, value, table.where("password_env"), self.problems, table.entries["password_env"])
 
     def _token(self, entry: _Table) -> tuple[Path | None, str | None, Secret | None]:
         file, env = entry.text("token_file"), entry.text("token_env")

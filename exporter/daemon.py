@@ -27,6 +27,7 @@ from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
 from exporter.publisher import Publisher
 from exporter.sources.agentos import AgentOSSource, Target
+from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.reading import Settings
 from exporter.totals import Limits, Totals
 from exporter.treasury import Treasury
@@ -64,7 +65,7 @@ class Daemon:
     clock: Clock = SYSTEM_CLOCK
     load: Callable[[], Config] | None = None
     pollers: list[Poller] = field(default_factory=list)
-    sources: list[AgentOSSource] = field(default_factory=list)
+    sources: list[AgentOSSource | DatabaseSource] = field(default_factory=list)
     enrichers: list[Enricher] = field(default_factory=list)
     _totals: Totals | None = None
     _ledger: Ledger | None = None
@@ -121,7 +122,7 @@ class Daemon:
         return [
             InstanceStatus(
                 poller.name,
-                agentos.url,
+                agentos.where,
                 poller.health.outcome or "starting",
                 poller.health.last_poll,
                 poller.health.last_success,
@@ -346,34 +347,14 @@ class Daemon:
 
     def _poller(self, agentos: AgentOS, shared: Shared) -> Poller:
         config, name = self.config, agentos.name
-
-        def read_token() -> str | None:
-            token = agentos.read_token()
-            if token is not None:
-                register_secret(token)
-            return token
-
-        target = Target(
-            name,
-            agentos.url,
-            read_token,
-            agentos.db_ids,
-            agentos.tls.context() if agentos.tls is not None else None,
-            agentos.tls.server_name if agentos.tls is not None else None,
-        )
-        settings = Settings(
-            overlap=round(config.overlap * MICROSECONDS),
-            lookback=self._lookback,
-            horizon=round(config.trace_horizon * MICROSECONDS),
-            stall_budget=config.stall_budget,
-        )
-        source = AgentOSSource(target, settings, self.clock, on_answer=_counter(shared.totals, name))
+        source = self._database_source(agentos) if agentos.databases else self._api_source(agentos, shared)
         self.sources.append(source)
+        api = source if isinstance(source, AgentOSSource) else None
         enricher = self._enricher(
             name,
             shared,
-            fetch=source.run_detail,
-            databases=source.session_databases,
+            fetch=api.run_detail if api is not None else no_details,
+            databases=api.session_databases if api is not None else tuple,
             enabled=agentos.enrich_runs,
         )
         self.enrichers.append(enricher)
@@ -386,6 +367,30 @@ class Daemon:
             deadline=config.poll_deadline,
             hold=config.zero_hold,
             enricher=enricher,
+        )
+
+    def _api_source(self, agentos: AgentOS, shared: Shared) -> AgentOSSource:
+        target = Target(
+            agentos.name,
+            agentos.url,
+            _registered(agentos.read_token),
+            agentos.db_ids,
+            agentos.tls.context() if agentos.tls is not None else None,
+            agentos.tls.server_name if agentos.tls is not None else None,
+        )
+        return AgentOSSource(target, self._settings, self.clock, on_answer=_counter(shared.totals, agentos.name))
+
+    def _database_source(self, agentos: AgentOS) -> DatabaseSource:
+        targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
+        return DatabaseSource(agentos.name, targets, self._settings, self.clock)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            overlap=round(self.config.overlap * MICROSECONDS),
+            lookback=self._lookback,
+            horizon=round(self.config.trace_horizon * MICROSECONDS),
+            stall_budget=self.config.stall_budget,
         )
 
     def _schedule(self, config: Config) -> None:
@@ -489,6 +494,18 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*reloads, return_exceptions=True)
             await self.stop()
+
+
+def _registered(read: Callable[[], str | None]) -> Callable[[], str | None]:
+    """What `read` returns never shows in a log."""
+
+    def reading() -> str | None:
+        secret = read()
+        if secret is not None:
+            register_secret(secret)
+        return secret
+
+    return reading
 
 
 def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:

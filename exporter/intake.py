@@ -27,6 +27,11 @@ GONE_AFTER: Final = 3
 """An id that three believed polls in a row did not return is gone."""
 LATE: Final = 10 * 60 * MICROSECONDS
 """What ended longer ago when it is first read belongs to the past: rates of now must not be told by it."""
+_BORN: Final = (
+    "agentos_exporter_hidden_spans_total",
+    "agentos_exporter_orphan_spans_total",
+    "agentos_exporter_source_resets_total",
+)
 SESSION_IDLE: Final = 30 * 60 * MICROSECONDS
 ACTIVITY_KEPT: Final = 25 * 3600 * MICROSECONDS
 
@@ -75,7 +80,7 @@ class Intake:
         """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
         delta = Delta(self.agentos)
         name = (self.agentos,)
-        for metric in ("agentos_exporter_hidden_spans_total", "agentos_exporter_source_resets_total"):
+        for metric in _BORN:
             delta.add(metric, name, 0)
         for reason in IGNORED_REASONS:
             delta.add("agentos_exporter_ignored_traces_total", (self.agentos, reason), 0)
@@ -92,9 +97,11 @@ class Intake:
         as_of, late = batch.as_of or now, 0
         for trace in batch.traces:
             before = delta.spans
-            self._read(delta, book, trace, now=now, as_of=as_of)
+            self._read(delta, book, trace, now=now, as_of=as_of, follows=batch.follows)
             # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
-            late += delta.spans - before if as_of - trace.end > LATE else 0
+            # Nor are orphans: it is their ancestors that were waited for.
+            if as_of - trace.end > LATE and not trace.orphans:
+                late += delta.spans - before
         for trace_id in batch.settled:
             if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
                 self._settle(delta, book, record)
@@ -124,7 +131,7 @@ class Intake:
         self._ledger.commit(changes)
         self._totals.apply(changes.plan)
 
-    def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int) -> None:
+    def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int, follows: bool) -> None:
         record = book.record(trace)
         reading = (trace.total_spans, trace.nodes, trace.end)
         fresh = book.is_new(record)
@@ -133,7 +140,8 @@ class Intake:
         # An asynchronous database writes out of order: what looks complete may lack an agent for a moment.
         old = as_of - trace.end > self._overlap * 5 // 2
         still = not changed and now - record.changed >= FIRST_ASK
-        final = expiring or (not trace.open and (old or still))
+        # With orphans among its spans the source has given up waiting for the others.
+        final = expiring or (not trace.open and (old or still or bool(trace.orphans)))
         lacking = delta.lacking
         was_complete = not fresh and record.state in {TraceState.COMPLETE, TraceState.SETTLED}
         runs = book.runs(trace.id)
@@ -163,7 +171,10 @@ class Intake:
                 self._expire(delta, book, record)
             elif changed or record.state is TraceState.OPEN:
                 record.state = TraceState.OPEN
-                self._ask_later(record, now, again=not changed)
+                if follows and trace.open:
+                    record.next_ask = max(record.changed + self._horizon, now + FIRST_ASK)
+                else:
+                    self._ask_later(record, now, again=not changed)
         elif changed or record.state is not TraceState.SETTLED:
             record.state = TraceState.COMPLETE
             if (old and not was_complete) or now - record.changed >= self._overlap:

@@ -11,12 +11,13 @@ import array
 import contextlib
 import fcntl
 import json
+import operator
 import os
 import secrets
 import sqlite3
 import sys
 import threading
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -494,13 +495,25 @@ class Ledger:
         self._write_sessions(connection, changes)
 
     def _write_sessions(self, connection: sa.Connection, changes: Changes) -> None:
-        rows = []
-        for digest, fresh in changes.sessions.items():
-            part = replace(fresh)
-            found = connection.execute(_parts_of(changes.agentos).where(_sessions.c.digest == digest)).first()
-            if found is not None:
-                part.join(_part(found))
-            rows.append({"agentos": changes.agentos, "digest": digest, **asdict(part), "cost": str(part.cost)})
+        digests, rows = list(changes.sessions), []
+        for start in range(0, len(digests), _CHUNK):
+            some = digests[start : start + _CHUNK]
+            query = _parts_of(changes.agentos).where(_sessions.c.digest.in_(some))
+            found = {row.digest: row for row in connection.execute(query)}
+            for digest in some:
+                part = replace(changes.sessions[digest])
+                if digest in found:
+                    part.join(_part(found[digest]))
+                rows.append(
+                    {
+                        "agentos": changes.agentos,
+                        "digest": digest,
+                        "first": part.first,
+                        "last": part.last,
+                        "runs": part.runs,
+                        "cost": str(part.cost),
+                    }
+                )
         _upsert(connection, _sessions, rows, ["first", "last", "runs", "cost"])
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:
@@ -611,9 +624,17 @@ def _row(agentos: str, record: Record) -> dict[str, Any]:
         "hidden": record.hidden,
         "root_kind": record.root_kind,
         "reported": record.reported,
-        "runs": json.dumps([[span, *astuple(run)] for span, run in record.runs.items()]),
+        "runs": json.dumps([[span, *_run(run)] for span, run in record.runs.items()]) if record.runs else "[]",
         "spans": _pack(record.spans),
     }
+
+
+_RUN: Final = operator.attrgetter(*(one.name for one in fields(RunRecord)))
+
+
+def _run(run: RunRecord) -> tuple[Any, ...]:
+    """Its fields in their order; `astuple` would copy each deeply."""
+    return tuple(_RUN(run))
 
 
 def _record(row: sa.Row[Any]) -> Record:

@@ -95,7 +95,8 @@ class Trace:
     """One reading of one trace: the spans that are visible now.
 
     `total_spans` is what the source says the trace has; `nodes` how many of them this reading shows. `start`, `end` and
-    `created` are those of the trace row. `db` is the database of the AgentOS that holds it.
+    `created` are those of the trace row. `db` is the database of the AgentOS that holds it. `orphans` are the indices
+    of spans that are shown although not all of their ancestors ever came: what is missing is waited for no longer.
     """
 
     id: str
@@ -105,6 +106,7 @@ class Trace:
     created: int
     total_spans: int
     spans: tuple[Span, ...]
+    orphans: frozenset[int] = frozenset()
 
     @property
     def nodes(self) -> int:
@@ -184,6 +186,8 @@ class Batch:
     """the source lost what it had: deleted or replaced"""
     first: bool = False
     """part of the very first pass over this database: history, not news"""
+    follows: bool = False
+    """the source sees every span that is added: open traces are asked for at the horizon alone"""
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
 
@@ -193,6 +197,9 @@ class LedgerView(Protocol):
 
     async def cursor(self, db: str) -> dict[str, Any] | None:
         """The last committed cursor of this database, or None before the first commit."""
+
+    async def cursors(self) -> dict[str, dict[str, Any]]:
+        """The last committed cursors of all databases that were ever read of this AgentOS."""
 
     async def known(self, db: str, ids: Iterable[str]) -> dict[str, Known]:
         """What is known of these traces in this database."""

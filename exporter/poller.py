@@ -45,6 +45,10 @@ class View(LedgerView):
         """See LedgerView."""
         return (await asyncio.to_thread(self._ledger.cursors, self._agentos)).get(db)
 
+    async def cursors(self) -> dict[str, dict[str, Any]]:
+        """See LedgerView."""
+        return await asyncio.to_thread(self._ledger.cursors, self._agentos)
+
     async def known(self, db: str, ids: Iterable[str]) -> dict[str, Known]:
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.known, self._agentos, db, ids)

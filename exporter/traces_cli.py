@@ -223,6 +223,8 @@ def find_agentos(options: argparse.Namespace, environ: Mapping[str, str]) -> con
     except ConfigError as error:
         raise ConfigError([line.replace("--agentos.url", "--url") for line in error.problems]) from None
     agentos = _named(found.agentos, options.agentos)
+    if agentos.databases:
+        raise ConfigError([f"agentos {agentos.name}: is read from its database; name its API with --url"])
     if options.token_file is not None:
         agentos = replace(agentos, token_file=Path(options.token_file), token=None, token_env=None)
     elif options.token_env is not None:

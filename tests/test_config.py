@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from exporter import __version__, config
 from exporter.budgets import Budget, Period
-from exporter.config import AgentOS, Config, Limits, Secret, Tls
+from exporter.config import AgentOS, Config, Database, Limits, Secret, Tls
 from exporter.errors import ConfigError
 from exporter.pricing.money import USD
+from exporter.sources.location import Engine, Location, Tables
 from exporter.users import UserLabels
 
 HERE = Path(__file__).parent / "config"
@@ -107,6 +108,7 @@ def test_defaults() -> None:
                 "db_ids": None,
                 "tls": None,
                 "enrich_runs": False,
+                "databases": (),
             },
         ),
         "poll_interval": 15,
@@ -134,6 +136,63 @@ def test_defaults() -> None:
 def test_the_times_of_the_demo_are_allowed() -> None:
     loaded = load_file(GOOD / "demo.yml")
     assert (loaded.poll_interval, loaded.zero_hold, loaded.state) == (2, 5, None)
+
+
+def test_databases_in_every_form() -> None:
+    loaded = load_file(GOOD / "databases.yml")
+    secret = Secret("token-of-the-variable")
+    postgresql, several, hosts = loaded.agentos
+    assert (postgresql.url, postgresql.token, postgresql.enrich_runs) == ("", None, False)
+    assert postgresql.where == "postgresql://db/agno"
+    assert postgresql.databases == (
+        Database(
+            Location(
+                Engine.POSTGRESQL,
+                "agno",
+                (("db", None),),
+                "reader",
+                (("sslmode", "verify-full"),),
+                "agents",
+                Tables(spans_table="spans", session_table="sessions"),
+            ),
+            password_file=GOOD / "../password",
+        ),
+    )
+    assert postgresql.databases[0].read_password() == "pass wörd: '#"
+    file, mysql, other = several.databases
+    assert file == Database(Location(Engine.SQLITE, str(GOOD / "data/agno.db")))
+    assert mysql.location == Location(Engine.MYSQL, "", (("db", 3307),), "reader", schema="ai")
+    assert (mysql.password, mysql.password_env, mysql.read_password()) == (secret, "GOOD_TOKEN", secret.reveal())
+    assert other.location.tables == Tables(spans_table="my_spans")
+    assert several.where == f"sqlite:///{GOOD}/data/agno.db, mysql://db:3307/, mysql://db/agno"
+    assert hosts.databases[0].location.hosts == (("one", 5432), ("two", 5433))
+    assert "wörd" not in repr(loaded)
+    assert secret.reveal() not in repr(loaded)
+    assert loaded.warnings == (
+        "agentos[2]: reads the same databases as agentos[1]; their traces count under both names",
+    )
+
+
+def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = write(tmp_path, "agentos: [{name: a, database: 'postgresql://db/x'}, {name: b, database: 'mysql://db/x'}]\n")
+    assert problems({"config_file": path}) == (
+        "agentos[0].database: needs the package psycopg: install agentos-exporter[postgres] (line 1)",
+        "agentos[1].database: needs the package pymysql: install agentos-exporter[mysql] (line 1)",
+    )
+
+
+def test_a_password_file_is_read_at_each_connect(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    path = write(tmp_path, "agentos: [{name: a, database: 'postgresql://u@db/x', password_file: password}]\n")
+    ((database,),) = [one.databases for one in load_file(path).agentos]
+    assert database.read_password() == "first"
+    file.write_text(" second ")
+    assert database.read_password() == " second "
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"postgresql://db/x: password_file: cannot read .*password: No such file"):
+        database.read_password()
 
 
 def test_databases_read_twice_are_a_warning() -> None:

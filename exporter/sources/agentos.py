@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
+from exporter.sources.handover import DATABASE
 from exporter.sources.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.listing import ListReader
 from exporter.sources.reading import Reader, Settings, moment
@@ -114,6 +115,7 @@ class AgentOSSource:
         self._version = ""
         self._tells_version = True
         self._readers: dict[str, Reader] = {}
+        self._inherited: tuple[str, ...] | None = None
         self._stats_allowed = float("-inf")
         self._stats: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
         self.stats = PollStats()
@@ -146,7 +148,9 @@ class AgentOSSource:
     @property
     def floors(self) -> dict[str, int]:
         """By database: traces created before (source's clock, microseconds) will not be read again."""
-        return {db: reader.oldest for db, reader in self._readers.items() if reader.position is not None}
+        floors = {db: reader.oldest for db, reader in self._readers.items() if reader.position is not None}
+        inherited = {db for reader in self._readers.values() for db in reader.inherited}
+        return floors | dict.fromkeys(inherited, min(floors.values(), default=0))
 
     async def aclose(self) -> None:
         """See TraceSource."""
@@ -158,6 +162,9 @@ class AgentOSSource:
         """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""
         self.stats = PollStats()
         failure: SourceError | None = None
+        if self._inherited is None:
+            cursors = await ledger.cursors()
+            self._inherited = tuple(sorted(db for db, one in cursors.items() if one.get("source") == DATABASE))
         for db in await self._databases(deadline):
             try:
                 async for batch in self._read_database(db, ledger, deadline):
@@ -172,6 +179,7 @@ class AgentOSSource:
     async def _read_database(self, db: str | None, ledger: LedgerView, deadline: float) -> AsyncGenerator[Batch]:
         reader = self._readers.get(db or "") or self._use(SearchReader, db)
         reader.stats = self.stats
+        reader.inherited = (self._inherited or ()) if reader is self.readers[0] else ()
         try:
             async for batch in reader.poll(ledger, deadline=deadline):
                 yield batch

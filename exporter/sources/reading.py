@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -19,7 +19,7 @@ import structlog
 
 from exporter.errors import BadAnswer, SilentEmpty, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
-from exporter.sources import wire
+from exporter.sources import handover, wire
 from exporter.sources.http import OWN_TRACE_PREFIX, Answer, Api, UnknownRoute
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class Reader(ABC):
         self._swept = float("-inf")
         self._believed: float | None = None
         self._warned_own = False
+        self.inherited: tuple[str, ...] = ()
+        """keys of the ledger under which this AgentOS was read from its databases, and is no more"""
 
     # One poll
 
@@ -186,12 +188,19 @@ class Reader(ABC):
     async def _load(self, ledger: LedgerView) -> None:
         if self.position is not None:
             return
-        stored = await ledger.cursor(self.db)
+        cursors = await ledger.cursors()
+        stored = cursors.get(self.db)
         if stored is not None:
             self.position = Position.load(stored)
         else:
             floor = self.clock.now_us() - self.settings.lookback
             self.position = Position(cutoff=floor, floor=floor)
+        # What its databases were read for is counted, and some of it forgotten: they show all that the API does.
+        stood = handover.cutoffs(one for one in cursors.values() if one.get("source") == handover.DATABASE)
+        if stood:
+            start = min(stood) - self.settings.overlap
+            self.position.cutoff = start if stored is None else max(self.position.cutoff, start)
+            self.position.floor = min(self.position.floor, self.position.cutoff)
 
     @property
     def here(self) -> Position:
@@ -332,6 +341,19 @@ class Reader(ABC):
         self.stats.details["open"] = len(ids)
         async for batch in self.read_by_id(ids[: self.page_size.rows * ASK_REQUESTS], head):
             yield batch
+        for db in self.inherited:
+            async for batch in self._ask_inherited(ledger, db, head):
+                yield batch
+
+    async def _ask_inherited(self, ledger: LedgerView, db: str, head: Head) -> AsyncGenerator[Batch]:
+        """What a database left open is waited for as long as it would have been; what is complete is settled."""
+        now = self.clock.now_us()
+        due = await ledger.open_due(db, now, ASK_IDS)
+        due += [
+            one for one in await ledger.unsettled(db, FUTURE, ASK_IDS) if now - one.changed >= self.settings.overlap
+        ]
+        async for batch in self.read_by_id([known.id for known in due[: self.page_size.rows]], head):
+            yield replace(batch, db=db, traces=[replace(trace, db=db) for trace in batch.traces])
 
     async def read_by_id(self, ids: Sequence[str], head: Head) -> AsyncGenerator[Batch]:
         """Read known or listed traces; those that a believed answer does not hold are missed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -29,16 +29,9 @@ from exporter.model import (
     model_class,
 )
 from exporter.pricing.providers import provider_of_class
+from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, tokens
 
-LABEL_LENGTH: Final = 256
-"""Longest name, in characters, that becomes a label; the rest is cut off."""
-ID_LENGTH: Final = 256
-_MOST_TOKENS: Final = 2**53
 _MOST_SPANS: Final = 2**31
-_HEX: Final = frozenset("0123456789abcdefABCDEF")
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _KINDS: Final = {
     "AGENT": SpanKind.AGENT,
     "TEAM": SpanKind.TEAM,
@@ -183,11 +176,11 @@ def list_page(body: bytes) -> Listing:
     rows, malformed, meta = _rows(body, _list, _row)
     seen = [
         Seen(
-            _clean_id(row.trace_id),
+            clean_id(row.trace_id),
             row.total_spans,
-            _micros(row.start_time),
-            _micros(row.end_time),
-            _micros(row.created_at),
+            micros(row.start_time),
+            micros(row.end_time),
+            micros(row.created_at),
         )
         for row, _ in rows
         if _plausible(row)
@@ -217,12 +210,12 @@ def correct_root(trace: Trace, index: int, body: bytes, *, times: bool, ids: boo
     metadata = node.metadata or _Metadata()
     new = replace(
         old,
-        start=_micros(node.start_time) if times else old.start,
-        end=_micros(node.end_time) if times else old.end,
+        start=micros(node.start_time) if times else old.start,
+        end=micros(node.end_time) if times else old.end,
         error_type=error_type(node.error) if node.status == "ERROR" else None,
-        run_id=_identifier(metadata.run_id) if ids else old.run_id,
-        session_id=_identifier(metadata.session_id) if ids else old.session_id,
-        user_id=_identifier(metadata.user_id) if ids else old.user_id,
+        run_id=identifier(metadata.run_id) if ids else old.run_id,
+        session_id=identifier(metadata.session_id) if ids else old.session_id,
+        user_id=identifier(metadata.user_id) if ids else old.user_id,
     )
     return replace(trace, spans=(*trace.spans[:index], new, *trace.spans[index + 1 :]))
 
@@ -304,7 +297,7 @@ def _stand_in(raw: bytes, trace_id: str | None = None) -> str:
             trace_id = _named.decode(raw).trace_id
         except (msgspec.DecodeError, RecursionError):
             return "digest-" + blake2b(raw, digest_size=12).hexdigest()
-    return _clean_id(trace_id)
+    return clean_id(trace_id)
 
 
 def _not_json(body: bytes) -> str:
@@ -314,43 +307,6 @@ def _not_json(body: bytes) -> str:
     if not start:
         return "the answer is empty"
     return f"the answer is not valid JSON ({len(body)} bytes): cut off on its way?"
-
-
-def _micros(moment: datetime) -> int:
-    """Microseconds since the epoch; a time without zone is UTC, as agno stores it."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _clean(text: str, length: int) -> str:
-    """Text that can be encoded, stored and shown; lone surrogates and NUL cannot."""
-    text = text[:length]
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return text.replace("\0", "�")
-
-
-def _clean_id(text: str) -> str:
-    return _clean(text, ID_LENGTH)
-
-
-def _identifier(value: object) -> str | None:
-    return _clean(value, ID_LENGTH) if isinstance(value, str) and value else None
-
-
-def _tokens(value: object) -> int | None:
-    """A token count, or None for what cannot be one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None
-
-
-def _span_id(text: str) -> int:
-    """A span id as an unsigned 64-bit integer; OpenTelemetry's are 16 hex digits, anything else goes by its digest."""
-    if len(text) == 16 and _HEX.issuperset(text):  # noqa: PLR2004
-        return int(text, 16)
-    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
 def _trace(detail: _Detail, db: str) -> tuple[Trace, RootDoubt]:
@@ -371,11 +327,11 @@ def _trace(detail: _Detail, db: str) -> tuple[Trace, RootDoubt]:
         if node.spans:
             stack.extend((child, index) for child in reversed(node.spans))
     trace = Trace(
-        _clean_id(detail.trace_id),
+        clean_id(detail.trace_id),
         db,
-        _micros(detail.start_time),
-        _micros(detail.end_time),
-        _micros(detail.created_at),
+        micros(detail.start_time),
+        micros(detail.end_time),
+        micros(detail.created_at),
         detail.total_spans,
         tuple(spans),
     )
@@ -403,30 +359,30 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
     metadata = node.metadata or _Metadata()
     failed = node.status == "ERROR"
     error = node.error
-    run_id, session_id, user_id = (_identifier(one) for one in (metadata.run_id, metadata.session_id, metadata.user_id))
+    run_id, session_id, user_id = (identifier(one) for one in (metadata.run_id, metadata.session_id, metadata.user_id))
     if parent < 0 and kind in RUN_KINDS:
         # Such a root carries no error text and no ids of its own; the trace has them.
         error = error if error is not None else detail.error
         run_id, session_id, user_id = (
-            run_id or _identifier(detail.run_id),
-            session_id or _identifier(detail.session_id),
-            user_id or _identifier(detail.user_id),
+            run_id or identifier(detail.run_id),
+            session_id or identifier(detail.session_id),
+            user_id or identifier(detail.user_id),
         )
-    name, model, provider, usage = _clean(node.name, LABEL_LENGTH), "", "", NO_USAGE
+    name, model, provider, usage = clean(node.name, LABEL_LENGTH), "", "", NO_USAGE
     called = model_class(name) if kind is SpanKind.LLM else ""
     if kind is SpanKind.LLM:
-        model = _clean(metadata.model, LABEL_LENGTH) if isinstance(metadata.model, str) else ""
+        model = clean(metadata.model, LABEL_LENGTH) if isinstance(metadata.model, str) else ""
         provider = provider_of_class(called, model)
-        usage = TokenUsage(prompt=_tokens(metadata.input_tokens), completion=_tokens(metadata.output_tokens))
+        usage = TokenUsage(prompt=tokens(metadata.input_tokens), completion=tokens(metadata.output_tokens))
     elif kind in RUN_KINDS:
         name = component_name(name)
     return Span(
-        _span_id(node.id),
+        span_id(node.id),
         parent,
         kind,
         name,
-        _micros(node.start_time),
-        _micros(node.end_time),
+        micros(node.start_time),
+        micros(node.end_time),
         error_type(error) if failed else None,
         provider,
         model,

@@ -43,6 +43,7 @@ class RunningAgentOS:
         second_db: str | None = None,
         security_key: str | None = None,
         sampler: str | None = None,
+        schema: str | None = None,
         cold: bool = False,
         environment: dict[str, str] | None = None,
     ) -> None:
@@ -50,11 +51,12 @@ class RunningAgentOS:
 
         Args:
             python: interpreter of a venv with agno, e.g. from `venvs.python`.
-            database: `sqlite:PATH`, `async-sqlite:PATH`, `postgres:URL` or `async-postgres:URL`.
+            database: `sqlite:PATH`, `postgres:URL` or `mysql:URL`, with or without `async-` in front.
             port: to listen on; 0 finds a free one.
             second_db: another database, of one more agent; its traces (see `seed`) are listed under db_id `second-db`.
             security_key: demanded as a bearer token.
             sampler: OTEL_TRACES_SAMPLER.
+            schema: of agno's tables in a PostgreSQL database; default: agno's own.
             cold: let the first runs create agno's tables.
             environment: more variables of the process.
 
@@ -64,7 +66,7 @@ class RunningAgentOS:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [str(python), str(_SERVER), "--port", str(self.port), "--db", database]
-        options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler}
+        options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
         self._command += [part for option, value in options.items() if value for part in (option, value)]
         self._command += ["--cold"] if cold else []
         self._ready = f"ready {self.base_url}\n"

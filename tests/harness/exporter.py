@@ -50,12 +50,20 @@ class RunningExporter:
 
     """
 
-    def __init__(self, folder: Path, instances: Mapping[str, str], **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        instances: Mapping[str, str | Mapping[str, object]],
+        *,
+        file: str = "agentos-exporter.yml",
+        **settings: object,
+    ) -> None:
         """Describe the exporter; entering the context starts it.
 
         Args:
             folder: for its configuration and state.
-            instances: AgentOS instances: name → URL.
+            instances: AgentOS instances: name → URL, or the keys of its configuration beside the name.
+            file: name of its configuration.
             settings: keys of the configuration file, on top of `QUICK`.
 
         """
@@ -66,12 +74,15 @@ class RunningExporter:
         config = {
             **QUICK,
             "state": str(self.state),
-            "agentos": [{"name": name, "url": url} for name, url in instances.items()],
+            "agentos": [
+                {"name": name, **({"url": target} if isinstance(target, str) else target)}
+                for name, target in instances.items()
+            ],
             **settings,
         }
-        file = folder / "agentos-exporter.yml"
-        file.write_text(json.dumps(config))  # JSON is YAML
-        self._command = [*_COMMAND, str(file), "--web.listen-address", f"127.0.0.1:{self.port}", "--log.format=logfmt"]
+        path = folder / file
+        path.write_text(json.dumps(config))  # JSON is YAML
+        self._command = [*_COMMAND, str(path), "--web.listen-address", f"127.0.0.1:{self.port}", "--log.format=logfmt"]
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTOS_EXPORTER_")}
         self._environment["NO_PROXY"] = "127.0.0.1"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
@@ -88,7 +99,10 @@ class RunningExporter:
         """Kill the exporter; on an error, print the end of its log."""
         self.kill()
         if kind is not None:
-            print(f"the exporter's log ends so:\n{self.logs[-8000:]}")
+            logs = self.logs
+            troubles = [line for line in logs.splitlines() if " level=info " not in line]
+            print("the exporter had these troubles:", *troubles[-20:], sep="\n")
+            print(f"its log ends so:\n{logs[-8000:]}")
         self._client.close()
         self._log.close()
 
@@ -194,14 +208,20 @@ class RunningExporter:
     def agree(self, expected: truth.Truth, *, deadline: float = 180.0, settle: int = 5) -> truth.Totals:
         """Wait until it shows just what was counted, see that `settle` more polls change nothing; return the samples.
 
+        Only the AgentOS instances that were counted are looked at, if any was.
+
         Raises:
             AssertionError: if it does not, naming the samples that differ.
 
         """
         differences: list[str] = []
+        counted = {label for _, labels in expected.totals for label in labels if label[0] == "agentos"}
+
+        def shown() -> truth.Totals:
+            return {key: value for key, value in self.samples().items() if not counted or counted & key[1]}
 
         def equal() -> bool:
-            differences[:] = truth.difference(expected.totals, self.samples())
+            differences[:] = truth.difference(expected.totals, shown())
             return not differences
 
         try:
@@ -209,10 +229,26 @@ class RunningExporter:
         except TimeoutError:
             raise AssertionError("\n".join([f"{len(differences)} samples differ:", *differences[:40]])) from None
         self.wait_until_polled(settle)
-        samples = self.samples()
-        if differences := truth.difference(expected.totals, samples):
+        if differences := truth.difference(expected.totals, shown()):
             raise AssertionError("\n".join([f"{len(differences)} samples differ at last:", *differences[:40]]))
-        return samples
+        return self.samples()
+
+
+def reads(database: str, **more: str) -> dict[str, str]:
+    """Return the configuration of an AgentOS whose tables are read instead of its API.
+
+    `database` is as `server.py` takes it, `more` are further keys.
+    """
+    kind, _, rest = database.removeprefix("async-").partition(":")
+    _, _, place = rest.partition("://")
+    urls = {
+        "sqlite": f"sqlite:///{rest}",
+        "postgres": f"postgresql+psycopg://{place}",
+        "mysql": f"mysql+pymysql://{place}",
+    }
+    if kind == "mysql":  # agno's own default there is a database called ai, whatever the URL names
+        more = {"schema": place.rpartition("/")[2], **more}
+    return {"database": urls[kind], **more}
 
 
 def total(samples: truth.Totals, name: str, **labels: str) -> float:

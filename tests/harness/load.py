@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -80,6 +80,18 @@ EACH_KIND = (
 )
 """One run of each kind. Every drive that is long enough has them all; the rest is drawn at random, agents preferred."""
 
+ACCOUNTED = (
+    *EACH_KIND,
+    Run("agents", "thinking"),
+    Run("agents", "thinking", stream=True),
+    Run("agents", "caching"),
+    Run("agents", "caching", stream=True),
+    Run("agents", "billed"),
+    Run("agents", "billed", stream=True),
+    Run("agents", "xai"),
+)
+"""`EACH_KIND` and models that report reasoning, cache writes and costs: only AgentOS's tables tell of these."""
+
 
 async def drive(
     base_url: str,
@@ -89,20 +101,22 @@ async def drive(
     concurrency: int = 8,
     headers: Mapping[str, str] | None = None,
     leaving: bool = True,
+    kinds: Sequence[Run] = EACH_KIND,
 ) -> Outcome:
     """Send a number of mixed runs and wait for the answers.
 
     Args:
         base_url: of the AgentOS.
-        runs: how many; from `len(EACH_KIND)` on, each kind occurs.
+        runs: how many; from `len(kinds)` on, each kind occurs.
         seed: of the mix and its order.
         concurrency: how many requests are under way at a time.
         headers: of each request, e.g. `Authorization`.
         leaving: whether some clients go away midway.
+        kinds: of runs; each occurs at least once.
 
     """
     outcome, began = Outcome(), time.monotonic()
-    numbered = enumerate(_mix(Random(seed), runs, leaving=leaving))
+    numbered = enumerate(_mix(Random(seed), runs, kinds, leaving=leaving))
 
     async def worker() -> None:
         for number, run in numbered:
@@ -124,6 +138,7 @@ async def steady(
     headers: Mapping[str, str] | None = None,
     leaving: bool = True,
     most: int = 200,
+    kinds: Sequence[Run] = EACH_KIND,
 ) -> Outcome:
     """Send runs at a rate per second, however fast they are answered, for some seconds or until an event is set.
 
@@ -133,7 +148,7 @@ async def steady(
     if seconds is None and until is None:
         raise ValueError("seconds or until must be given")
     outcome, began = Outcome(), time.monotonic()
-    mix = _mix(Random(seed), None, leaving=leaving)
+    mix = _mix(Random(seed), None, kinds, leaving=leaving)
     room = asyncio.Semaphore(most)
 
     async def one(run: Run, number: int) -> None:
@@ -159,9 +174,9 @@ async def steady(
     return outcome
 
 
-def _mix(random: Random, runs: int | None, *, leaving: bool) -> Iterator[Run]:
+def _mix(random: Random, runs: int | None, kinds: Sequence[Run], *, leaving: bool) -> Iterator[Run]:
     """Yield all kinds in random order, then random ones: plain and tool runs are the bulk of real traffic."""
-    kinds = [run for run in EACH_KIND if leaving or not run.leaves]
+    kinds = [run for run in kinds if leaving or not run.leaves]
     weights = [3 if run.kind == "agents" else 1 for run in kinds]
     first = random.sample(kinds, len(kinds))
     number = 0

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,8 +41,10 @@ def binaries() -> Path:
 class Postgres:
     """A running server; a context manager. It listens on localhost only and trusts everyone there."""
 
-    def __init__(self) -> None:
+    def __init__(self, standby_of: Postgres | None = None) -> None:
+        """Describe the server. `standby_of` is a running one whose writes it takes over, until it is promoted."""
         self._bin = binaries()
+        self._primary = standby_of
         # PostgreSQL refuses to run as root.
         self._user: str | None = None
         if os.geteuid() == 0:
@@ -61,8 +64,13 @@ class Postgres:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         try:
-            options = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
-            self._run("initdb", f"--pgdata={self._data}", *options)
+            if self._primary is not None:
+                primary = f"postgresql://postgres@127.0.0.1:{self._primary.port}/postgres"
+                options = ("--wal-method=stream", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+                self._run("pg_basebackup", f"--dbname={primary}", f"--pgdata={self._data}", *options)
+            else:
+                options = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
+                self._run("initdb", f"--pgdata={self._data}", *options)
             self.start()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -91,6 +99,17 @@ class Postgres:
     def stop(self) -> None:
         """Stop the server as a crash would, without waiting for its clients; what is committed stays."""
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate", f"--pgdata={self._data}", check=False)
+
+    def disconnect(self) -> None:
+        """Let a standby take over no more: what its primary writes from now on is lost in a failover."""
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        self.sql("SELECT pg_reload_conf()")
+        while self.sql("SELECT count(*) FROM pg_stat_wal_receiver").strip() != "0":
+            time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Make a standby a primary, and wait until it accepts writes."""
+        self._run("pg_ctl", "promote", "--wait", f"--pgdata={self._data}")
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database, which is made if it does not exist; the server must be running."""

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 _TRACE_COLUMNS = (
     "trace_id, name, status, start_time, end_time, duration_ms, run_id, session_id, user_id, agent_id, team_id, "
@@ -54,6 +55,8 @@ def seed(
     http_roots: bool = True,
     errors: float = 0.02,
     number: int = 0,
+    written: datetime | None = None,
+    rootless: bool = False,
 ) -> int:
     """Write finished traces and return the number of their spans.
 
@@ -66,6 +69,8 @@ def seed(
         http_roots: whether FastAPI's request spans stand above the agent's.
         errors: share of traces whose tool fails, and share whose last model call fails.
         number: of the seeding: ids repeat for equal numbers and collide in one database.
+        written: when spans were inserted; each at its own end by default.
+        rootless: leave the roots out, as a process does that is killed before the runs end.
 
     Raises:
         ValueError: for an unknown kind of database.
@@ -73,11 +78,17 @@ def seed(
     """
     until = until or datetime.now(UTC)
     rows = _traces(traces, until, spread, prompt_bytes, http_roots=http_roots, errors=errors, number=number)
+    if written is not None:
+        rows = _restamped(rows, written.isoformat())
+    if rootless:
+        rows = ((trace, [span for span in spans if span[2] is not None]) for trace, spans in rows)
     kind, _, rest = database.removeprefix("async-").partition(":")
     if kind == "sqlite":
         return _into_sqlite(database, rest, rows)
     if kind == "postgres":
         return _into_postgres(database, re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", rest), rows)
+    if kind == "mysql":
+        return _into_mysql(database, rest, rows)
     raise ValueError(f"unknown kind of database: {database}")
 
 
@@ -124,6 +135,34 @@ def _into_postgres(database: str, url: str, rows: Iterator[tuple[_TraceRow, list
     return spans
 
 
+def _into_mysql(database: str, url: str, rows: Iterator[tuple[_TraceRow, list[_SpanRow]]]) -> int:
+    import pymysql
+
+    parts = urlsplit(url)
+    schema = parts.path.strip("/")
+    where = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "database": schema}
+    connection = pymysql.connect(**where)
+    cursor = connection.cursor()
+    find = "SELECT 1 FROM information_schema.tables WHERE table_name = 'agno_spans' AND table_schema = %s"
+    if not cursor.execute(find, (schema,)):
+        _create_tables(database)
+    # In bulk: what agno guarantees is not checked again for each row.
+    cursor.execute("SET unique_checks = 0, foreign_key_checks = 0")
+    spans = 0
+    while batch := list(islice(rows, _BATCH)):
+        for table, columns, some in (
+            ("agno_traces", _TRACE_COLUMNS, [trace for trace, _ in batch]),
+            ("agno_spans", _SPAN_COLUMNS, [span for _, each in batch for span in each]),
+        ):
+            marks = _marks(some).replace("?", "%s")
+            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", some)
+        connection.commit()
+        spans += sum(len(each) for _, each in batch)
+    cursor.execute("ANALYZE TABLE agno_traces, agno_spans")
+    connection.close()
+    return spans
+
+
 def _marks(rows: list[tuple[Any, ...]]) -> str:
     return ", ".join("?" * len(rows[0]))
 
@@ -162,6 +201,13 @@ def _traces(
     for index in range(traces):
         end = until - spread * ((traces - 1 - index) / traces)
         yield _trace(random, end, words, random.randint(*prompt_bytes), http_roots=http_roots, errors=errors)
+
+
+def _restamped(
+    rows: Iterator[tuple[_TraceRow, list[_SpanRow]]], written: str
+) -> Iterator[tuple[_TraceRow, list[_SpanRow]]]:
+    for trace, spans in rows:
+        yield trace, [(*span[:-1], written) for span in spans]
 
 
 def _trace(

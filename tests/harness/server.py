@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 # Set before agno and OpenTelemetry are imported: they read the environment once.
 os.environ["AGNO_TELEMETRY"] = "false"
@@ -44,6 +45,10 @@ COMPONENTS = {
         "home-grown",
         "nameless",
         "local",
+        "thinking",
+        "caching",
+        "billed",
+        "xai",
     ),
     "teams": ("research", "newsroom"),
     "workflows": ("report", "pipeline", "failing"),
@@ -62,8 +67,10 @@ def load_scripted() -> ModuleType:
     return module
 
 
-def open_database(url: str, database_id: str) -> Any:
-    """Open agno's database for `sqlite:PATH`, `async-sqlite:PATH`, `postgres:URL` or `async-postgres:URL`.
+def open_database(url: str, database_id: str, schema: str | None = None) -> Any:
+    """Open agno's database for `sqlite:PATH`, `postgres:URL` or `mysql:URL`, with or without `async-` in front.
+
+    On MySQL and MariaDB, where a schema is a database, agno's tables go into the one that the URL names.
 
     Raises:
         ValueError: for any other kind.
@@ -82,11 +89,37 @@ def open_database(url: str, database_id: str) -> Any:
         if kind == "postgres":
             from agno.db.postgres import PostgresDb
 
-            return PostgresDb(db_url=rest, id=database_id)
+            return PostgresDb(db_url=rest, id=database_id, db_schema=schema)
         from agno.db.postgres import AsyncPostgresDb
 
-        return AsyncPostgresDb(db_url=rest, id=database_id)
+        return AsyncPostgresDb(db_url=rest, id=database_id, db_schema=schema)
+    if kind in {"mysql", "async-mysql"}:
+        driver = "pymysql" if kind == "mysql" else "asyncmy"
+        rest = re.sub(r"^(mysql|mariadb)(\+\w+)?://", f"mysql+{driver}://", rest)
+        schema = schema or urlsplit(rest).path.strip("/")
+        reflect_json()
+        if kind == "mysql":
+            from agno.db.mysql import MySQLDb
+
+            return MySQLDb(db_url=rest, id=database_id, db_schema=schema)
+        from agno.db.mysql import AsyncMySQLDb
+
+        return AsyncMySQLDb(db_url=rest, id=database_id, db_schema=schema)
     raise ValueError(f"unknown kind of database: {url}")
+
+
+def reflect_json() -> None:
+    """Let MariaDB pass for MySQL: its JSON is LONGTEXT, so agno 3.1.10 writes no span into tables that it finds there.
+
+    ("dict can not be used as parameter": only the process that has made the tables knows their types.)
+    """
+    from sqlalchemy import JSON, Table, event
+    from sqlalchemy.dialects.mysql import LONGTEXT
+
+    @event.listens_for(Table, "column_reflect")
+    def reflected(_inspector: Any, _table: Any, column: Any) -> None:
+        if isinstance(column["type"], LONGTEXT):
+            column["type"] = JSON()
 
 
 def build(db: Any, second_db: Any = None) -> Any:
@@ -148,6 +181,25 @@ def build(db: Any, second_db: Any = None) -> Any:
                 )
                 span.set_status(trace.StatusCode.OK)
                 return reply
+
+    class ReasoningModel(scripted.ScriptedModel):  # type: ignore[name-defined,misc]
+        """As with an instrumentor that reports reasoning tokens, which agno's own leaves out."""
+
+        async def acall(self, messages: Any, *, share: float = 1.0) -> Any:
+            reply = await super().acall(messages, share=share)
+            name = "llm.token_count.completion_details.reasoning"
+            trace.get_current_span().set_attribute(name, reply.usage.reasoning)
+            return reply
+
+    def billed(messages: Any) -> Any:
+        """As a gateway that says what a call cost."""
+        reply = answer(messages)
+        usage = dataclasses.replace(reply.usage, cost=round(reply.usage.output * 0.000_001_3, 9))
+        return dataclasses.replace(reply, usage=usage)
+
+    def caches(messages: Any) -> Any:
+        reply = answer(messages, cached=0.5)
+        return dataclasses.replace(reply, usage=dataclasses.replace(reply.usage, cache_write=150))
 
     def openai(script: Any = answer, model_id: str = "gpt-5.4-mini") -> Any:
         return scripted.ScriptedModel(id=model_id, name="OpenAIChat", provider="OpenAI", script=script)
@@ -254,6 +306,31 @@ def build(db: Any, second_db: Any = None) -> Any:
             "Local",
             scripted.ScriptedModel(id="llama3.2:3b", name="Ollama", provider="Ollama", script=answer),
         ),
+        agent(
+            "thinking",
+            "Thinking",
+            ReasoningModel(
+                id="gpt-5.4",
+                name="OpenAIResponses",
+                provider="OpenAI Responses",
+                script=lambda messages: answer(messages, cached=0.4, reasoning=70),
+            ),
+        ),
+        agent("caching", "Caching", claude(caches)),
+        agent(
+            "billed",
+            "Billed",
+            scripted.ScriptedModel(
+                id="anthropic/claude-sonnet-5-5", name="OpenRouter", provider="OpenRouter", script=billed
+            ),
+        ),
+        agent(
+            "xai",
+            "Grok",
+            ReasoningModel(
+                id="grok-5", name="xAI", provider="xAI", script=lambda messages: answer(messages, reasoning=25)
+            ),
+        ),
     ]
 
     searcher = agent("searcher", "Searcher", openai(calls_tools((search_call,))), tools=[search], role="Searches")
@@ -333,7 +410,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A real AgentOS on scripted models")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--db", required=True, help="[async-]sqlite:PATH or [async-]postgres:URL")
+    parser.add_argument("--db", required=True, help="[async-]sqlite:PATH, [async-]postgres:URL or [async-]mysql:URL")
+    parser.add_argument("--schema", help="of agno's tables; default: agno's own, on MySQL that of the URL")
     parser.add_argument("--second-db", help="another database, of one more agent; its traces are listed too")
     parser.add_argument("--security-key", help="demanded as a bearer token")
     parser.add_argument("--cold", action="store_true", help="let the first runs create the tables, as agno does")
@@ -346,7 +424,7 @@ def main() -> None:
 
     import uvicorn
 
-    db = open_database(options.db, "harness-db")
+    db = open_database(options.db, "harness-db", options.schema)
     second_db = open_database(options.second_db, "second-db") if options.second_db else None
     app = build(db, second_db).get_app()
 

@@ -7,7 +7,8 @@ in the most literal form. `count` reads the tables, `scrape` reads an exposition
     assert difference(truth.totals, scrape(httpx.get(f"{exporter}/metrics").text)) == []
 
 The numbers are those that AgentOS's HTTP API can give: no cache or reasoning tokens, a provider only through the name
-of the model, and only spans that are visible, i.e. whose ancestors up to a root are all written.
+of the model, and only spans that are visible, i.e. whose ancestors up to a root are all written. `sqltruth.py` gives
+those that only the tables can give.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 Totals = dict[Sample, float]
@@ -51,6 +53,7 @@ COVERED = frozenset(
         "agentos_tool_call_duration_seconds_sum",
         "agentos_spans_total",
         "agentos_error_spans_total",
+        "agentos_exporter_orphan_spans_total",
     }
 )
 """Names of the samples that `count` knows; `difference` ignores all others."""
@@ -61,8 +64,14 @@ _NEEDED = (
     "team.id",
     "exception.message",
     "llm.model_name",
+    "llm.provider",
     "llm.token_count.prompt",
     "llm.token_count.completion",
+    "llm.token_count.total",
+    "llm.token_count.prompt_details.cache_read",
+    "llm.token_count.prompt_details.cache_write",
+    "llm.token_count.completion_details.reasoning",
+    "llm.cost.total",
     "session.id",
     "user.id",
 )
@@ -81,6 +90,8 @@ _PROVIDERS = {
     "MistralChat": "mistral",
     "Ollama": "ollama",
     "DeepSeek": "deepseek",
+    "OpenRouter": "openrouter",
+    "xAI": "xai",
 }
 
 
@@ -139,6 +150,11 @@ class Row:
         return str(self.attributes.get("llm.model_name") or "")
 
     @property
+    def tokens(self) -> Mapping[str, int]:
+        """Return the tokens by class, as far as they can be told apart."""
+        return {"input": self.input_tokens, "output": self.output_tokens}
+
+    @property
     def provider(self) -> str:
         """Return the provider that the model's name stands for."""
         if self.label == "Claude" and "@" in self.model:
@@ -181,17 +197,29 @@ class Truth:
         return sum(value for (sample, have), value in self.totals.items() if sample == name and wanted <= have)
 
 
-def count(database: str | Sequence[str], agentos: str, *, own_prefix: str = "") -> Truth:
+def count(
+    database: str | Sequence[str],
+    agentos: str,
+    *,
+    own_prefix: str = "",
+    span: type[Row] = Row,
+    orphans: bool = False,
+) -> Truth:
     """Count everything in agno's tables.
 
     Args:
-        database: `sqlite:PATH` or `postgres:URL`, with or without `async-` in front, as `server.py` takes it; or
-            several of one AgentOS: what stands in more than one of them counts once.
+        database: `sqlite:PATH`, `postgres:URL` or `mysql:URL`, with or without `async-` in front, as `server.py`
+            takes it; or several of one AgentOS: what stands in more than one of them counts once.
         agentos: value of the `agentos` label.
         own_prefix: traces whose id starts with it are the exporter's own requests and left out.
+        span: how a span is to be understood.
+        orphans: count spans below one that is not written as if they stood at the top, instead of not at all, and
+            traces by their spans instead of by their own row.
 
     """
-    parts = [read(one) for one in ([database] if isinstance(database, str) else database)]
+    parts = [read(one, span) for one in ([database] if isinstance(database, str) else database)]
+    if orphans:  # then spans are what is read, with or without the row of their trace
+        parts = [([row.trace_id for row in rows], rows) for _, rows in parts]
     trace_ids = list(dict.fromkeys(trace_id for part, _ in parts for trace_id in part))
     rows = list({row.span_id: row for _, part in parts for row in part}.values())
     if own_prefix:
@@ -203,30 +231,30 @@ def count(database: str | Sequence[str], agentos: str, *, own_prefix: str = "") 
     truth = Truth(traces=len(trace_ids), spans=len(rows))
     truth.empty_traces = {trace_id for trace_id in trace_ids if trace_id not in by_trace}
     for trace_id in trace_ids:
-        _count_trace(truth, by_trace.get(trace_id, []), agentos)
+        _count_trace(truth, by_trace.get(trace_id, []), agentos, orphans=orphans)
     for sample in truth.totals:
         if sample[0].endswith("_seconds_sum"):
             truth.totals[sample] /= 1_000_000
     return truth
 
 
-def _count_trace(truth: Truth, rows: list[Row], agentos: str) -> None:
+def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) -> None:
     by_id = {row.span_id: row for row in rows}
 
-    def ancestors(row: Row) -> list[Row] | None:
-        """Return the ancestors, nearest first, or None where one of them is missing."""
-        found = []
+    def ancestors(row: Row) -> tuple[list[Row], bool]:
+        """Return the ancestors, nearest first, and whether they lead up to a root."""
+        found: list[Row] = []
         while row.parent:
             if row.parent not in by_id or len(found) > len(by_id):
-                return None
+                return found, False
             row = by_id[row.parent]
             found.append(row)
-        return found
+        return found, True
 
     lineage = {row.span_id: ancestors(row) for row in rows}
-    visible = {span_id: above for span_id, above in lineage.items() if above is not None}
-    truth.visible.update(visible)
-    truth.hidden.update(lineage.keys() - visible.keys())
+    truth.hidden.update(span_id for span_id, (_, whole) in lineage.items() if not whole)
+    truth.visible.update(lineage.keys() - truth.hidden)
+    visible = {span_id: above for span_id, (above, whole) in lineage.items() if whole or orphans}
     children: defaultdict[str, list[Row]] = defaultdict(list)
     for span_id in visible:
         if parent := by_id[span_id].parent:
@@ -275,6 +303,8 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str) -> None:
         base = {"root": outermost.label if outermost else "", "agent": agent_of(row, above)}
         kind = row.type.lower() if row.type in {*_RUNS, "LLM", "TOOL"} else "other"
         add("spans_total", **base, span_kind=kind)
+        if span_id in truth.hidden:
+            add("exporter_orphan_spans_total")
         if row.error_type:
             add("error_spans_total", **base, span_kind=kind, error_type=row.error_type)
 
@@ -297,11 +327,12 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str) -> None:
                 add("llm_call_errors_total", **base, **model, error_type=row.error_type)
             if not row.input_tokens and not row.output_tokens:
                 add("llm_calls_without_usage_total", **base, **model)
+            for token_class, tokens in row.tokens.items():
+                if tokens:
+                    add("llm_tokens_total", tokens, **base, **model, token_class=token_class)
             if row.input_tokens:
-                add("llm_tokens_total", row.input_tokens, **base, **model, token_class="input")
                 observe("llm_call_input_tokens", row.input_tokens, **model)
             if row.output_tokens:
-                add("llm_tokens_total", row.output_tokens, **base, **model, token_class="output")
                 observe("llm_call_output_tokens", row.output_tokens, **model)
         elif row.type == "TOOL":
             add("tool_calls_total", **base, tool=row.label)
@@ -312,10 +343,11 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str) -> None:
     for row in runs:
         observe("run_llm_calls", llm_calls_of[row.span_id], root_kind=row.type.lower(), root=row.label)
     first = min(runs, key=lambda row: row.start, default=None)
-    add("traces_total", root_kind=first.type.lower() if first else "http" if visible else "unknown")
+    whole = all(lineage[span_id][1] for span_id in visible)
+    add("traces_total", root_kind=first.type.lower() if first else "http" if visible and whole else "unknown")
 
 
-def read(database: str) -> tuple[list[str], list[Row]]:
+def read(database: str, span: type[Row] = Row) -> tuple[list[str], list[Row]]:
     """Read the ids of all traces, and all spans, in one snapshot; nothing where agno has made no tables yet.
 
     Raises:
@@ -327,8 +359,36 @@ def read(database: str) -> tuple[list[str], list[Row]]:
         if schema is None:
             return [], []
         traces = connection.execute(f"SELECT trace_id FROM {schema}agno_traces").fetchall()
-        spans = connection.execute(f"SELECT {columns} FROM {schema}agno_spans")
-        return [row[0] for row in traces], [_row(*span) for span in spans]
+        rows = connection.execute(f"SELECT {columns} FROM {schema}agno_spans")
+        return [trace[0] for trace in traces], [_row(span, *row) for row in rows]
+
+
+class _MySQL:
+    """A connection of PyMySQL that executes statements itself, as those of the other drivers do."""
+
+    def __init__(self, url: str) -> None:
+        import pymysql
+
+        parts = urlsplit(url)
+        self.database = parts.path.strip("/")
+        self._connection = pymysql.connect(
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=self.database,
+            autocommit=True,
+        )
+
+    def execute(self, statement: str) -> Any:
+        """Run a statement and return its cursor."""
+        cursor = self._connection.cursor()
+        cursor.execute(statement)
+        return cursor
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 @contextmanager
@@ -345,6 +405,11 @@ def snapshot(database: str) -> Iterator[tuple[Any, str | None]]:
         connection = psycopg.connect(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", rest), autocommit=True)
         find = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'agno_spans'"
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    elif kind == "mysql":
+        connection = _MySQL(rest)
+        find = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'agno_spans'"
+        find += f" AND table_schema = '{connection.database}'"
+        begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     else:
         raise ValueError(f"unknown kind of database: {database}")
     try:
@@ -352,12 +417,14 @@ def snapshot(database: str) -> Iterator[tuple[Any, str | None]]:
         schemas = [row[0] for row in connection.execute(find).fetchall()]
         if len(schemas) > 1:
             raise ValueError(f"agno's tables stand in several schemas: {schemas}")
-        yield connection, (schemas[0] and f'"{schemas[0]}".') if schemas else None
+        quote = "`" if kind == "mysql" else '"'
+        yield connection, (schemas[0] and f"{quote}{schemas[0]}{quote}.") if schemas else None
     finally:
         connection.close()
 
 
 def _row(
+    kind: type[Row],
     span_id: str,
     trace_id: str,
     parent: str | None,
@@ -368,13 +435,13 @@ def _row(
     end: str,
     attributes: Any,
 ) -> Row:
-    if isinstance(attributes, str):  # SQLite keeps JSON as text
+    if isinstance(attributes, str):  # SQLite and MariaDB keep JSON as text
         attributes = json.loads(attributes)
     attributes = {key: attributes[key] for key in _NEEDED if key in (attributes or {})}  # not the prompts
     first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
     duration = (last - first) // timedelta(microseconds=1)
     times = (first.timestamp(), last.timestamp(), duration)
-    return Row(span_id, trace_id, parent or None, name, status, message, *times, attributes)
+    return kind(span_id, trace_id, parent or None, name, status, message, *times, attributes)
 
 
 def wait_until_quiet(database: str, *, seconds: float = 2.0, deadline: float = 60.0) -> int:
@@ -446,7 +513,8 @@ def difference(expected: Mapping[Sample, float], got: Mapping[Sample, float]) ->
 
 
 def _covered(samples: Iterable[Sample]) -> set[Sample]:
-    return {sample for sample in samples if sample[0] in COVERED}
+    cost, reported = "agentos_llm_cost_usd_total", ("cost_source", "reported")  # other costs need prices
+    return {one for one in samples if one[0] in COVERED or (one[0] == cost and reported in one[1])}
 
 
 def _text(sample: Sample) -> str:

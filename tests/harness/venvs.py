@@ -1,4 +1,4 @@
-"""Virtual environments with the agno releases that the exporter is tested against.
+"""Virtual environments with the agno releases that the exporter is tested against, and with its rivals in benchmarks.
 
 Each is built once from a lock file of hashes in `requirements/` and kept outside the checkout, in
 `$AGENTOS_EXPORTER_CACHE` (`~/.cache/agentos-exporter/venvs`)::
@@ -48,13 +48,17 @@ SETUPS = {
         Setup("agno23", http_roots=False, search=False, resolved_on="2026-01-14"),
     )
 }
+LOCKS = {setup.name: setup.lock for setup in SETUPS.values()} | {
+    "query-exporter": REQUIREMENTS / "bench-query-exporter.txt",
+}
+"""All environments, with their lock files."""
 
 
 def python(name: str, *, uv: str | None = None) -> Path:
     """Return the interpreter of a set-up's environment, which is built if it is not there.
 
     Args:
-        name: a key of `SETUPS`.
+        name: a key of `LOCKS`.
         uv: path of the uv to build with; by default the one on PATH, or else venv and pip.
 
     Raises:
@@ -62,7 +66,7 @@ def python(name: str, *, uv: str | None = None) -> Path:
         subprocess.CalledProcessError: if packages cannot be installed; their output went to stderr.
 
     """
-    lock = SETUPS[name].lock
+    lock = LOCKS[name]
     key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("AGENTOS_EXPORTER_CACHE") or Path.home() / ".cache" / "agentos-exporter" / "venvs")
     home = cache / f"{name}-{key}"
@@ -95,15 +99,16 @@ def _build(home: Path, lock: Path, uv: str | None) -> None:
         _run(interpreter, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock))
 
 
-def resolve(setup: Setup, *, uv: str) -> None:
-    """Resolve a set-up's input file into its lock file. The file names no index and no path of this machine."""
+def resolve(name: str, *, uv: str) -> None:
+    """Resolve an environment's input file into its lock file. The file names no index and no path of this machine."""
     command = [uv, "pip", "compile", "--quiet", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"]
     command += ["--no-annotate", "--python-version", "3.11", "--universal", "--upgrade", "--no-config"]
-    if setup.resolved_on:
-        command += ["--exclude-newer", setup.resolved_on]
-    source = setup.lock.with_suffix(".in").name
+    if name in SETUPS and (day := SETUPS[name].resolved_on):
+        command += ["--exclude-newer", day]
+    lock = LOCKS[name]
+    source = lock.with_suffix(".in").name
     header = {"UV_CUSTOM_COMPILE_COMMAND": "python tests/harness/venvs.py lock"}
-    _run(*command, source, "--output-file", setup.lock.name, cwd=REQUIREMENTS, environment=header)
+    _run(*command, source, "--output-file", lock.name, cwd=REQUIREMENTS, environment=header)
 
 
 def _run(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> None:
@@ -112,20 +117,20 @@ def _run(*command: str, cwd: Path | None = None, environment: dict[str, str] | N
 
 def main() -> None:
     """Build environments or resolve lock files."""
-    parser = argparse.ArgumentParser(description="Environments of the compatibility tests")
+    parser = argparse.ArgumentParser(description="Environments of the compatibility tests and benchmarks")
     parser.add_argument("what", choices=("build", "lock"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(SETUPS)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(LOCKS)}; default: all")
     options = parser.parse_args()
-    if unknown := set(options.names) - SETUPS.keys():
+    if unknown := set(options.names) - LOCKS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     uv = find_uv()
-    for name in options.names or SETUPS:
+    for name in options.names or LOCKS:
         if options.what == "build":
             print(name, python(name))
         elif uv is None:
             parser.error("uv is needed to resolve lock files")
         else:
-            resolve(SETUPS[name], uv=uv)
+            resolve(name, uv=uv)
 
 
 if __name__ == "__main__":

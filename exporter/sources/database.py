@@ -1,0 +1,188 @@
+"""One AgentOS read from its databases: agno's tables instead of the HTTP API.
+
+What the API hides is there: cached and reasoning tokens, the provider, what a call was said to cost, and spans without
+a visible root. AgentOS itself is not asked for anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.errors import SourceError
+from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
+from exporter.sources.drivers import Connection, connection
+from exporter.sources.facts import LABEL_LENGTH, clean, clean_id
+from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
+from exporter.sources.reading import FUTURE
+from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from exporter.model import LedgerView
+    from exporter.sources.location import Location
+    from exporter.sources.reading import Settings
+
+_WINDOWS: Final = {"1h": 3600, "24h": 86400}
+_STATS_PACE: Final = 500
+"""Session figures may cost a database one part in so many of its time."""
+_WAIT: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTarget:
+    """One database to read; `read_password` is asked at each connect."""
+
+    location: Location
+    read_password: Callable[[], str | None]
+
+
+class DatabaseSource:
+    """Reads the databases of one AgentOS. See `exporter.model.TraceSource`."""
+
+    def __init__(self, name: str, targets: Sequence[DatabaseTarget], settings: Settings, clock: Clock) -> None:
+        self.name = name
+        self._settings = settings
+        self._clock = clock
+        self._feeds = [
+            Feed(connection(target.location, target.read_password), target.location.key, settings, clock)
+            for target in targets
+        ]
+        self._strangers: tuple[str, ...] | None = None
+        """keys of the ledger under which this AgentOS is read no more"""
+        self._allowed = float("-inf")
+        self._figures: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
+        self.stats = PollStats()
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """One for each database."""
+        return tuple(self._feeds)
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether a backlog is being read in any database."""
+        return any(feed.catching_up for feed in self._feeds)
+
+    @property
+    def watermark(self) -> int | None:
+        """The cutoff of the database that is furthest behind, plus the overlap; None before any trace was seen."""
+        seen = [
+            feed.position.cutoff + self._settings.overlap
+            for feed in self._feeds
+            if feed.position is not None and feed.position.seen
+        ]
+        return min(seen, default=None)
+
+    @property
+    def floors(self) -> dict[str, int]:
+        """By database: traces created before (database's clock, microseconds) will not be read again."""
+        floors = {feed.db: feed.oldest for feed in self._feeds if feed.position is not None}
+        if len(floors) == len(self._feeds):
+            floors |= dict.fromkeys(self._strangers or (), min(floors.values()))
+        return floors
+
+    async def aclose(self) -> None:
+        """See TraceSource."""
+        for feed in self._feeds:
+            await feed.connection.aclose()
+
+    async def read(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
+        """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""
+        self.stats = PollStats()
+        failure: SourceError | None = None
+        if self._strangers is None:
+            self._strangers = tuple(sorted(set(await ledger.cursors()) - {feed.db for feed in self._feeds}))
+        for feed in self._feeds:
+            feed.stats, feed.strangers = self.stats, self._strangers
+            queries, seconds = feed.connection.queries, feed.connection.seconds
+            try:
+                async for batch in feed.poll(ledger, deadline=deadline):
+                    yield batch
+            except SourceError as error:
+                failure = failure or error
+            finally:
+                self.stats.requests += feed.connection.queries - queries
+                self.stats.search_ms += 1000 * (feed.connection.seconds - seconds)
+        if failure is not None:
+            raise failure
+        if not self.catching_up:
+            for key in self._strangers:
+                async for batch in self._ask_strangers(ledger, key):
+                    yield batch
+
+    async def _ask_strangers(self, ledger: LedgerView, db: str) -> AsyncGenerator[Batch]:
+        """What another source left open is waited for as long as it would have been; what is complete is settled."""
+        now = self._clock.now_us()
+        due = await ledger.open_due(db, now, OPEN_TRACES)
+        unsettled = await ledger.unsettled(db, FUTURE, UNSETTLED)
+        due += [one for one in unsettled if now - one.changed >= self._settings.overlap]
+        for feed in self._feeds:
+            if due and feed.connection.is_open:
+                alone = len(self._feeds) == 1
+                found: set[str] = set()
+                async for batch in feed.ask(due, db, now, alone=alone):
+                    found |= {trace.id for trace in batch.traces}
+                    yield batch
+                due = [one for one in due if one.id not in found]
+        if due and len(self._feeds) > 1 and all(feed.connection.is_open for feed in self._feeds):
+            yield Batch(db, missed=[one.id for one in due], as_of=now)
+
+    # Names and sessions
+
+    async def describe(self, ledger: LedgerView) -> Description:  # noqa: ARG002 - the tables tell
+        """See TraceSource. The tables name neither the AgentOS nor its version."""
+        components: list[Component] = []
+        for feed in self._feeds:
+            await feed.connection.open(_WAIT)
+            components += await _components(feed.connection)
+        await self._count_sessions()
+        sessions, windows = self._figures
+        return Description(components=tuple(components), sessions=sessions, windows=windows)
+
+    async def _count_sessions(self) -> None:
+        """Session figures, as often as their cost allows."""
+        if self._clock.monotonic() < self._allowed:
+            return
+        before = sum(feed.connection.seconds for feed in self._feeds)
+        try:
+            self._figures = await self._sum_sessions()
+        finally:  # a failure costs time, too
+            spent = sum(feed.connection.seconds for feed in self._feeds) - before
+            self._allowed = self._clock.monotonic() + _STATS_PACE * spent
+
+    async def _sum_sessions(self) -> tuple[int | None, tuple[SessionWindow, ...]]:
+        total, known = 0, False
+        sums = {window: [0, 0, 0] for window in _WINDOWS}
+        now = self._clock.now_us()
+        for feed in self._feeds:
+            sql, tables = feed.connection.sql, feed.connection.location.tables
+            if not missing(sql.layout, tables.session_table, SESSION_COLUMNS):
+                ((count,),) = await feed.connection.rows(sql.session_count(), wait=_WAIT)
+                total, known = total + count, True
+            if not missing(sql.layout, tables.traces_table, TRACE_COLUMNS):
+                for window, seconds in _WINDOWS.items():
+                    since = stamp(now - seconds * MICROSECONDS)
+                    (row,) = await feed.connection.rows(sql.session_window(), (since,), wait=_WAIT)
+                    sums[window] = [one + count for one, count in zip(sums[window], row, strict=True)]
+        return total if known else None, _windows(sums)
+
+
+def _windows(sums: dict[str, list[int]]) -> tuple[SessionWindow, ...]:
+    """Absent where traces have no session ids (HTTP root spans): unknown is not zero."""
+    if any(traces and not of_sessions for _, of_sessions, traces in sums.values()):
+        return ()
+    return tuple(SessionWindow(window, sessions, traces) for window, (sessions, traces, _) in sums.items())
+
+
+async def _components(one: Connection) -> list[Component]:
+    if missing(one.sql.layout, one.location.tables.components_table, COMPONENT_COLUMNS):
+        return []
+    rows: list[tuple[Any, ...]] = await one.rows(one.sql.components(), wait=_WAIT)
+    found = []
+    for kind, component_id, name in rows:
+        shown = clean(str(name or component_id), LABEL_LENGTH)
+        span_name = shown.replace(" ", "_").replace("-", "_")
+        found.append(Component(clean(str(kind), LABEL_LENGTH), clean_id(str(component_id)), shown, span_name))
+    return found

@@ -1,0 +1,57 @@
+"""What any source makes of the values that users of AgentOS put into spans: bounded, printable, or not there at all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Final
+
+LABEL_LENGTH: Final = 256
+"""Longest name, in characters, that becomes a label; the rest is cut off."""
+ID_LENGTH: Final = 256
+_MOST_TOKENS: Final = 2**53
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since the epoch; a time without zone is UTC, as agno stores it."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def clean(text: str, length: int) -> str:
+    """Text that can be encoded, stored and shown; lone surrogates and NUL cannot."""
+    text = text[:length]
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", "�")
+
+
+def clean_id(text: str) -> str:
+    """An id, no longer than the ledger and labels take it."""
+    return clean(text, ID_LENGTH)
+
+
+def identifier(value: object) -> str | None:
+    """An id, or None for what is none."""
+    return clean(value, ID_LENGTH) if isinstance(value, str) and value else None
+
+
+def tokens(value: object) -> int | None:
+    """A token count, or None for what cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def span_id(text: str) -> int:
+    """A span id as an unsigned 64-bit integer; OpenTelemetry's are 16 hex digits, anything else goes by its digest."""
+    if len(text) == 16 and text.isascii() and text.isalnum() and text[1] not in "xX":  # noqa: PLR2004
+        try:
+            return int(text, 16)
+        except ValueError:
+            pass
+    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")

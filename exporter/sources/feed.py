@@ -1,0 +1,410 @@
+"""Following one database: spans in the order in which they were written, each trace that they touch read as a whole.
+
+agno writes a span row once and never changes it, and stamps it with the time of its insertion (`created_at`, indexed).
+So what is new is what was inserted since the cutoff, and that lies one overlap back, for clocks that differ and
+transactions that commit late. Of that overlap only ids are read again: spans that this process has itself read and
+seen committed are passed over. After a crash they are read once more, and the ledger knows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from exporter.errors import BadAnswer
+from exporter.model import MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
+from exporter.sources import handover
+from exporter.sources.facts import clean_id
+from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.reading import DAY, FUTURE, HOUR, Settings
+from exporter.sources.rows import Reading, moment_of
+from exporter.sources.tables import SPAN_COLUMNS, missing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from exporter.sources.drivers import Connection
+
+log = structlog.get_logger(__name__)
+
+PAGE: Final = 5_000
+"""Ids that are asked for at once: some 100 bytes each."""
+CHUNK: Final = 250
+"""Traces that are read, and committed, together."""
+OPEN_TRACES: Final = 500
+UNSETTLED: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * MICROSECONDS
+
+
+def stamp(micros: int) -> str:
+    """A time as agno writes it: UTC, `+00:00`, six digits."""
+    micros = max(0, min(micros, _LATEST))
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+
+
+@dataclass(slots=True)
+class Position:
+    """Where reading stands; committed as the cursor.
+
+    `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `forgotten`: what
+    was created before, another source may have counted. `newest`: the latest insertion seen. `sentinels`: traces known
+    to exist at `witnessed`. `seen`: whether there ever was a trace.
+    """
+
+    cutoff: int
+    floor: int
+    forgotten: int = 0
+    newest: int = 0
+    sentinels: list[str] = field(default_factory=list)
+    witnessed: int = 0
+    first: bool = True
+    seen: bool = False
+    source: str = handover.DATABASE
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Position:
+        """From a committed cursor; keys of other versions are left out."""
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One poll: when it began by the monotonic clock and by the database's, and what it met."""
+
+    began: float
+    now: int
+    newest: int = 0
+    touched: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What is committed together. `own` are spans of our own requests; `position` is (cutoff, newest) after a page."""
+
+    reading: Reading
+    own: dict[str, Any] = field(default_factory=dict)
+    own_traces: Sequence[str] = ()
+    position: tuple[int, int] | None = None
+    ended: bool = False
+
+
+async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
+    """The same pieces, each read while the one before is handed over: the database works while the ledger commits."""
+    ready: asyncio.Queue[_Piece | None] = asyncio.Queue(1)
+
+    async def read() -> None:
+        try:
+            async with aclosing(pages) as pieces:
+                async for piece in pieces:
+                    await ready.put(piece)
+        finally:
+            await ready.put(None)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (piece := await ready.get()) is not None:
+            yield piece
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+class Feed:
+    """Reads one database. `db` is its key in the ledger."""
+
+    def __init__(self, connection: Connection, db: str, settings: Settings, clock: Clock) -> None:
+        self.connection = connection
+        self.db = db
+        self.settings = settings
+        self.clock = clock
+        self.stats = PollStats()
+        self.position: Position | None = None
+        self.catching_up = False
+        self.strangers: tuple[str, ...] = ()
+        """keys under which another source read this AgentOS, or another database that is read no more"""
+        self._deadline = 0.0
+        self._seen: dict[str, Any] = {}
+        """span id → when it was inserted: what this process has read and committed"""
+        self._committed = 0
+        self._prune_at = 1_000
+        self._anchor: tuple[int, float] | None = None
+        self._said_no_tables = False
+        self._missing = 0
+        self._probed = float("-inf")
+        self._alarm = False
+
+    # One poll
+
+    async def poll(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
+        """What was written since the last poll, then what is still waited for. Raises SourceError."""
+        self._deadline = deadline
+        await self._load(ledger)
+        await self.connection.open(self._left)
+        if not await self._tables_are_there():
+            return
+        began, own_now = self.clock.monotonic(), self.clock.now_us()
+        now = await self.connection.now(wait=self._left)
+        this = _Pass(began, own_now if now is None else now)
+        settled = await self._settled(ledger)
+        async for batch in self._news(ledger, this, settled):
+            yield batch
+        async for batch in self._judge(ledger, this):
+            yield batch
+        if self.catching_up:
+            return
+        due = await ledger.open_due(self.db, self.clock.now_us(), OPEN_TRACES)
+        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
+        async for batch in self.ask(due, self.db, this.now):
+            yield batch
+
+    @property
+    def _left(self) -> float:
+        return self._deadline - self.clock.monotonic()
+
+    @property
+    def here(self) -> Position:
+        """The position; only after it was loaded."""
+        assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
+        return self.position
+
+    @property
+    def oldest(self) -> int:
+        """Traces created before are forgotten by the ledger, and ignored if they come back (database's clock)."""
+        return self.here.cutoff - DAY
+
+    async def _load(self, ledger: LedgerView) -> None:
+        if self.position is not None:
+            return
+        cursors, now = await ledger.cursors(), self.clock.now_us()
+        stood = handover.cutoffs(cursors[key] for key in self.strangers if key in cursors)
+        lookback, overlap = now - self.settings.lookback, self.settings.overlap
+        stored = cursors.get(self.db)
+        if stored is None:
+            start = handover.begin(stood, lookback, overlap)
+            self.position = Position(cutoff=start, floor=start)
+        else:
+            self.position = Position.load(stored)
+            self.position.cutoff = handover.begin(stood, lookback, overlap, own=self.position.cutoff)
+        self.position.forgotten = max(self.position.forgotten, handover.forgotten(stood))
+
+    async def _tables_are_there(self) -> bool:
+        """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
+        spans = self.connection.location.tables.spans_table
+        if missing(self.connection.sql.layout, spans, SPAN_COLUMNS):
+            await self.connection.learn(self._left)
+        lacking = missing(self.connection.sql.layout, spans, SPAN_COLUMNS)
+        where = self.connection.location
+        if len(lacking) == len(SPAN_COLUMNS):
+            if self.here.seen:
+                raise BadAnswer(f"{where}: table {spans} was there and is gone")
+            if not self._said_no_tables:
+                self._said_no_tables = True
+                schema = f" in schema {where.schema}" if where.schema else ""
+                log.warning(
+                    "no_tables",
+                    db=self.db,
+                    reason=f"there is no table {spans}{schema} yet; agno makes it when the first run is traced",
+                )
+            return False
+        if lacking:
+            raise BadAnswer(
+                f"{where}: table {spans} has no column {', '.join(lacking)}: not agno's table, or of a version this "
+                "exporter does not know"
+            )
+        self._said_no_tables = False
+        return True
+
+    # News
+
+    async def _news(self, ledger: LedgerView, this: _Pass, settled: Sequence[str]) -> AsyncGenerator[Batch]:
+        """Hand over what was written since the last poll, piece by piece."""
+        pages = self._pages(this)
+        if self.connection.reads_ahead:
+            pages = _ahead(pages)
+        async with aclosing(pages) as pieces:
+            async for piece in pieces:
+                batch = await self._batch(ledger, piece, this)
+                if piece.position is not None:
+                    batch.settled = [trace_id for trace_id in settled if trace_id not in this.touched]
+                    settled = ()
+                    moved = self._move(*piece.position, ended=piece.ended)
+                    if moved or batch.settled or batch.traces or batch.ignored:
+                        batch.cursor = asdict(self.here)
+                if batch.traces or batch.ignored or batch.settled or batch.cursor is not None:
+                    yield batch
+                for inserted in piece.reading.inserted.values():
+                    self._seen.update(inserted)
+                self._seen.update(piece.own)
+                if piece.position is not None:
+                    self._prune()
+
+    async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
+        """Read page by page, and the traces of each page some at a time."""
+        since, after = stamp(self.here.cutoff), None
+        passed: set[str] = set()
+        took = 0.0
+        while True:
+            began = self.clock.monotonic()
+            page = await self._page(since, after)
+            ended = len(page) < PAGE
+            own: dict[str, Any] = {}
+            fresh: dict[str, None] = {}
+            for created, span_id, trace_id in page:
+                if span_id not in self._seen and span_id not in passed:
+                    if trace_id.startswith(OWN_TRACE_PREFIX):
+                        own[span_id] = created
+                    fresh[trace_id] = None
+            if page:
+                this.newest = max(this.newest, _moment_or(page[-1][0], this.now))
+                after = page[-1]
+            self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
+            this.touched.update(fresh)
+            ids = [trace_id for trace_id in fresh if not trace_id.startswith(OWN_TRACE_PREFIX)]
+            for start in range(0, len(ids), CHUNK):
+                reading = await self.connection.spans(ids[start : start + CHUNK], self.db, (), wait=self._left)
+                passed.update(*reading.inserted.values())
+                if start + CHUNK < len(ids):
+                    yield _Piece(reading)
+            last = reading if ids else Reading()
+            own_traces = [trace_id for trace_id in fresh if trace_id.startswith(OWN_TRACE_PREFIX)]
+            where = self._advance(this) if ended else self._advance_to(this)
+            passed.update(own)
+            yield _Piece(last, own, own_traces, where, ended=ended)
+            if ended:
+                return
+            took = max(took, self.clock.monotonic() - began)
+            if self._left < 0.1 + 2 * took:
+                self.catching_up = True
+                return
+
+    async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
+        sql = self.connection.sql.inserted(after=after is not None)
+        params = (since, PAGE) if after is None else (after[0], after[0], after[1], PAGE)
+        self.stats.pages += 1
+        return await self.connection.rows(sql, params, wait=self._left)
+
+    async def _batch(self, ledger: LedgerView, piece: _Piece, this: _Pass) -> Batch:
+        here, reading = self.here, piece.reading
+        traces = [trace for trace in reading.traces if trace.end >= here.floor]
+        ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+        ignored += [(clean_id(trace_id), "own") for trace_id in piece.own_traces]
+        floor = max(self.oldest, here.forgotten)
+        old = [trace.id for trace in traces if trace.created < floor]
+        if old:
+            known = await ledger.known(self.db, old)
+            gone = {trace_id for trace_id in old if trace_id not in known}
+            traces = [trace for trace in traces if trace.id not in gone]
+            ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
+        here.seen = here.seen or bool(traces)
+        self.stats.traces += len(traces)
+        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True)
+
+    def _move(self, cutoff: int, newest: int, *, ended: bool) -> bool:
+        """Take the new position; returns whether it is worth a commit of its own."""
+        here = self.here
+        here.cutoff, here.newest = cutoff, newest
+        first, here.first = here.first, here.first and not ended
+        worth = first is not here.first or abs(cutoff - self._committed) >= self.settings.overlap // 4
+        if worth:
+            self._committed = cutoff
+        return worth
+
+    def _advance(self, this: _Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all that is there was read.
+
+        The clock that counts is AgentOS's, of which the newest row tells; while nothing new comes, ours goes on from
+        there. It is never believed beyond the database's own: a row from the future would hide what comes before it.
+        """
+        here, cap = self.here, this.now + MICROSECONDS
+        newest = min(max(here.newest, this.newest), cap)
+        if not newest:
+            return here.cutoff, newest
+        if newest > here.newest or self._anchor is None:
+            self._anchor = (newest, this.began)
+        base, since = self._anchor
+        reached = base + round((this.began - since) * MICROSECONDS)
+        return max(here.cutoff, min(reached, cap) - self.settings.overlap), newest
+
+    def _advance_to(self, this: _Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all up to the newest row of this pass was read."""
+        reached = min(this.newest, this.now + MICROSECONDS)
+        return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
+
+    def _prune(self) -> None:
+        """Forget spans that no page shows again; as the table writes its times, they sort like them."""
+        if len(self._seen) >= self._prune_at:
+            cutoff = stamp(self.here.cutoff - 2 * MICROSECONDS)
+            self._seen = {one: written for one, written in self._seen.items() if str(written) >= cutoff}
+            self._prune_at = 1_000 + 2 * len(self._seen)
+
+    # What is known, and waited for
+
+    async def _settled(self, ledger: LedgerView) -> list[str]:
+        """Complete traces that no span was added to for one overlap: a new one would have shown up."""
+        now = self.clock.now_us()
+        waiting = await ledger.unsettled(self.db, FUTURE, UNSETTLED)
+        return [one.id for one in waiting if now - one.changed >= self.settings.overlap]
+
+    async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
+        """Read known traces again: to give up on what never came, and for spans that were committed far too late.
+
+        `db` is the key under which the ledger has them; not `alone`, those that are not here may be elsewhere.
+        """
+        now, horizon = self.clock.now_us(), self.settings.horizon
+        given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
+        for start in range(0, len(due), CHUNK):
+            part = [one.id for one in due[start : start + CHUNK]]
+            reading = await self.connection.spans(part, db, given_up, wait=self._left)
+            ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+            lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
+            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
+
+    async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
+        """Where rows arrive but none of the traces known before is there any more, the database was replaced.
+
+        What is gone after a day may have been deleted because of its age: that is no sign of anything.
+        """
+        here, now = self.here, self.clock.monotonic()
+        if here.sentinels and this.now - here.witnessed > DAY:
+            here.sentinels = []
+        if not here.sentinels:
+            if here.seen:
+                await self._choose(ledger)
+            return
+        due = now - self._probed >= self.settings.overlap / MICROSECONDS
+        if not this.touched or not (due or self._alarm):
+            return
+        sql = self.connection.sql.alive(len(here.sentinels))
+        if await self.connection.rows(sql, here.sentinels, wait=self._left):
+            self._alarm, self._missing, self._probed = False, 0, now
+            await self._choose(ledger)
+            return
+        self._alarm = True
+        self._missing += 1
+        if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
+            self._alarm, self._missing, self._probed = False, 0, now
+            here.sentinels, here.witnessed = sorted(this.touched)[-3:], here.newest
+            log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
+            yield Batch(self.db, reset=True, cursor=asdict(here))
+
+    async def _choose(self, ledger: LedgerView) -> None:
+        """Take known traces of different age as witnesses."""
+        here = self.here
+        newest = min(here.newest, here.cutoff + self.settings.overlap)
+        here.sentinels = await ledger.sentinels(self.db, [FUTURE, newest - HOUR, newest - 12 * HOUR])
+        here.witnessed = newest
+
+
+def _moment_or(value: object, otherwise: int) -> int:
+    try:
+        return moment_of(value)
+    except (ValueError, OverflowError, TypeError):
+        return otherwise

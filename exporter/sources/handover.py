@@ -1,0 +1,43 @@
+"""Where a source begins that takes an AgentOS over from another: a database from the API, or the other way round.
+
+Both count spans by id in one ledger, so what both see counts once. What matters is how far back the ledger remembers:
+it keeps the ids of spans for a day past the cursor under which they were counted. Times are in microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.model import MICROSECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+DATABASE: Final = "database"
+"""`source` in the cursor of a database; the API's have none."""
+_DAY: Final = 24 * 3600 * MICROSECONDS
+_REMEMBERED: Final = 23 * 3600 * MICROSECONDS
+"""A little less than the ledger keeps."""
+
+
+def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
+    """How far these cursors reach, but for those that were left behind more than a day before the others."""
+    found = sorted(at for one in cursors if isinstance(at := one.get("cutoff"), int))
+    return [at for at in found if at >= found[-1] - _REMEMBERED]
+
+
+def begin(stood: Collection[int], lookback_start: int, overlap: int, *, own: int | None = None) -> int:
+    """The cutoff of a database of which others read as far as `stood`; `own` is that of its last cursor.
+
+    It goes on where they stood and looks back as far as is configured, for spans that they could not see, but never
+    beyond what the ledger is sure to remember.
+    """
+    if not stood:
+        return lookback_start if own is None else own
+    start = min(lookback_start, min(stood) - overlap) if own is None else own
+    return max(start, max(stood) - _REMEMBERED)
+
+
+def forgotten(stood: Collection[int]) -> int:
+    """Traces created before may have been counted, and forgotten since."""
+    return max(stood, default=_DAY) - _DAY

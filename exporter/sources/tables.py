@@ -1,0 +1,153 @@
+"""The SQL by which agno's tables are read, for each engine, and what they must look like.
+
+Every statement finds its rows by an index that agno creates: `created_at`, `trace_id` or a primary key. None counts a
+table, and none holds more rows than it is told to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from exporter.sources.location import Engine, Location
+from exporter.sources.rows import ATTRIBUTES, NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPAN_COLUMNS: Final = (
+    *("trace_id", "span_id", "parent_span_id", "name", "status_code", "status_message"),
+    *("start_time", "end_time", "created_at", "attributes"),
+)
+"""Columns without which spans cannot be read; agno has had them all since it writes traces (2.3.5)."""
+TRACE_COLUMNS: Final = ("session_id", "created_at")
+SESSION_COLUMNS: Final = ("created_at",)
+COMPONENT_COLUMNS: Final = ("component_id", "component_type", "name", "deleted_at")
+MESSAGE: Final = 200
+"""Characters of an error text that leave the database: enough for the longest class name that becomes a label"""
+COMPONENTS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, and the name of an index that begins with it, '' where there is none."""
+
+    type: str
+    index: str = ""
+
+
+Layout = dict[str, dict[str, Column]]
+"""table → column → what is known of it; a table that is not there is left out"""
+
+
+@dataclass(slots=True)
+class Sql:
+    """The statements for one database, whose layout is known."""
+
+    location: Location
+    layout: Layout = field(default_factory=dict)
+    careful: bool = False
+    """whether attributes may be no JSON object, which costs a second look at each (PostgreSQL)"""
+
+    @property
+    def mark(self) -> str:
+        """How the driver spells a parameter."""
+        return "?" if self.location.engine is Engine.SQLITE else "%s"
+
+    def table(self, name: str, index: str = "") -> str:
+        """The table, quoted, in its schema; MySQL is told which index to use, since it may prefer to scan."""
+        quote = "`" if self.location.engine is Engine.MYSQL else '"'
+        full = f"{quote}{name}{quote}"
+        if self.location.schema:
+            full = f"{quote}{self.location.schema}{quote}.{full}"
+        if index and self.location.engine is Engine.MYSQL:
+            column = self.layout.get(name, {}).get(index)
+            if column is not None and column.index:
+                full += f" FORCE INDEX (`{column.index}`)"
+        return full
+
+    def inserted(self, *, after: bool) -> str:
+        """Spans in the order in which they were written: (created_at, span_id, trace_id).
+
+        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most.
+        """
+        table = self.table(self.location.tables.spans_table, "created_at")
+        mark = self.mark
+        further = ""
+        if after and self.location.engine is Engine.MYSQL:  # it compares rows without its indexes
+            further = f" AND (created_at > {mark} OR span_id > {mark})"
+        elif after:
+            further = f" AND (created_at, span_id) > ({mark}, {mark})"
+        return (
+            f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
+            f"ORDER BY created_at, span_id LIMIT {mark}"
+        )
+
+    def spans(self, traces: int) -> str:
+        """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`."""
+        table = self.table(self.location.tables.spans_table, "trace_id")
+        engine = self.location.engine
+        head = (
+            "s.trace_id, s.span_id, s.parent_span_id, s.name, s.status_code, "
+            f"substr(s.status_message, 1, {MESSAGE}), s.start_time, s.end_time, s.created_at"
+        )
+        if engine is Engine.POSTGRESQL:
+            return (
+                f"SELECT {head}, {_names('a')} FROM {table} s LEFT JOIN LATERAL {self._record()} ON true "
+                f"WHERE s.trace_id = ANY({self.mark})"
+            )
+        if engine is Engine.MYSQL:
+            table, _, index = table.partition(" ")
+            whole = "CAST(s.attributes AS BINARY)"
+            return f"SELECT {head}, {whole} FROM {table} s {index} WHERE s.trace_id IN ({self.marks(traces)})"
+        return f"SELECT {head}, CAST(s.attributes AS BLOB) FROM {table} s WHERE s.trace_id IN ({self.marks(traces)})"
+
+    def marks(self, count: int) -> str:
+        """So many parameters."""
+        return ", ".join([self.mark] * count)
+
+    def _record(self) -> str:
+        """What PostgreSQL makes of the attributes, in one pass over each."""
+        column = self.layout.get(self.location.tables.spans_table, {}).get("attributes")
+        prefix = "json" if column is not None and column.type == "json" else "jsonb"
+        whole = "s.attributes"
+        if self.careful:
+            whole = f"CASE WHEN {prefix}_typeof(s.attributes) = 'object' THEN s.attributes ELSE '{{}}'::{prefix} END"
+        columns = ", ".join(f'"{name}" {prefix if name in NUMBERS else "text"}' for name in ATTRIBUTES)
+        return f"{prefix}_to_record({whole}) AS a({columns})"
+
+    def alive(self, traces: int) -> str:
+        """One of so many traces that are known to exist."""
+        table = self.table(self.location.tables.spans_table, "trace_id")
+        return f"SELECT trace_id FROM {table} WHERE trace_id IN ({self.marks(traces)}) LIMIT 1"
+
+    def session_count(self) -> str:
+        """All sessions, by an index on when they were created."""
+        table = self.table(self.location.tables.session_table, "created_at")
+        return f"SELECT count(*) FROM {table} WHERE created_at >= 0"
+
+    def session_window(self) -> str:
+        """(sessions, traces of sessions, traces) created since a moment."""
+        table = self.table(self.location.tables.traces_table, "created_at")
+        return (
+            f"SELECT count(DISTINCT session_id), count(session_id), count(*) FROM {table} "
+            f"WHERE created_at >= {self.mark}"
+        )
+
+    def components(self) -> str:
+        """Agents, teams and workflows that are stored."""
+        table = self.table(self.location.tables.components_table)
+        return (
+            f"SELECT component_type, component_id, name FROM {table} WHERE component_id > '' AND deleted_at IS NULL "
+            f"ORDER BY component_id LIMIT {COMPONENTS}"
+        )
+
+
+def _names(alias: str) -> str:
+    return ", ".join(f'{alias}."{name}"' for name in ATTRIBUTES)
+
+
+def missing(layout: Layout, table: str, columns: Sequence[str]) -> list[str]:
+    """Columns that the table should have and has not; all of them where there is no such table."""
+    found = layout.get(table, {})
+    return [name for name in columns if name not in found]

@@ -1,0 +1,395 @@
+"""End to end on the tables of a real AgentOS: /metrics shows what an independent SQL count finds, no API needed."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.harness import damage, load, seed, sqltruth, truth, venvs
+from tests.harness.agentos import RunningAgentOS
+from tests.harness.exporter import RunningExporter, reads, total
+from tests.harness.mariadb import MariaDB, MariaDBMissingError
+from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.test_crash import Watch, kill_often
+
+RUNS = 150
+NAME = "tables"
+API = "api"
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+SMALL = (50, 80)
+HORIZON = "12s"
+"""of open traces; longer than any run takes here"""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    try:
+        server = Postgres()
+    except PostgresMissingError as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[MariaDB]:
+    try:
+        server = MariaDB()
+    except MariaDBMissingError as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+def check_health(exporter: RunningExporter, name: str = NAME) -> None:
+    """Nothing hidden, nothing waited for, nothing ignored, no poll that failed."""
+    waited_for = "agentos_exporter_open_traces"  # a gauge that is worked out anew every few seconds
+    truth.wait_until(lambda: exporter.total(waited_for, agentos=name) == 0, deadline=20, pause=0.5)
+    samples = exporter.samples()
+    assert total(samples, "agentos_exporter_hidden_spans_total", agentos=name) == 0
+    assert total(samples, "agentos_exporter_ignored_traces_total", agentos=name) == 0
+    assert total(samples, "agentos_exporter_source_resets_total", agentos=name) == 0
+    assert total(samples, "agentos_exporter_series_limited_total") == 0
+    polls = total(samples, "agentos_exporter_polls_total", agentos=name)
+    assert 0 < polls == total(samples, "agentos_exporter_polls_total", agentos=name, outcome="ok")
+    assert total(samples, "agentos_up", agentos=name) == 1
+
+
+def check_people(exporter: RunningExporter, database: str, expected: truth.Truth) -> None:
+    """Active sessions and users are those that spans name, and as many sessions are reported as the table has."""
+    with truth.snapshot(database) as (connection, schema):
+        (sessions,) = connection.execute(f"SELECT count(*) FROM {schema}agno_sessions").fetchone()
+    assert expected.sessions
+    assert expected.users
+    assert sessions
+
+    def equal() -> bool:
+        samples = exporter.samples()
+        shown = {
+            (what, total(samples, f"agentos_active_{what}", agentos=NAME, window=window))
+            for window in ("1h", "24h")
+            for what in ("sessions", "users")
+        }
+        return (
+            shown == {("sessions", len(expected.sessions)), ("users", len(expected.users))}
+            and total(samples, "agentos_sessions", agentos=NAME) == sessions
+        )
+
+    truth.wait_until(equal, deadline=30, pause=0.5)
+
+
+def crash(agentos: RunningAgentOS, database: str, runs: int) -> load.Outcome:
+    """Send runs and kill AgentOS in their midst, when it has written some spans of many; start it again."""
+    before = len(truth.read(database)[1])
+
+    async def go() -> load.Outcome:
+        driving = asyncio.create_task(
+            load.drive(agentos.base_url, runs=runs, seed=2, kinds=load.ACCOUNTED, leaving=False)
+        )
+        await asyncio.to_thread(truth.wait_until, lambda: len(truth.read(database)[1]) > before + 100, deadline=60)
+        await asyncio.to_thread(agentos.kill)
+        return await driving
+
+    outcome = asyncio.run(go())
+    agentos.start()
+    return outcome
+
+
+def exact(database: str, folder: Path, *, api: bool = False, seed_of_load: int = 1) -> None:
+    """Everything that can happen to spans, before and while the tables are read; then everything must agree."""
+    with RunningAgentOS(sys.executable, database) as agentos:
+        asyncio.run(load.drive(agentos.base_url, runs=45, seed=seed_of_load, kinds=load.ACCOUNTED))
+        truth.wait_until_quiet(database)
+        lost = damage.lose(database)
+        assert lost > 10
+        instances = {NAME: reads(database)} | ({API: agentos.base_url} if api else {})
+        with RunningExporter(folder, instances, trace_horizon=HORIZON) as exporter:
+            crashed = crash(agentos, database, 60)
+            assert crashed.failed
+            outcome = asyncio.run(load.drive(agentos.base_url, runs=RUNS, seed=seed_of_load, kinds=load.ACCOUNTED))
+            assert (outcome.started, outcome.failed) == (RUNS, {})
+            assert asyncio.run(damage.remote_parents(agentos.base_url, 10)) == 10
+            truth.wait_until_quiet(database)
+            expected = sqltruth.count(database, NAME)
+            assert expected.traces >= 45 + RUNS + 10 - outcome.left - 3
+            check_span_facts(expected)
+            began = time.monotonic()
+            exporter.agree(expected)
+            check_health(exporter)
+            check_people(exporter, database, expected)
+            if api:
+                exporter.agree(truth.count(database, API), settle=1)
+            exporter.kill()
+            exporter.start()
+            exporter.agree(expected, settle=2)
+            check_health(exporter)
+            print(
+                f"{database.partition(':')[0]}: {expected.traces} traces, {expected.spans} spans, {lost} deleted, "
+                f"{sum(crashed.failed.values())} runs killed, {len(expected.hidden)} spans the API cannot show: "
+                f"difference 0 after {time.monotonic() - began:.1f} s"
+            )
+
+
+def check_span_facts(expected: truth.Truth) -> None:
+    """The runs have all that only tables can tell."""
+    for token_class in ("input", "cache_read", "cache_write", "output", "reasoning"):
+        assert expected.total("agentos_llm_tokens_total", token_class=token_class), token_class
+    assert expected.total("agentos_llm_calls_total", provider="ourselves")
+    assert expected.total("agentos_llm_cost_usd_total", cost_source="reported")
+    assert 30 < expected.total("agentos_exporter_orphan_spans_total") <= len(expected.hidden)
+    assert expected.total("agentos_traces_total", root_kind="unknown")
+    assert expected.total("agentos_runs_total", root="Plain")
+
+
+def test_sqlite(tmp_path: Path) -> None:
+    exact(f"sqlite:{tmp_path / 'agno.db'}", tmp_path, api=True)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    exact(f"postgres:{postgres.url('sync')}", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_asynchronous_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    exact(f"async-postgres:{postgres.url('asynchronous')}", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_mariadb(tmp_path: Path, mariadb: MariaDB) -> None:
+    exact(f"mysql:{mariadb.url('sync')}", tmp_path)
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("name", ["newest-plain", "agno26", "agno23"])
+def test_other_releases(name: str, tmp_path: Path) -> None:
+    """Their tables have other columns, and their traces other roots."""
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with (
+        RunningAgentOS(venvs.python(name), database) as agentos,
+        RunningExporter(tmp_path, {NAME: reads(database), API: agentos.base_url}) as exporter,
+    ):
+        asyncio.run(load.drive(agentos.base_url, runs=60, kinds=load.ACCOUNTED))
+        truth.wait_until_quiet(database)
+        expected = sqltruth.count(database, NAME)
+        assert expected.spans > 200
+        exporter.agree(expected)
+        check_health(exporter)
+        check_people(exporter, database, expected)
+        exporter.agree(truth.count(database, API), settle=1)
+
+
+# From the API to the tables and back, on one state file
+
+BOTH = {
+    "agentos_traces_total": (),
+    "agentos_runs_total": ("root_kind", "root"),
+    "agentos_run_errors_total": ("root_kind", "root", "error_type"),
+    "agentos_run_duration_seconds_count": ("root_kind", "root"),
+    "agentos_run_duration_seconds_sum": ("root_kind", "root"),
+    "agentos_llm_calls_total": ("root", "agent", "model"),
+    "agentos_llm_call_errors_total": ("root", "agent", "model", "error_type"),
+    "agentos_llm_calls_without_usage_total": ("root", "agent", "model"),
+    "agentos_llm_call_duration_seconds_sum": ("model",),
+    "agentos_llm_call_input_tokens_sum": ("model",),
+    "agentos_llm_call_output_tokens_sum": ("model",),
+    "agentos_tool_calls_total": ("root", "agent", "tool"),
+    "agentos_tool_call_duration_seconds_sum": ("tool",),
+    "agentos_spans_total": ("root", "agent", "span_kind"),
+    "agentos_error_spans_total": ("root", "agent", "span_kind", "error_type"),
+}
+"""What API and tables tell alike, by the labels that do not depend on who told it."""
+
+
+def alike(totals: truth.Totals) -> dict[tuple[str, ...], float]:
+    """Return what API and tables must agree on."""
+    sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for (name, labels), value in totals.items():
+        if name in BOTH and value:
+            have = dict(labels)
+            sums[name, *(have[label] for label in BOTH[name])] += value
+    return {key: round(value, 6) for key, value in sums.items()}
+
+
+@pytest.mark.slow
+def test_switching_between_api_and_tables_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with RunningAgentOS(sys.executable, database) as agentos:
+        # One state file, one name; only the way changes.
+        exporters = {
+            "api": RunningExporter(tmp_path, {NAME: agentos.base_url}, trace_horizon=HORIZON),
+            "tables": RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon=HORIZON, file="tables.yml"),
+        }
+        shown: list[float] = []
+
+        async def go() -> load.Outcome:
+            stop = asyncio.Event()
+            traffic = asyncio.create_task(
+                load.steady(agentos.base_url, rate=5, until=stop, kinds=load.ACCOUNTED, leaving=False)
+            )
+            for way in ("api", "tables", "api", "tables"):
+                exporter = exporters[way]
+                await asyncio.to_thread(exporter.start)
+                await asyncio.to_thread(exporter.wait_until_polled, 4)
+                shown.append(exporter.total("agentos_spans_total"))
+                exporter.kill()
+            stop.set()
+            return await traffic
+
+        outcome = asyncio.run(go())
+        assert outcome.failed == {}
+        assert shown == sorted(shown)
+        assert len(set(shown)) == len(shown)
+        truth.wait_until_quiet(database)
+        expected = sqltruth.count(database, NAME)
+        assert not expected.hidden
+        with exporters["tables"] as exporter:
+            truth.wait_until(lambda: alike(exporter.samples()) == alike(expected.totals), deadline=90, pause=0.5)
+            exporter.wait_until_polled(5)
+            assert alike(exporter.samples()) == alike(expected.totals)
+            check_health(exporter)
+        with exporters["api"] as exporter:
+            exporter.wait_until_polled(8)
+            assert alike(exporter.samples()) == alike(expected.totals)
+
+
+@pytest.mark.slow
+def test_what_only_the_tables_show_is_counted_after_the_switch(tmp_path: Path) -> None:
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with RunningAgentOS(sys.executable, database) as agentos:
+        asyncio.run(load.drive(agentos.base_url, runs=20, seed=5, leaving=False))
+        assert asyncio.run(damage.remote_parents(agentos.base_url, 10)) == 10
+        truth.wait_until_quiet(database)
+        counted = truth.count(database, NAME)
+        everything = sqltruth.count(database, NAME)
+        assert len(everything.hidden) > 30
+        with RunningExporter(tmp_path, {NAME: agentos.base_url}, trace_horizon="8s") as exporter:
+            samples = exporter.agree(counted)
+            assert total(samples, "agentos_exporter_hidden_spans_total") == len(counted.hidden)
+    with RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon="8s", file="tables.yml") as exporter:
+        spans = everything.total("agentos_spans_total")
+        truth.wait_until(lambda: exporter.total("agentos_spans_total") >= spans, deadline=60, pause=0.5)
+        exporter.wait_until_polled(5)
+        samples = exporter.samples()
+        assert total(samples, "agentos_spans_total") == spans
+        assert total(samples, "agentos_runs_total") == everything.total("agentos_runs_total")
+        assert total(samples, "agentos_llm_calls_total") == everything.total("agentos_llm_calls_total")
+        assert total(samples, "agentos_exporter_orphan_spans_total") == everything.total(
+            "agentos_exporter_orphan_spans_total"
+        )
+        assert total(samples, "agentos_traces_total") == everything.traces  # those that were unknown are not new
+
+
+# Crashes of the exporter
+
+
+def killed(database: str, folder: Path, *, history: int, kills: int) -> None:
+    """Kill the daemon over and over while it reads history and runs go on; nothing falls, and all agrees at last."""
+    random = Random(SEED)
+    until = datetime.now(UTC) - timedelta(hours=1)
+    seed.seed(database, history, until=until, spread=timedelta(hours=2), prompt_bytes=SMALL, number=SEED)
+
+    async def go() -> load.Outcome:
+        stop = asyncio.Event()
+        traffic = asyncio.create_task(
+            load.steady(agentos.base_url, rate=2, until=stop, seed=SEED, kinds=load.ACCOUNTED)
+        )
+        died = await asyncio.to_thread(kill_often, exporter, kills, random, watch)
+        stop.set()
+        print(f"{database.partition(':')[0]}: {dict(died)}")
+        assert died["counting"] >= kills // 5
+        return await traffic
+
+    with (
+        RunningAgentOS(sys.executable, database) as agentos,
+        RunningExporter(folder, {NAME: reads(database)}, initial_lookback="3h10m", trace_horizon=HORIZON) as exporter,
+        Watch(f"{exporter.base_url}/metrics") as watch,
+    ):
+        exporter.kill()
+        outcome = asyncio.run(go())
+        assert outcome.failed == {}
+        truth.wait_until_quiet(database)
+        expected = sqltruth.count(database, NAME)
+        assert expected.traces >= history + outcome.started - outcome.left
+        exporter.start()
+        exporter.agree(expected)
+        check_health(exporter)
+        assert exporter.stop() == (0, pytest.approx(0, abs=5))
+    assert watch.violations == []
+    assert watch.scrapes > 20
+
+
+@pytest.mark.crash
+@pytest.mark.slow
+def test_kills_on_sqlite(tmp_path: Path) -> None:
+    killed(f"sqlite:{tmp_path / 'agno.db'}", tmp_path, history=6_000, kills=12)
+
+
+@pytest.mark.crash
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_kills_on_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    killed(f"postgres:{postgres.url('kills')}", tmp_path, history=6_000, kills=8)
+
+
+@pytest.mark.crash
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_kills_on_mariadb(tmp_path: Path, mariadb: MariaDB) -> None:
+    killed(f"mysql:{mariadb.url('kills')}", tmp_path, history=3_000, kills=6)
+
+
+def test_history_is_counted_once_and_no_further_back_than_asked(tmp_path: Path) -> None:
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    now = datetime.now(UTC)
+    seed.seed(database, 700, until=now - timedelta(minutes=1), spread=timedelta(minutes=8), prompt_bytes=SMALL)
+    expected = sqltruth.count(database, NAME)
+    seed.seed(database, 50, until=now - timedelta(minutes=20), prompt_bytes=SMALL, number=1)
+    with RunningExporter(tmp_path, {NAME: reads(database)}, initial_lookback="15m", zero_hold="10m") as exporter:
+        # Series born in the first pass show their value at once.
+        exporter.agree(expected)
+        check_health(exporter)
+        exporter.kill()
+        exporter.start()
+        # What was counted is served before the first poll.
+        assert truth.difference(expected.totals, exporter.samples()) == []
+        exporter.agree(expected)
+        check_health(exporter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["start_time", "start_time DESC"])
+def test_spans_may_be_written_in_any_order_and_late(tmp_path: Path, order: str) -> None:
+    """The spans of forty traces come one by one, over many polls: parents first, or children first."""
+    whole, path = tmp_path / "whole.db", tmp_path / "agno.db"
+    database = f"sqlite:{path}"
+    seed.seed(f"sqlite:{whole}", 40, until=datetime.now(UTC), spread=timedelta(seconds=30), prompt_bytes=SMALL)
+    seed.seed(database, 1, until=datetime.now(UTC) - timedelta(minutes=5), prompt_bytes=SMALL, number=1)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection.execute("ATTACH ? AS whole", (str(whole),))
+    connection.execute("INSERT INTO agno_traces SELECT * FROM whole.agno_traces")
+    numbered = f"SELECT *, row_number() OVER (PARTITION BY trace_id ORDER BY {order}, span_id) n FROM whole.agno_spans"
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(agno_spans)")]
+    values = ", ".join("?" if column == "created_at" else column for column in columns)
+    insert = f"INSERT INTO agno_spans ({', '.join(columns)}) SELECT {values} FROM ({numbered}) WHERE n = ?"
+    with RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon=HORIZON) as exporter:
+        exporter.wait_until_polled(2)
+        for number in range(1, 9):
+            connection.execute(insert, (datetime.now(UTC).isoformat(), number))
+            exporter.wait_until_polled(1)
+        connection.close()
+        expected = sqltruth.count(database, NAME)
+        assert (expected.spans, len(expected.hidden)) == (41 * 8, 0)
+        exporter.agree(expected)
+        check_health(exporter)
