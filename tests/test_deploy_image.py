@@ -58,6 +58,7 @@ def test_its_port_and_state_are_the_exporters() -> None:
     assert int(final().last("EXPOSE")) == DEFAULT_PORT
     assert final().last("VOLUME") == final().last("WORKDIR") == str(DEFAULT_STATE.parent)
     assert f"127.0.0.1:{DEFAULT_PORT}/-/healthy" in " ".join(final().health())
+    assert final().last("STOPSIGNAL") == "SIGTERM"
     assert final().argv("ENTRYPOINT") == ["agentos-exporter"]
     assert final().argv("CMD") == ["run", "--web.listen-address", f":{DEFAULT_PORT}"]
 
