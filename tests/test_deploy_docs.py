@@ -91,7 +91,7 @@ def test_the_pod_that_restores_gets_at_the_volume_as_the_exporter_does() -> None
 
 
 def test_a_restored_file_is_the_owners_of_its_folder() -> None:
-    """systemd hands the folder over, but not what root has put into it since."""
+    """The folder is handed over by systemd, but not what root has put into it since."""
     (shown,) = re.findall(r"  # systemctl stop agentos-exporter.*?```", TEXT, re.DOTALL)
     assert "chown --reference=. state.db" in shown
     assert f"cd {DEFAULT_STATE.parent}/" in shown

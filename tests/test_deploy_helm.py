@@ -433,7 +433,10 @@ def test_alerts_can_be_left_out_and_labelled() -> None:
 
 def test_links_of_alerts_lead_where_one_says() -> None:
     """Whatever addresses the files of rules were written with."""
-    sets = {"prometheusRule.grafanaUrl": "https://g.example.com/x/", "prometheusRule.runbookUrl": "https://w.example.com"}
+    sets = {
+        "prometheusRule.grafanaUrl": "https://g.example.com/x/",
+        "prometheusRule.runbookUrl": "https://w.example.com",
+    }
     groups = only("PrometheusRule", objects(template(sets=MONITORING | sets)))["spec"]["groups"]
     expected = copy.deepcopy(shipped_rules())
     settings = Settings()

@@ -1,4 +1,4 @@
-"""`python -m deploy.mixin`: writes rules, boards and the copies of them for Kubernetes, or checks that they are up to date."""
+"""`python -m deploy.mixin`: writes rules, boards and their copies for Kubernetes, or checks that all is up to date."""
 
 from __future__ import annotations
 
