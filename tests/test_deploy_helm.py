@@ -304,6 +304,32 @@ def test_a_configuration_of_ones_own() -> None:
     assert only("NetworkPolicy", found)["spec"]["egress"][1] == {}
 
 
+def notes(folder: Path, sets: dict[str, object]) -> str:
+    """What Helm says after an install: `helm template` leaves it out, so it is rendered into an object."""
+    copied = folder / "chart"
+    shutil.copytree(CHART, copied)
+    (copied / "templates/NOTES.txt").rename(copied / "notes.txt")
+    wrapped = 'kind: Notes\ntext: {{ tpl (.Files.Get "notes.txt") . | quote }}\n'
+    (copied / "templates/notes.yaml").write_text(wrapped)
+    return only("Notes", objects(template(chart=copied, sets=sets)))["text"]
+
+
+def test_notes_say_what_was_installed(tmp_path: Path) -> None:
+    said = notes(
+        tmp_path, {"config.agentos": [{"name": "prod", "url": "http://a"}, {"name": "dev", "url": "http://b"}]}
+    )
+    assert "what these AgentOS instances do:\n  prod\n  dev\n" in said
+    assert "rollout restart" not in said
+    assert "WARNING" not in said
+
+
+def test_notes_say_what_the_chart_does_not_see(tmp_path: Path) -> None:
+    said = notes(tmp_path, {"existingConfigMap": "mine", "persistence.enabled": False})
+    assert "those of the ConfigMap mine." in said
+    assert "\n  kubectl -n monitoring rollout restart statefulset agentos-exporter\n" in said
+    assert "WARNING: without persistence" in said
+
+
 def test_state_elsewhere() -> None:
     found = objects(template(sets={"persistence.existingClaim": "mine"}))
     assert "volumeClaimTemplates" not in only("StatefulSet", found)["spec"]
