@@ -37,6 +37,8 @@ VOLUME /var/lib/agentos-exporter
 WORKDIR /var/lib/agentos-exporter
 USER 65532:65532
 EXPOSE 9777
+# Named, so that the engine takes no other signal for the end. To reload do not use `docker kill` anyway: docs/deployment.md says why.
+STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9777/-/healthy', timeout=4)"]
 ENTRYPOINT ["agentos-exporter"]

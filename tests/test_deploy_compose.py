@@ -107,6 +107,14 @@ def test_dependencies_wait_for_health() -> None:
             assert "healthcheck" in service(other)
 
 
+@pytest.mark.parametrize("name", ["agentos-exporter", "prometheus", "alertmanager"])
+def test_what_reads_its_configuration_anew_has_the_folder(name: str) -> None:
+    """A file that is mounted alone stays the one that it was, when an editor puts another in its place."""
+    sources = [mount.source for mount in mounts(service(name)) if mount.source]
+    assert sources
+    assert all(source.is_dir() for source in sources)
+
+
 # --- What is mounted is what is asked for -----------------------------------------------------------------------------
 
 
@@ -183,7 +191,7 @@ def job(name: str) -> Any:
 
 def test_host_names_are_services() -> None:
     prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    exporter = yaml.safe_load((FOLDER / "agentos-exporter.yml").read_text())
+    exporter = yaml.safe_load((FOLDER / "exporter/agentos-exporter.yml").read_text())
     targets = [
         target
         for part in (*prometheus["scrape_configs"], *prometheus["alerting"]["alertmanagers"])
@@ -201,7 +209,7 @@ def test_host_names_are_services() -> None:
 
 
 def test_a_new_series_is_seen_at_0_twice() -> None:
-    hold = yaml.safe_load((FOLDER / "agentos-exporter.yml").read_text())["zero_hold"]
+    hold = yaml.safe_load((FOLDER / "exporter/agentos-exporter.yml").read_text())["zero_hold"]
     interval = job("agentos-exporter")["scrape_interval"]
     assert 2 * int(interval.removesuffix("s")) <= int(hold.removesuffix("s"))
 

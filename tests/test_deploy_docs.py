@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exporter import __version__
 from exporter.cli import main
+from exporter.config import DEFAULT_STATE
+from tests.harness import manifests
 from tests.harness.compose import FOLDER, services
 from tests.harness.manifests import CHART, ROOT, objects, of_kind, only, template
 
@@ -18,9 +21,9 @@ TEXT = (ROOT / "docs/deployment.md").read_text()
 def test_every_path_is_there() -> None:
     named = {path.rstrip("/.") for path in re.findall(r"(?<![\w/.])deploy/[\w./-]+", TEXT)}
     assert len(named) > 10
-    made_by_the_reader = {"deploy/compose/grafana-admin-password"}
+    made_by_the_reader = {"deploy/compose/grafana-admin-password", "deploy/compose/exporter/demo.token"}
     assert {path for path in named - made_by_the_reader if not (ROOT / path).exists()} == set()
-    assert (FOLDER / ".gitignore").read_text().split() == ["grafana-admin-password"]
+    assert (FOLDER / ".gitignore").read_text().split() == ["grafana-admin-password", "exporter/*.token"]
 
 
 def test_every_anchor_and_link_leads_somewhere() -> None:
@@ -60,6 +63,44 @@ def test_the_values_that_it_shows_render(tmp_path: Path, capsys: pytest.CaptureF
     secret, key = re.findall(r"create secret generic (\S+) --from-file=(\w+)=", TEXT)[0]
     (given,) = yaml.safe_load(shown)["secrets"]
     assert (given["secret"], given["key"]) == (secret, key)
+
+
+def test_the_pod_that_restores_gets_at_the_volume_as_the_exporter_does() -> None:
+    (shown,) = re.findall(r"```yaml\n +# restore.yml\n(.*?) +```", TEXT, re.DOTALL)
+    (pod,) = objects(shown)
+    assert manifests.problems(pod) == []
+    stateful = only("StatefulSet", objects(template()))
+    spec, ours = stateful["spec"]["template"]["spec"], pod["spec"]
+    (claim,) = stateful["spec"]["volumeClaimTemplates"]
+    name = stateful["metadata"]["name"]
+    (volume,) = ours["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-{name}-0"
+    (theirs,), (one,) = spec["containers"], ours["containers"]
+    assert one["securityContext"] == theirs["securityContext"]
+    assert ours["securityContext"].items() <= spec["securityContext"].items()
+    (mount,) = one["volumeMounts"]
+    assert mount["mountPath"] == str(DEFAULT_STATE.parent)
+    assert mount["mountPath"] in [each["mountPath"] for each in theirs["volumeMounts"]]
+    commands = re.findall(r"^  \$ kubectl (.*)$", TEXT, re.MULTILINE)
+    assert {word for line in commands for word in re.findall(rf"{name}-restore|{name}-0", line)} == {
+        pod["metadata"]["name"],
+        f"{name}-0",
+    }
+    scaled = [line[-1] for line in commands if "--replicas=" in line]
+    assert scaled == ["0", "1"]
+
+
+def test_a_restored_file_is_the_owners_of_its_folder() -> None:
+    """The folder is handed over by systemd, but not what root has put into it since."""
+    (shown,) = re.findall(r"  # systemctl stop agentos-exporter.*?```", TEXT, re.DOTALL)
+    assert "chown --reference=. state.db" in shown
+    assert f"cd {DEFAULT_STATE.parent}/" in shown
+    assert shown.index("rm -f state.db-wal state.db-shm") < shown.index("cp backup.db state.db")
+
+
+def test_every_command_names_the_same_image() -> None:
+    image = rf"registry\.example\.com/agentos-exporter:{re.escape(__version__)}"
+    assert len(re.findall(image, TEXT)) == len(re.findall(r"registry\.example\.com/agentos-exporter:", TEXT)) == 4
 
 
 def test_what_it_says_of_the_stack_is_so() -> None:

@@ -15,11 +15,14 @@ import pytest
 import yaml
 
 from deploy.mixin import chart
+from deploy.mixin.settings import Settings
 from exporter import __version__
+from exporter.catalog import METRICS
 from exporter.cli import main
 from exporter.config import DEFAULT_PORT, DEFAULT_STATE
 from tests.harness import manifests
 from tests.harness.manifests import CHART, FULL, ROOT, helm, objects, of_kind, only, template
+from tests.harness.prometheus import JOB
 from tests.harness.tools import tool
 
 CORE = ["ConfigMap", "NetworkPolicy", "Service", "ServiceAccount", "StatefulSet"]
@@ -96,6 +99,8 @@ def test_the_checks_of_schemas_can_fail(tmp_path: Path) -> None:
         ("terminationGracePeriodSeconds", 1, "terminationGracePeriodSeconds"),
         ("networkPolicy.enabled", "yes", "enabled"),
         ("serviceMonitor.interval", "15", "interval"),
+        ("prometheusRule.grafanaUrl", "grafana.example.com", "grafanaUrl"),
+        ("persistence.annotations", {"backup": "daily"}, "annotations"),
     ],
 )
 def test_wrong_values_are_refused(key: str, value: object, message: str) -> None:
@@ -223,8 +228,6 @@ def test_every_reference_leads_somewhere(values: tuple[Path, ...]) -> None:
     service = only("Service", found)
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["namespaceSelector"]["matchNames"] == [service["metadata"]["namespace"]]
-    # What the rules ask for: job="agentos-exporter".
-    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "agentos-exporter"
 
 
 def test_it_is_hardened(values: tuple[Path, ...]) -> None:
@@ -253,6 +256,8 @@ def test_it_is_hardened(values: tuple[Path, ...]) -> None:
 def test_one_pod_and_only_one(values: tuple[Path, ...]) -> None:
     spec = only("StatefulSet", objects(template(*values)))["spec"]
     assert spec["replicas"] == 1
+    # With OrderedReady a pod that never becomes ready is not replaced when its mistake is corrected.
+    assert spec["podManagementPolicy"] == "Parallel"
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 5, "the daemon takes up to 5 seconds to stop"
 
 
@@ -279,12 +284,50 @@ def test_given_ports_and_peers_hold() -> None:
     assert rule == {"ports": [{"port": 8443, "protocol": "TCP"}], "to": [{"podSelector": {}}]}
 
 
+@pytest.mark.parametrize("given", ["egressPorts", "egressTo", None])
+def test_price_data_can_be_reached_wherever_it_is(given: str | None) -> None:
+    sets: dict[str, object] = {"config.prices_update": True}
+    if given:
+        sets[f"networkPolicy.{given}"] = {"egressPorts": [8443], "egressTo": [{"podSelector": {}}]}[given]
+    egress = only("NetworkPolicy", objects(template(sets=sets)))["spec"]["egress"]
+    prices = {"ports": [{"port": 443, "protocol": "TCP"}]}
+    assert egress[2:] == [prices]
+    without = only("NetworkPolicy", objects(template(sets=sets | {"config.prices_update": False})))["spec"]["egress"]
+    assert without == egress[:2]
+
+
 def test_a_configuration_of_ones_own() -> None:
     found = objects(template(sets={"existingConfigMap": "mine"}))
     assert of_kind("ConfigMap", found) == []
     assert pod(found)["volumes"][0]["configMap"]["name"] == "mine"
     # Its URLs are not known here: any port, but for what networkPolicy says.
     assert only("NetworkPolicy", found)["spec"]["egress"][1] == {}
+
+
+def notes(folder: Path, sets: dict[str, object]) -> str:
+    """What Helm says after an install: `helm template` leaves it out, so it is rendered into an object."""
+    copied = folder / "chart"
+    shutil.copytree(CHART, copied)
+    (copied / "templates/NOTES.txt").rename(copied / "notes.txt")
+    wrapped = 'kind: Notes\ntext: {{ tpl (.Files.Get "notes.txt") . | quote }}\n'
+    (copied / "templates/notes.yaml").write_text(wrapped)
+    return only("Notes", objects(template(chart=copied, sets=sets)))["text"]
+
+
+def test_notes_say_what_was_installed(tmp_path: Path) -> None:
+    said = notes(
+        tmp_path, {"config.agentos": [{"name": "prod", "url": "http://a"}, {"name": "dev", "url": "http://b"}]}
+    )
+    assert "what these AgentOS instances do:\n  prod\n  dev\n" in said
+    assert "rollout restart" not in said
+    assert "WARNING" not in said
+
+
+def test_notes_say_what_the_chart_does_not_see(tmp_path: Path) -> None:
+    said = notes(tmp_path, {"existingConfigMap": "mine", "persistence.enabled": False})
+    assert "those of the ConfigMap mine." in said
+    assert "\n  kubectl -n monitoring rollout restart statefulset agentos-exporter\n" in said
+    assert "WARNING: without persistence" in said
 
 
 def test_state_elsewhere() -> None:
@@ -304,6 +347,39 @@ def test_a_changed_configuration_is_a_new_pod() -> None:
     assert annotation() == annotation()
     assert annotation() != annotation(**{"config.poll_interval": "20s"})
     assert annotation() != annotation(prices={"prices": [{"model": "m", "input_mtok": 1, "output_mtok": 1}]})
+
+
+MUTABLE = {"replicas", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy"}
+IMMUTABLE: dict[str, object] = {
+    "persistence.enabled": False,
+    "persistence.existingClaim": "mine",
+    "persistence.storageClass": "fast",
+    "persistence.accessModes": ["ReadWriteOncePod"],
+    "persistence.size": "5Gi",
+}
+"""Values behind fields of a StatefulSet that Kubernetes lets nobody change."""
+
+
+def frozen(**sets: object) -> Any:
+    """What has to be alike for an upgrade to be taken."""
+    stateful = only("StatefulSet", objects(template(*((FULL,) if sets.pop("full", False) else ()), sets=sets)))
+    return stateful["metadata"]["name"], {k: v for k, v in stateful["spec"].items() if k not in MUTABLE}
+
+
+def test_only_what_the_documentation_names_cannot_be_upgraded() -> None:
+    text = (ROOT / "docs/deployment.md").read_text()
+    before = frozen()
+    for key, value in IMMUTABLE.items():
+        name, spec = frozen(**{key: value})
+        assert (name, key.partition(".")[2] in text) == (before[0], True)
+        assert spec != before[1], key
+    default = yaml.safe_load((CHART / "values.yaml").read_text())
+    back = {key: default["persistence"][key.partition(".")[2]] for key in IMMUTABLE}
+    assert frozen(full=True, fullnameOverride="", **back) == before
+    # Another object, beside the old one.
+    for key in ("fullnameOverride", "nameOverride"):
+        assert frozen(**{key: "another"})[0] != before[0]
+        assert f"`{key}`" in text
 
 
 def test_names_stay_within_what_kubernetes_takes() -> None:
@@ -338,9 +414,17 @@ def relabelled(endpoint: dict[str, Any], labels: dict[str, str], folder: Path) -
 
 @pytest.mark.prometheus
 def test_a_restarted_pod_keeps_its_series(values: tuple[Path, ...], tmp_path: Path) -> None:
-    (endpoint,) = only("ServiceMonitor", objects(template(*values, sets=MONITORING)))["spec"]["endpoints"]
-    (labels,) = relabelled(endpoint, {"__meta_kubernetes_pod_name": "agentos-exporter-0"}, tmp_path)
+    sets = MONITORING | {"nameOverride": "alias"}
+    (endpoint,) = only("ServiceMonitor", objects(template(*values, sets=sets)))["spec"]["endpoints"]
+    # What the operator itself makes of a target, before it applies the rules of the ServiceMonitor.
+    operators = {"job": "alias", "namespace": "monitoring", "service": "alias", "endpoint": endpoint["port"]}
+    operators |= {"pod": "agentos-exporter-0", "container": "agentos-exporter"}
+    (labels,) = relabelled(endpoint, operators | {"__meta_kubernetes_pod_name": "agentos-exporter-0"}, tmp_path)
     assert labels["instance"] == "agentos-exporter-0"
+    assert labels["job"] == JOB, "the rules ask for it by this name"
+    own = {label for metric in METRICS.values() for label in metric.labels}
+    assert own & set(operators) == {"endpoint"}, "a label of the target would take its place"
+    assert not own & set(labels)
     assert labels["__address__"] == "10.1.2.3:9777"
     if values:
         assert labels["cluster"] == "prod"
@@ -371,6 +455,26 @@ def test_alerts_can_be_left_out_and_labelled() -> None:
             if "alert" in rule:
                 rule["labels"] = rule.get("labels", {}) | {"team": "agents"}
     assert groups == [group for group in expected if group["rules"]]
+
+
+def test_links_of_alerts_lead_where_one_says() -> None:
+    """Whatever addresses the files of rules were written with."""
+    sets = {
+        "prometheusRule.grafanaUrl": "https://g.example.com/x/",
+        "prometheusRule.runbookUrl": "https://w.example.com",
+    }
+    groups = only("PrometheusRule", objects(template(sets=MONITORING | sets)))["spec"]["groups"]
+    expected = copy.deepcopy(shipped_rules())
+    settings = Settings()
+    for rule in (rule for group in expected for rule in group["rules"] if "alert" in rule):
+        for key, old, new in (
+            ("dashboard_url", settings.grafana_url, "https://g.example.com/x"),
+            ("runbook_url", settings.runbook_url, "https://w.example.com"),
+        ):
+            link = rule["annotations"][key]
+            assert link.startswith(f"{old}/")
+            rule["annotations"][key] = new + link.removeprefix(old)
+    assert groups == expected
 
 
 @pytest.mark.prometheus

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -11,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 
 from exporter import REVISION_VARIABLE, __version__
 from exporter.config import DEFAULT_PORT, DEFAULT_STATE
@@ -27,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("deploy_image")
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "Dockerfile").read_text()
+COMPOSE = ROOT / "deploy/compose/exporter"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -58,6 +64,7 @@ def test_its_port_and_state_are_the_exporters() -> None:
     assert int(final().last("EXPOSE")) == DEFAULT_PORT
     assert final().last("VOLUME") == final().last("WORKDIR") == str(DEFAULT_STATE.parent)
     assert f"127.0.0.1:{DEFAULT_PORT}/-/healthy" in " ".join(final().health())
+    assert final().last("STOPSIGNAL") == "SIGTERM"
     assert final().argv("ENTRYPOINT") == ["agentos-exporter"]
     assert final().argv("CMD") == ["run", "--web.listen-address", f":{DEFAULT_PORT}"]
 
@@ -126,10 +133,21 @@ def _readable(root: Path, user: int) -> bool:
     return done.returncode == 0
 
 
+def memory() -> str | None:
+    """A folder in memory, where it is large enough and may hold programs: thousands of small files are made here."""
+    place = "/dev/shm"
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return None
+    fits = there.f_bavail * there.f_frsize > 1 << 30 and there.f_favail > 50_000
+    return place if fits and not there.f_flag & os.ST_NOEXEC and os.access(place, os.W_OK) else None
+
+
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     # Not pytest's folder: that is closed to other users.
-    folder = Path(tempfile.mkdtemp(prefix="agentos-exporter-image-"))
+    folder = Path(tempfile.mkdtemp(prefix="agentos-exporter-image-", dir=memory()))
     folder.chmod(0o755)
     try:
         replay = Replay(folder / "root", folder / "context")
@@ -168,32 +186,68 @@ def test_it_has_the_program_and_no_installer(image: Image) -> None:
 def test_a_container_serves_is_well_and_stops(image: Image) -> None:
     """ENTRYPOINT with CMD on an AgentOS that is not there, and the HEALTHCHECK beside it."""
     port = free_port()
-    state = image.replay.here(str(DEFAULT_STATE))
-    variables = {"AGENTOS_EXPORTER_AGENTOS_URL": "http://127.0.0.1:9", "AGENTOS_EXPORTER_STATE": state}
-    argv = [*image.stage.argv("ENTRYPOINT"), *image.stage.argv("CMD")]
-    assert f":{DEFAULT_PORT}" in argv
-    argv = [f":{port}" if word == f":{DEFAULT_PORT}" else word for word in argv]
     check = image.program([word.replace(f":{DEFAULT_PORT}/", f":{port}/") for word in image.stage.health()])
     assert subprocess.run(check, check=False, capture_output=True, timeout=30, **image.options()).returncode != 0
 
-    process = subprocess.Popen(
-        image.program(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **image.options(**variables)
-    )
-    try:
-        eventually(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/-/ready"), "it is ready")
-        assert process.poll() is None, process.stdout.read()
+    with served(image, port, *image.stage.argv("CMD"), AGENTOS_EXPORTER_AGENTOS_URL="http://127.0.0.1:9") as process:
         assert subprocess.run(check, check=False, timeout=30, **image.options()).returncode == 0
-        assert Path(state).is_file()
+        assert Path(image.replay.here(str(DEFAULT_STATE))).is_file()
         # A port without a host is every interface: other containers have to reach it.
         with socket.create_connection((socket.gethostbyname(socket.gethostname()), port), timeout=5):
             pass
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.Signals[image.stage.last("STOPSIGNAL")])
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 0, output
-        assert "not-a-real" not in output
-    finally:
-        process.kill()
-        process.wait()
+
+
+@pytest.mark.slow
+def test_the_documented_command_reloads(image: Image) -> None:
+    """As an editor saves: another file of the same name, which a folder that is mounted shows."""
+    text = (ROOT / "docs/deployment.md").read_text()
+    (documented,) = re.findall(r"exec agentos-exporter (python -c .*)$", text, re.MULTILINE)
+    assert f"docker compose exec agentos-exporter {documented}\n" in (COMPOSE / "agentos-exporter.yml").read_text()
+    folder = image.replay.path(DEFAULT_STATE.parent.parent.as_posix()) / "config"
+    shutil.copytree(COMPOSE, folder)
+    file = folder / "agentos-exporter.yml"
+    config = yaml.safe_load(file.read_text().replace("http://agentos:7777", "http://127.0.0.1:9"))
+    file.write_text(json.dumps(config))  # JSON is YAML
+    port = free_port()
+
+    def limit() -> str | None:
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        found = re.search(r"^agentos_budget_limit_usd\{.*\} (.*)$", page, re.MULTILINE)
+        return found and found[1]
+
+    with served(image, port, "run", "--config.file", str(file), "--web.listen-address", f":{DEFAULT_PORT}") as process:
+        eventually(lambda: limit() == str(float(config["budgets"][0]["limit_usd"])), "the budget is there")
+        config["budgets"][0]["limit_usd"] = 4321.5
+        saved = folder / "saved"
+        saved.write_text(json.dumps(config))
+        saved.rename(file)
+        # In a container the exporter is the first process.
+        command = shlex.split(documented.replace("kill(1,", f"kill({process.pid},"))
+        image.call(*command)
+        eventually(lambda: limit() == "4321.5", "the new limit is in force")
+
+
+@contextmanager
+def served(image: Image, port: int, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """ENTRYPOINT with these arguments, ready on another port than the image's own."""
+    assert f":{DEFAULT_PORT}" in arguments
+    argv = [f":{port}" if word == f":{DEFAULT_PORT}" else word for word in arguments]
+    with subprocess.Popen(
+        image.program([*image.stage.argv("ENTRYPOINT"), *argv]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **image.options(AGENTOS_EXPORTER_STATE=image.replay.here(str(DEFAULT_STATE)), **variables),
+    ) as process:
+        try:
+            eventually(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/-/ready"), "it is ready")
+            assert process.poll() is None, process.stdout.read()
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow

@@ -1,17 +1,24 @@
-"""The plain manifests: they are what the chart renders; `pytest --update-golden` writes them anew."""
+"""The plain manifests: they are what the chart renders; `pytest --update-golden` writes them anew.
+
+The object with the rules is written by `python -m deploy.mixin`, which needs no Helm; it says the same as the chart's.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from deploy.mixin import manifests as mixin_manifests
+from deploy.mixin.__main__ import main as mixin
 from exporter.cli import main
 from tests.harness import manifests
-from tests.harness.manifests import ROOT, objects, only, template
+from tests.harness.manifests import CHART, ROOT, objects, only, template
 
 PLACE = ROOT / "deploy/kubernetes"
 VALUES = {
@@ -25,10 +32,13 @@ VALUES = {
         ]
     },
     "secrets": [{"name": "prod-token", "secret": "agentos-tokens", "key": "prod"}],
+    # An AgentOS behind https, and its own port.
+    "networkPolicy.egressPorts": [443, 7777],
     "serviceMonitor.enabled": True,
     "prometheusRule.enabled": True,
 }
 OPERATOR = ("ServiceMonitor", "PrometheusRule")
+RULES = "prometheus-operator/prometheusrule.yaml"
 _HELM = re.compile(
     r"^# Source: .*\n"
     r"|^ *(?:helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n"
@@ -56,16 +66,54 @@ def written() -> dict[str, str]:
     return {str(path.relative_to(PLACE)): path.read_text() for path in found}
 
 
+def without_rules(files: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in files.items() if name != RULES}
+
+
 def everything() -> list[manifests.Object]:
     return [one for text in written().values() for one in objects(text)]
 
 
 def test_they_are_what_the_chart_renders(request: pytest.FixtureRequest) -> None:
-    made = rendered()
+    made = without_rules(rendered())
     if request.config.getoption("--update-golden"):
         for name, text in made.items():
             (PLACE / name).write_text(text)
-    assert written() == made, "write them anew with pytest tests/test_deploy_kubernetes.py --update-golden"
+    assert without_rules(written()) == made, "pytest tests/test_deploy_kubernetes.py --update-golden writes them anew"
+
+
+def test_the_rules_are_the_charts() -> None:
+    assert objects(written()[RULES]) == objects(rendered()[RULES])
+
+
+def test_settings_of_ones_own_reach_the_rules(tmp_path: Path) -> None:
+    settings = tmp_path / "my.yml"
+    settings.write_text("grafana_url: https://grafana.example.com\nunreachable_for: 17m\n")
+    assert mixin(["--settings", str(settings), "--out", str(tmp_path)]) == 0
+    (plain,) = objects((tmp_path / "deploy/kubernetes" / RULES).read_text())
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    shutil.copytree(tmp_path / CHART.relative_to(ROOT) / "files", chart / "files", dirs_exist_ok=True)
+    given = only("PrometheusRule", objects(template(chart=chart, sets=VALUES)))
+    assert plain["spec"] == given["spec"]
+    alerts = [rule for group in plain["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {rule["for"] for rule in alerts if rule["alert"] == "AgentOSUnreachable"} == {"17m"}
+    assert all(rule["annotations"]["dashboard_url"].startswith("https://grafana.example.com/d/") for rule in alerts)
+
+
+def test_a_file_without_groups_is_no_file_of_rules() -> None:
+    with pytest.raises(ValueError, match="groups:"):
+        mixin_manifests.files({"rules-alerts.yml": "rules: []\n"})
+
+
+def test_the_kustomization_names_the_ports_that_are_open() -> None:
+    text = (PLACE / "kustomization.yaml").read_text()
+    _dns, rule = only("NetworkPolicy", everything())["spec"]["egress"]
+    ports = [port["port"] for port in rule["ports"]]
+    assert f"TCP ports {ports[0]} and {ports[1]} only" in text
+    assert ports == [443, 7777]
+    url = urlsplit(yaml.safe_load(only("ConfigMap", everything())["data"]["agentos-exporter.yml"])["agentos"][0]["url"])
+    assert url.port in ports
 
 
 def test_nothing_of_helm_is_left() -> None:

@@ -79,6 +79,20 @@ def test_its_state_folder_is_the_exporters_default() -> None:
     assert Path("/var/lib", service()["StateDirectory"], DEFAULT_STATE.name) == DEFAULT_STATE
 
 
+def test_a_credential_is_there_only_while_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So check-config comes after the start."""
+    (path,) = re.findall(r"token_file: (\S+)$", UNIT.read_text(), re.MULTILINE)
+    (name,) = re.findall(r"^#LoadCredential=([^:]+):", UNIT.read_text(), re.MULTILINE)
+    assert path == f"/run/credentials/{UNIT.name}/{name}"
+    config = tmp_path / "agentos-exporter.yml"
+    config.write_text(f"agentos: [{{name: prod, url: 'https://agentos.example.com', token_file: {path}}}]")
+    assert main(["check-config", "--config.file", str(config)]) != 0
+    assert path in capsys.readouterr().err
+    text = (ROOT / "docs/deployment.md").read_text()
+    assert text.index("systemctl enable --now agentos-exporter") < text.index("bin/agentos-exporter check-config")
+    assert "a new token takes `systemctl restart agentos-exporter`" in text
+
+
 def test_its_command_is_one_that_the_exporter_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     program, command, *flags = shlex.split(service()["ExecStart"])
     assert (Path(program).name, command) == ("agentos-exporter", "run")

@@ -1,4 +1,4 @@
-"""`python -m deploy.mixin`: writes rules, boards and the chart's copies of them, or checks that they are up to date."""
+"""`python -m deploy.mixin`: writes rules, boards and their copies for Kubernetes, or checks that all is up to date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.mixin import chart, dashboards, write
+from deploy.mixin import chart, dashboards, manifests, write
 from deploy.mixin.settings import Settings, SettingsError, load
 
 
@@ -16,7 +16,7 @@ def files(settings: Settings) -> dict[str, str]:
     made = write.files(settings)
     rules = {name: text for name, text in made.items() if name.startswith("deploy/prometheus/")}
     boards = dashboards.files(settings)
-    return made | boards | chart.files(rules, boards)
+    return made | boards | chart.files(rules, boards) | manifests.files(rules)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

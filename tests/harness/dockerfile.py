@@ -138,7 +138,7 @@ class Replay:
             elif word == "RUN":
                 self._run(stage, rest)
             else:
-                assert word in {"VOLUME", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}, word
+                assert word in {"VOLUME", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}, word
 
     def _copy(self, stage: Stage, rest: str) -> None:
         flags = re.findall(r"--(\w+)=(\S+)", rest)

@@ -69,9 +69,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if .Values.config.prices_update }}
-{{- $ports = append $ports 443 }}
-{{- end }}
 {{- end }}
 {{- uniq $ports | toJson }}
 {{- end }}
