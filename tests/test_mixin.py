@@ -126,9 +126,7 @@ def _other(name: str, value: object) -> object:
         return "3m"
     if isinstance(value, str):
         return {"exporter_job": "other", "fast_interval": "30s"}.get(name, f"{value}/x" if "://" in value else "47m")
-    return {"latency_objective_seconds": 20, "runaway_llm_calls": 21, "late_seconds": 300}.get(
-        name, value * 1.01 if value != 0.99 else 0.98
-    )  # type: ignore[operator]
+    return {"latency_objective_seconds": 20, "runaway_llm_calls": 21}.get(name, value * 1.01 if value != 0.99 else 0.98)  # type: ignore[operator]
 
 
 def test_durations_and_numbers() -> None:
