@@ -122,7 +122,9 @@ def _run_content(
 ) -> subprocess.CompletedProcess[str]:
     rules, test = folder / "rules.yml", folder / "test.yml"
     rules.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
-    test.write_text(yaml.safe_dump({**content, "rule_files": [str(rules)]}, sort_keys=False), encoding="utf-8")
+    # As listed, what is recorded before what reads it: otherwise the order is another one each time.
+    order = {"rule_files": [str(rules)], "group_eval_order": [group["name"] for group in groups]}
+    test.write_text(yaml.safe_dump({**content, **order}, sort_keys=False), encoding="utf-8")
     return _promtool(promtool, "test", "rules", test)
 
 
