@@ -402,6 +402,31 @@ def test_what_every_process_has_is_asked_of_exporters_alone():
             assert "agentos_exporter_build_info" in asked.raw
 
 
+@pytest.mark.prometheus
+@pytest.mark.parametrize("promtool", tools("promtool"))
+def test_an_exporter_that_is_down_is_shown_as_down_and_another_process_is_not(promtool, tmp_path):
+    (scraped,) = (one.expr for one in ASKED if one.panel == "Exporter scraped")
+    assert 'job=~".+"' in scraped
+    series = {
+        'up{job="agentos-exporter",instance="a"}': "1x10 0x120",
+        'agentos_exporter_build_info{job="agentos-exporter",instance="a",version="1"}': "1x10 stale",
+        'up{job="node",instance="b"}': "0x130",
+    }
+    shown = {"5m": [1], "2h": [0]}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {"expr": scraped, "eval_time": at, "exp_samples": [{"labels": "{}", "value": value} for value in values]}
+            for at, values in shown.items()
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_alerts_lead_to_boards():
     alerts = [rule for rule in RULES if "alert" in rule]
     assert alerts
