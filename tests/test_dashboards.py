@@ -379,9 +379,52 @@ def test_a_cell_links_with_columns_of_its_table(uid, panel):
         for one in override["properties"]:
             if one["id"] == "links":
                 titles = set(panel["transformations"][-1]["options"]["renameByName"].values())
-                columns = re.findall(r"\$\{__data\.fields\.(\w+)\}|__data\.fields\[\"([^\"]+)\"\]", str(one))
+                columns = re.findall(r"\$\{__data\.fields(?:\.(\w+)|\[\"([^\"]+)\"\]):percentencode\}", str(one))
+                assert len(columns) == str(one).count("__data") > 0, "as it is, an & in a name would end it"
                 assert {a or b for a, b in columns} <= titles
-                assert columns
+
+
+def test_a_workflow_is_looked_up_as_a_root():
+    """It is nobody's agent: as such its board would be empty."""
+    for panel in panels.panels(BOARDS["agentos-overview"]):
+        exprs = " ".join(target["expr"] for target in panel["targets"])
+        if "agentos_component_info" in exprs:
+            (link,) = (url for url in urls(panel) if url.startswith("/d/agentos-agent"))
+            assert ('kind="workflow"' in exprs) is ("var-root=" in link)
+            assert ('kind!="workflow"' in exprs) is ("var-agent=" in link)
+
+
+def test_what_every_process_has_is_asked_of_exporters_alone():
+    """`$job` with All is every job that there is."""
+    for asked in ASKED:
+        if {one.name for one in raw(asked)} & (set(FOREIGN) - {"ALERTS"}):
+            assert "and on (job, instance) max by (job, instance) (" in asked.raw
+            assert "agentos_exporter_build_info" in asked.raw
+
+
+@pytest.mark.prometheus
+@pytest.mark.parametrize("promtool", tools("promtool"))
+def test_an_exporter_that_is_down_is_shown_as_down_and_another_process_is_not(promtool, tmp_path):
+    (scraped,) = (one.expr for one in ASKED if one.panel == "Exporter scraped")
+    assert 'job=~".+"' in scraped
+    series = {
+        'up{job="agentos-exporter",instance="a"}': "1x10 0x120",
+        'agentos_exporter_build_info{job="agentos-exporter",instance="a",version="1"}': "1x10 stale",
+        'up{job="node",instance="b"}': "0x130",
+    }
+    shown = {"5m": [1], "2h": [0]}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {"expr": scraped, "eval_time": at, "exp_samples": [{"labels": "{}", "value": value} for value in values]}
+            for at, values in shown.items()
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_alerts_lead_to_boards():
@@ -465,7 +508,8 @@ def test_dashboard_linter(board):
 def test_every_exception_of_the_linter_has_a_reason():
     exceptions = yaml.safe_load((panels.DASHBOARDS / ".lint").read_text())
     assert set(exceptions) == {"exclusions"}
-    assert set(exceptions["exclusions"]) == {"template-instance-rule", "target-instance-rule"}
+    assert set(exceptions["exclusions"]) == {"template-instance-rule", "target-instance-rule", "target-job-rule"}
+    assert len(exceptions["exclusions"]["target-job-rule"]["entries"]) == 2, "not for every panel"
     for one in exceptions["exclusions"].values():
         assert one["reason"]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from textwrap import indent
 from typing import Any, Final
 
 from deploy.mixin.promql import (
@@ -124,6 +125,10 @@ def _slow_runs(settings: Settings) -> list[Alert]:
     )
 
 
+_LONGEST_SILENCE: Final = "1h"
+"""For how long, beside 5m, a backlog that was read keeps a budget from being judged; a window of the ratios."""
+
+
 def _burns(
     settings: Settings,
     name: str,
@@ -137,7 +142,8 @@ def _burns(
     """Multi-window, multi-burn-rate: the long window says that it matters, the short one that it still goes on.
 
     A backlog that was read leaves the short window soon, so that is as long as an exporter which caught up is left out:
-    from then on the long window alone cannot fire.
+    from then on the long window alone cannot fire. Six hours are too long for that, or one gap of a quarter of an hour
+    would silence the slow burn until the evening: there the last hour, without the backlog, has to burn as well.
     """
     pairs = (
         (CRITICAL, "1h", "5m", settings.burn_fast, settings.burn_fast_for),
@@ -147,11 +153,18 @@ def _burns(
     alerts = []
     for severity, long, short, burn, lasts in pairs:
         threshold = number(round(burn * budget, 9))
+        still = f"{ratio}{short} > {threshold}"
+        if seconds(short) > seconds(_LONGEST_SILENCE):
+            unless = indent(unless_past(short), "    ")
+            still += (
+                f"\nand\n(\n  {ratio}{_LONGEST_SILENCE} > {threshold}\n  or\n  (\n    {ratio}{short}\n{unless}\n  )\n)"
+            )
         alerts.append(
             Alert(
                 name,
-                f"{ratio}{long} > {threshold}\nand\n{ratio}{short} > {threshold}\nand\n"
-                f"{events(long)} >= {number(settings.burn_min_events)}\n{unless_past(short, settings.late_ratio)}",
+                f"{ratio}{long} > {threshold}\nand\n{still}\nand\n"
+                f"{events(long)} >= {number(settings.burn_min_events)}\n"
+                f"{unless_past(min(short, _LONGEST_SILENCE, key=seconds))}",
                 severity,
                 f"{{{{ $value | humanizePercentage }}}} of the runs of {{{{ $labels.root }}}} {what}",
                 f"{{{{ $value | humanizePercentage }}}} of the runs of {{{{ $labels.root_kind }}}} "
@@ -177,7 +190,7 @@ def _error_spike(settings: Settings) -> list[Alert]:
         Alert(
             "AgentOSErrorSpanSpike",
             f"{_spike(ratio, baseline, settings.error_spike_factor)} > {number(settings.error_spike_floor)}\nand\n"
-            f"{errors} >= {number(settings.error_spike_min_errors)}\n{unless_past('5m', settings.late_ratio)}",
+            f"{errors} >= {number(settings.error_spike_min_errors)}\n{unless_past('5m')}",
             WARNING,
             "{{ $value | humanizePercentage }} of the {{ $labels.span_kind }} spans of {{ $labels.agentos }} fail",
             "{{ $value | humanizePercentage }} of the {{ $labels.span_kind }} spans of {{ $labels.agentos }} failed "
@@ -231,7 +244,6 @@ def _provider(settings: Settings) -> list[Alert]:
                 "10m",
                 settings.provider_error_ratio,
                 settings.provider_min_errors,
-                settings.late_ratio,
             ),
             CRITICAL,
             "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} fail",
@@ -255,7 +267,6 @@ def _tool(settings: Settings) -> list[Alert]:
                 "15m",
                 settings.tool_error_ratio,
                 settings.tool_min_errors,
-                settings.late_ratio,
             ),
             WARNING,
             "{{ $value | humanizePercentage }} of the calls of the tool {{ $labels.tool }} fail",
@@ -268,13 +279,11 @@ def _tool(settings: Settings) -> list[Alert]:
     ]
 
 
-def _failing(
-    labels: tuple[str, ...], errors: str, calls: str, window: str, ratio: float, least: float, late_ratio: float
-) -> str:
+def _failing(labels: tuple[str, ...], errors: str, calls: str, window: str, ratio: float, least: float) -> str:
     return (
         f"{by(labels, f'rate({errors}[{window}])')}\n/\n({by(labels, f'rate({calls}[{window}])')} > 0)\n"
         f">= {number(ratio)}\nand\n{by(labels, f'increase({errors}[{window}])')} >= {number(least)}\n"
-        f"{unless_past(window, late_ratio)}"
+        f"{unless_past(window)}"
     )
 
 
@@ -325,7 +334,7 @@ def _cache(settings: Settings) -> list[Alert]:
             "AgentOSCacheHitDrop",
             f"{ratio} < {number(settings.cache_drop_ratio)} * {baseline}\nand\n"
             f"{baseline} >= {number(settings.cache_min_baseline)}\nand\n"
-            f"{tokens} >= {number(settings.cache_min_prompt_tokens)}\n{unless_past('1h', settings.late_ratio)}",
+            f"{tokens} >= {number(settings.cache_min_prompt_tokens)}\n{unless_past('1h')}",
             INFO,
             "Only {{ $value | humanizePercentage }} of the prompt tokens of {{ $labels.model }} come from the cache",
             "{{ $value | humanizePercentage }} of the prompt tokens of {{ $labels.model }} "
@@ -347,7 +356,7 @@ def _cost_spike(settings: Settings) -> list[Alert]:
     return [
         Alert(
             "AgentOSCostSpike",
-            f"{spike} > {number(settings.cost_spike_floor_usd)}\n{unless_past('1h', settings.late_ratio)}",
+            f"{spike} > {number(settings.cost_spike_floor_usd)}\n{unless_past('1h')}",
             WARNING,
             '{{ $labels.agentos }} spent ${{ $value | printf "%.2f" }} in an hour',
             '{{ $labels.agentos }} spent ${{ $value | printf "%.2f" }} in the last hour, more than '
@@ -466,7 +475,8 @@ def _silent_empty(settings: Settings) -> list[Alert]:
 
 def _stalled(settings: Settings) -> list[Alert]:
     last = _last("agentos_exporter_last_success_timestamp_seconds", AGENTOS)
-    # Failing polls are AgentOSUnreachable. A process whose very first poll hangs knows no success yet.
+    # Failing polls are AgentOSUnreachable. A process whose very first poll hangs knows no success yet. The lag says
+    # nothing: it grows as well while nobody uses the AgentOS.
     return [
         Alert(
             "AgentOSPollStalled",
@@ -480,7 +490,19 @@ def _stalled(settings: Settings) -> list[Alert]:
             "metrics stand still.",
             "agentos-exporter",
             lasts=settings.stalled_for,
-        )
+            labels={"what": "polls"},
+        ),
+        Alert(
+            "AgentOSPollStalled",
+            f"{_last('agentos_exporter_catching_up', AGENTOS)} == 1",
+            WARNING,
+            "Reading {{ $labels.agentos }} does not keep up",
+            f"For {settings.behind_for} a backlog of {{{{ $labels.agentos }}}} has been read without an end. Nothing "
+            "is lost, but until it is read, and up to 65m longer, no alert on rates or costs of this AgentOS can fire.",
+            "agentos-exporter",
+            lasts=settings.behind_for,
+            labels={"what": "backlog"},
+        ),
     ]
 
 
@@ -541,11 +563,12 @@ def _down(settings: Settings) -> list[Alert]:
     return [
         Alert(
             "AgentOSExporterDown",
-            f"{target} == 0\nor\nabsent({target})",
+            f"{target} == 0\nor\n(\n  avg_over_time({target}[15m]) < {number(settings.exporter_flap_ratio)}\n  and\n"
+            f"  changes({target}[15m]) >= {number(settings.exporter_flap_changes)}\n)\nor\nabsent({target})",
             CRITICAL,
             "agentos-exporter{{ with $labels.instance }} {{ . }}{{ end }} is down",
-            "Prometheus cannot scrape agentos-exporter{{ with $labels.instance }} on {{ . }}{{ end }}, or has no "
-            "such target: "
+            "Prometheus cannot scrape agentos-exporter{{ with $labels.instance }} on {{ . }}{{ end }}, only now and "
+            "then, or has no such target: "
             "no other alert about AgentOS can fire. What happens meanwhile is counted when it is back.",
             "agentos-exporter",
             (),

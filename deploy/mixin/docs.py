@@ -74,8 +74,9 @@ _WHEN: Final = {
     "AgentOSUnpricedModel": "tokens of a model have no price",
     "AgentOSUnreachable": "polls of an AgentOS fail for {unreachable_for}",
     "AgentOSSilentEmpty": "{silent_empty_min_polls} empty answers in 15m are not believed",
-    "AgentOSPollStalled": "no poll has ended for {stalled_after}",
+    "AgentOSPollStalled": "no poll has ended for {stalled_after}; `warning`: a backlog is read for {behind_for}",
     "AgentOSHiddenSpans": "{hidden_ratio} of the spans, or {hidden_traces_ratio} of the traces, of 6h never showed",
     "AgentOSSeriesLimited": "names beyond the limits were counted as `other`",
-    "AgentOSExporterDown": "an exporter cannot be scraped, or there is none",
+    "AgentOSExporterDown": "an exporter cannot be scraped, goes up and down (answers less than {exporter_flap_ratio} "
+    "of the scrapes of 15m), or there is none",
 }

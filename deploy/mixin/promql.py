@@ -66,18 +66,15 @@ def share(part: str, whole: str) -> str:
     return f"(\n  {part}\n  or\n  {whole} * 0\n)\n/\n({whole} > 0)"
 
 
-def unless_past(window: str, late_ratio: float) -> str:
+def unless_past(window: str) -> str:
     """The end of an expression that judges rates: leaves out an AgentOS whose window tells of the past.
 
     It does while a backlog is read, and until the jump of the counters has left the window (a recorded series can be
-    5 minutes old). What was missed in a short outage is no backlog to the exporter: there most spans are late.
+    5 minutes old).
     """
     reach = duration(seconds(window) + 300)
     backlog = by(AGENTOS, f"max_over_time(agentos_exporter_catching_up[{reach}])", how="max")
-    return (
-        f"unless on ({', '.join(AGENTOS)}) (\n  {backlog} == 1\n  or\n"
-        f"  agentos:late_spans:ratio_rate{window} > {number(late_ratio)}\n)"
-    )
+    return f"unless on ({', '.join(AGENTOS)})\n{backlog} == 1"
 
 
 class Token(NamedTuple):

@@ -20,8 +20,6 @@ from deploy.mixin.settings import Settings
 WINDOWS: Final = ("5m", "30m", "1h", "6h", "3d")
 """of the SLO ratios: those of multi-window burn-rate alerts"""
 FAST_WINDOWS: Final = ("5m", "30m", "1h")
-LATE_WINDOWS: Final = ("5m", "10m", "15m", "30m", "1h", "6h")
-"""Windows over which alerts judge rates, and so have to know whether these tell of the past."""
 QUANTILES: Final = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 DAYS: Final = range(1, 8)
 """How many days back the same hour is looked at for a norm."""
@@ -35,7 +33,6 @@ def groups(settings: Settings) -> list[dict[str, Any]]:
         _group(
             "agentos-slo-long", slow, [rule for w in WINDOWS if w not in FAST_WINDOWS for rule in _slo(w, settings)]
         ),
-        _group("agentos-late", fast, [_late(window, settings) for window in LATE_WINDOWS]),
         _group("agentos-errors", fast, _errors(settings)),
         _group("agentos-latency", fast, _latency()),
         _group("agentos-cost", slow, _cost(settings)),
@@ -73,16 +70,6 @@ def _slo(window: str, settings: Settings) -> list[dict[str, str]]:
             f"clamp_min(\n  1 - (\n    {in_time}\n    /\n    ({count} > 0)\n  ),\n  0\n)",
         ),
     ]
-
-
-def _late(window: str, settings: Settings) -> dict[str, str]:
-    count = by(AGENTOS, _rate("agentos_exporter_span_ingest_delay_seconds_count", window))
-    le = bound(settings.late_seconds)
-    in_time = by(AGENTOS, _rate(f'agentos_exporter_span_ingest_delay_seconds_bucket{{le="{le}"}}', window))
-    return _rule(
-        f"agentos:late_spans:ratio_rate{window}",
-        f"clamp_min(\n  1 - (\n    {in_time}\n    /\n    ({count} > 0)\n  ),\n  0\n)",
-    )
 
 
 def _errors(settings: Settings) -> list[dict[str, str]]:

@@ -103,12 +103,6 @@ class Settings:
     slow_interval: Duration = "2m"
     """Evaluation interval of rules over hours and days. Below 5m, or their series have gaps."""
 
-    # What belongs to the past
-    late_seconds: Annotated[float, _bucket("agentos_exporter_span_ingest_delay_seconds")] = 600
-    """Age at which a span that is counted is late. A bucket of `agentos_exporter_span_ingest_delay_seconds`."""
-    late_ratio: Ratio = 0.5
-    """Share of late spans in a window above which its rates tell of the past, and do not fire."""
-
     # Objectives
     run_success_target: Ratio = 0.99
     """Share of runs that end without error, over 30 days."""
@@ -208,6 +202,8 @@ class Settings:
     """Age of the last successful poll, and time without any poll, that count as a stall. Well above `poll_interval`."""
     stalled_for: Duration = "5m"
     """How long polls must be stalled."""
+    behind_for: Duration = "1h"
+    """How long a backlog may be read, during which rates and costs are not judged."""
     silent_empty_min_polls: Positive = 2
     """Polls in 15m whose empty answer was not believed: one can be a database that restarts."""
     hidden_min_spans: Positive = 10
@@ -219,7 +215,11 @@ class Settings:
     hidden_traces_ratio: Ratio = 0.01
     """Share of traces that never showed any span, in 6h, from which they are reported."""
     exporter_down_for: Duration = "5m"
-    """How long an exporter must be down or absent."""
+    """How long an exporter must be down or absent, or go up and down."""
+    exporter_flap_ratio: Ratio = 0.8
+    """Share of scrapes in 15m below which an exporter that goes up and down counts as down."""
+    exporter_flap_changes: Positive = 3
+    """Changes between up and down in 15m from which it does: a restart makes two."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -24,6 +24,11 @@ from deploy.mixin.promql import seconds
 from deploy.mixin.settings import Settings
 
 ONE = "agentos"
+BUILD = "agentos_exporter_build_info{@}"
+RUNNING = f"and on (job, instance) max by (job, instance) ({BUILD})"
+"""Restricts metrics that every process has to exporters: with All, `$job` is every job that there is."""
+KNOWN = RUNNING.replace(BUILD, f"last_over_time({BUILD}[1d])")
+"""The same, also for an exporter that is down."""
 
 
 def board(settings: Settings) -> Board:
@@ -55,10 +60,11 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "Exporter scraped",
-            "Whether Prometheus reached every exporter of the chosen job at its last scrape.",
-            'min(up{job=~"$job"})',
+            "Whether Prometheus reached every exporter of the chosen job at its last scrape. One that it did not reach "
+            "for a day is left out.",
+            f"min(up{{@}} {KNOWN})",
             unit="none",
-            empty="unknown: no such job",
+            empty="unknown: none in a day",
             colors=steps((None, RED), (1, GREEN)),
             mappings=[parts.UP],
         ),
@@ -187,13 +193,20 @@ def _gaps() -> tuple[Panel, ...]:
         ),
         table(
             "Never seen",
-            "In the shown range. Hidden spans: reported by AgentOS and never shown. Source resets: traces were "
-            "deleted, or the database was replaced.",
+            "In the shown range. Hidden spans: reported by AgentOS and never shown. Orphans: counted, though an ancestor "
+            "never came; only a database shows them. Source resets: traces were deleted, or the database was replaced.",
             label("agentos", "AgentOS"),
             value("Spans", total("agentos_spans_total", ONE), "locale", decimals=0),
             value(
                 "Hidden spans",
                 total("agentos_exporter_hidden_spans_total", ONE),
+                "short",
+                colors=steps((None, GREEN), (1, ORANGE)),
+                decimals=0,
+            ),
+            value(
+                "Orphans",
+                total("agentos_exporter_orphan_spans_total", ONE),
                 "short",
                 colors=steps((None, GREEN), (1, ORANGE)),
                 decimals=0,
@@ -343,7 +356,7 @@ def _process() -> tuple[Panel, ...]:
         series(
             "Memory",
             "Resident memory of each exporter process.",
-            Query('max by (instance) (process_resident_memory_bytes{job=~"$job"})', "{{instance}}"),
+            Query(f"max by (instance) (process_resident_memory_bytes{{@}} {RUNNING})", "{{instance}}"),
             unit="bytes",
             empty="unknown: no data",
             width=12,
@@ -351,7 +364,9 @@ def _process() -> tuple[Panel, ...]:
         series(
             "Processor",
             "Seconds of processor time a second; 1 is one core.",
-            Query('max by (instance) (rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval]))', "{{instance}}"),
+            Query(
+                f"max by (instance) (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {RUNNING})", "{{instance}}"
+            ),
             unit="percentunit",
             empty="unknown: no data",
             width=12,

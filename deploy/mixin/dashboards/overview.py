@@ -24,8 +24,8 @@ from deploy.mixin.dashboards.panels import (
 from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
-FIRING = 'ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"$job", agentos=~"|$agentos"}'
-"""Alerts about an exporter as a whole have no `agentos`, and belong to whichever is chosen."""
+FIRING = 'ALERTS{alertstate="firing", alertname=~"AgentOS.+", job=~"|$job", agentos=~"|$agentos"}'
+"""Alerts about an exporter as a whole have no `agentos`, those about a missing one no `job`: they belong to all."""
 
 
 def board(settings: Settings) -> Board:
@@ -391,6 +391,7 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
 
 
 def _inventory() -> tuple[Panel, ...]:
+    component = "agentos_component_info"
     return (
         table(
             "AgentOS instances",
@@ -402,12 +403,11 @@ def _inventory() -> tuple[Panel, ...]:
             sort="AgentOS",
             descending=False,
             empty="unknown",
-            width=8,
+            width=6,
         ),
         table(
-            "Components",
-            "Agents, teams and workflows as AgentOS lists them; Agent is the name as spans spell it. Click one to "
-            "drill down.",
+            "Agents and teams",
+            "As AgentOS lists them; Agent is the name as spans spell it. Click one to drill down.",
             label("agentos", "AgentOS"),
             label("kind", "Kind"),
             label("name", "Name"),
@@ -418,10 +418,27 @@ def _inventory() -> tuple[Panel, ...]:
             ),
             label("model", "Model"),
             label("provider", "Provider"),
-            value("", "max by (agentos, kind, name, agent, model, provider) (agentos_component_info{@})", "none"),
+            value(
+                "",
+                f'max by (agentos, kind, name, agent, model, provider) ({component}{{@, kind!="workflow"}})',
+                "none",
+            ),
             sort="Name",
             descending=False,
             empty="unknown",
-            width=16,
+            width=12,
+        ),
+        # A workflow is the root of what it calls, and nobody's agent.
+        table(
+            "Workflows",
+            "As AgentOS lists them; Root is the name as spans spell it. Click one to drill down.",
+            label("agentos", "AgentOS"),
+            label("name", "Name"),
+            label("agent", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
+            value("", f'max by (agentos, name, agent) ({component}{{@, kind="workflow"}})', "none"),
+            sort="Name",
+            descending=False,
+            empty="unknown",
+            width=6,
         ),
     )

@@ -430,4 +430,6 @@ def link(title: str, uid: str, *carried: str, **variables: str) -> Json:
 
 def cell(name: str) -> str:
     """The value of another column of the row that was clicked."""
-    return f"${{__data.fields.{name}}}" if name.isidentifier() else f'${{__data.fields["{name}"]}}'
+    # Grafana's own encoding leaves & # + alone, and names may have them.
+    field = f".{name}" if name.isidentifier() else f'["{name}"]'
+    return f"${{__data.fields{field}:percentencode}}"
