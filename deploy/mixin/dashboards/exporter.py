@@ -193,8 +193,9 @@ def _gaps() -> tuple[Panel, ...]:
         ),
         table(
             "Never seen",
-            "In the shown range. Hidden spans: reported by AgentOS and never shown. Orphans: counted, though an ancestor "
-            "never came; only a database shows them. Source resets: traces were deleted, or the database was replaced.",
+            "In the shown range. Hidden spans: reported by AgentOS and never shown. Orphans: counted, though an "
+            "ancestor never came; only a database shows them. Source resets: traces were deleted, or the database was "
+            "replaced.",
             label("agentos", "AgentOS"),
             value("Spans", total("agentos_spans_total", ONE), "locale", decimals=0),
             value(
