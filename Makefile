@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MARKERS ?= not compat and not slow
 PYTEST_ARGS ?=
 # Most tests wait for real servers: more workers than cores.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 DEMO_ARGS ?=
 

@@ -35,10 +35,9 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     report.longrepr = f"a skip fails in CI: {reason.removeprefix('Skipped: ')}"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """For several workers: the longest begin first, and what shares a fixture of its file shares a worker."""
-    items.sort(key=lambda item: min((_rank(mark.name) for mark in item.iter_markers()), default=len(_LONGEST_FIRST)))
     for item in items:
         shared = [
             name
@@ -47,6 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ]
         if shared:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{min(shared)}"))
+    # Here pytest-xdist reads the groups, and pytest-randomly shuffles.
+    yield
+    items.sort(key=lambda item: min((_rank(mark.name) for mark in item.iter_markers()), default=len(_LONGEST_FIRST)))
 
 
 def _rank(mark: str) -> int:

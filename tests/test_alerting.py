@@ -144,8 +144,8 @@ def generated(folder: Path, settings: Mapping[str, str]) -> list[Path]:
     file.write_text(json.dumps(settings))
     command = (sys.executable, "-m", "deploy.mixin", "--settings", str(file), "--out", str(folder))
     subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
-    rules = sorted(folder.rglob("rules-*.yml"))
-    assert rules
+    rules = sorted((folder / "deploy/prometheus").glob("rules-*.yml"))
+    assert len(rules) == 2
     return rules
 
 

@@ -379,7 +379,7 @@ def test_spans_may_be_written_in_any_order_and_late(tmp_path: Path, order: str) 
     """The spans of forty traces come one by one, over many polls: parents first, or children first."""
     whole, path = tmp_path / "whole.db", tmp_path / "agno.db"
     database = f"sqlite:{path}"
-    seed.seed(f"sqlite:{whole}", 40, until=datetime.now(UTC), spread=timedelta(seconds=30), prompt_bytes=SMALL)
+    seed.seed(f"sqlite:{whole}", 40, until=datetime.now(UTC), spread=timedelta(seconds=3), prompt_bytes=SMALL)
     seed.seed(database, 1, until=datetime.now(UTC) - timedelta(minutes=5), prompt_bytes=SMALL, number=1)
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     connection.execute("ATTACH ? AS whole", (str(whole),))
@@ -388,7 +388,8 @@ def test_spans_may_be_written_in_any_order_and_late(tmp_path: Path, order: str) 
     columns = [row[1] for row in connection.execute("PRAGMA table_info(agno_spans)")]
     values = ", ".join("?" if column == "created_at" else column for column in columns)
     insert = f"INSERT INTO agno_spans ({', '.join(columns)}) SELECT {values} FROM ({numbered}) WHERE n = ?"
-    with RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon=HORIZON) as exporter:
+    # `overlap` is to be above the time from the end of a span to its commit: what is unchanged for so long is done.
+    with RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon="30s", overlap="15s") as exporter:
         exporter.wait_until_polled(2)
         for number in range(1, 9):
             connection.execute(insert, (datetime.now(UTC).isoformat(), number))
