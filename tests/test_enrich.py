@@ -15,6 +15,7 @@ from random import Random
 import genai_prices
 import httpx
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -582,6 +583,7 @@ def said(capsys):
 
 
 def test_403_is_said_once_and_lets_everything_go(capsys):
+    structlog.reset_defaults()  # a daemon that another test ran in this process may have set up its logging
     refused = Unauthorized("session_run: 403 Insufficient permissions. Required scope(s): sessions:read")
     home = Home({f"run{n}": refused for n in range(1, 9)})
     home.read(run_of(1, call(100, 10)), run_of(2, call(100, 10)))
