@@ -195,9 +195,6 @@ class Batch:
 class LedgerView(Protocol):
     """What a source may ask the ledger about one AgentOS. All calls are coroutines: the ledger lives in a thread."""
 
-    async def cursor(self, db: str) -> dict[str, Any] | None:
-        """The last committed cursor of this database, or None before the first commit."""
-
     async def cursors(self) -> dict[str, dict[str, Any]]:
         """The last committed cursors of all databases that were ever read of this AgentOS."""
 

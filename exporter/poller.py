@@ -41,10 +41,6 @@ class View(LedgerView):
         self._ledger = ledger
         self._agentos = agentos
 
-    async def cursor(self, db: str) -> dict[str, Any] | None:
-        """See LedgerView."""
-        return (await asyncio.to_thread(self._ledger.cursors, self._agentos)).get(db)
-
     async def cursors(self) -> dict[str, dict[str, Any]]:
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.cursors, self._agentos)

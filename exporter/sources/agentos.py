@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
+from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE
 from exporter.sources.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.listing import ListReader
@@ -376,7 +377,7 @@ def _components(config: ConfigResponse) -> list[Component]:
                     kind,
                     member.id or "",
                     name,
-                    name.replace(" ", "_").replace("-", "_") or kind.capitalize(),
+                    spelled(name) or kind.capitalize(),
                     (model.id or "") if model is not None else "",
                     provider_label(model.provider or "") if model is not None else "",
                 )

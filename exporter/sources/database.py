@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exporter.errors import SourceError
 from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
 from exporter.sources.drivers import Connection, connection
-from exporter.sources.facts import LABEL_LENGTH, clean, clean_id
+from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, spelled
 from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
 from exporter.sources.reading import FUTURE
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
@@ -183,6 +183,5 @@ async def _components(one: Connection) -> list[Component]:
     found = []
     for kind, component_id, name in rows:
         shown = clean(str(name or component_id), LABEL_LENGTH)
-        span_name = shown.replace(" ", "_").replace("-", "_")
-        found.append(Component(clean(str(kind), LABEL_LENGTH), clean_id(str(component_id)), shown, span_name))
+        found.append(Component(clean(str(kind), LABEL_LENGTH), clean_id(str(component_id)), shown, spelled(shown)))
     return found

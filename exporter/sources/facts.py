@@ -40,8 +40,15 @@ def identifier(value: object) -> str | None:
     return clean(value, ID_LENGTH) if isinstance(value, str) and value else None
 
 
+def spelled(name: str) -> str:
+    """The name of an agent, team or workflow as agno's spans spell it."""
+    return name.replace(" ", "_").replace("-", "_")
+
+
 def tokens(value: object) -> int | None:
     """A token count, or None for what cannot be one."""
+    if type(value) is int:  # as nearly all are
+        return value if 0 <= value <= _MOST_TOKENS else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from exporter.errors import BadAnswer, Unauthorized
 from exporter.model import RUN_KINDS, SpanKind, component_name
+from exporter.sources.facts import micros, spelled, tokens
 from exporter.sources.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
 from exporter.sources.reading import moment
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPED: Final = frozenset(SpanKind) - {SpanKind.HTTP, SpanKind.OTHER}
 _NOT_ALLOWED: Final = 405
-_MOST_TOKENS: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ class Inspector:
             return [None]
         for kind, members in (("agent", config.agents), ("team", config.teams), ("workflow", config.workflows)):
             for member in members:
-                spelling = (member.name or "").replace(" ", "_").replace("-", "_") or kind.capitalize()
+                spelling = spelled(member.name or "") or kind.capitalize()
                 for one in (member.id, member.name, spelling):
                     if one:
                         self._names[kind][one] = spelling
@@ -201,7 +199,7 @@ class Inspector:
 
     def span_name(self, kind: str, name: str) -> str:
         """How spans spell the agent, team or workflow of this id or name."""
-        return self._names[kind].get(name) or name.replace(" ", "_").replace("-", "_")
+        return self._names[kind].get(name) or spelled(name)
 
     def agent_id(self, name: str) -> str:
         """Id of the agent of this id or name."""
@@ -262,8 +260,8 @@ class Inspector:
                 one.user_id or "",
                 tuple(name for name in (one.workflow_id, one.team_id, one.agent_id) if name),
                 one.total_traces,
-                _micros(one.first_trace_at),
-                _micros(one.last_trace_at),
+                micros(one.first_trace_at),
+                micros(one.last_trace_at),
             )
             for one in answer.data
         ]
@@ -341,15 +339,8 @@ def _conditions(query: Query) -> dict[str, Any]:
 
 def _wanted(row: TraceSummary, query: Query) -> bool:
     """What this route cannot filter, before a tree is fetched for it."""
-    late = query.until is not None and _micros(row.start_time) > query.until
+    late = query.until is not None and micros(row.start_time) > query.until
     return not late and not row.trace_id.startswith(OWN_TRACE_PREFIX)
-
-
-def _micros(time: datetime) -> int:
-    """Microseconds since the epoch; a time without zone is UTC, as agno stores it."""
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def _view(detail: TraceDetail, db: str | None) -> TraceView:
@@ -357,8 +348,8 @@ def _view(detail: TraceDetail, db: str | None) -> TraceView:
     return TraceView(
         detail.trace_id,
         db or "",
-        _micros(detail.start_time),
-        _micros(detail.end_time),
+        micros(detail.start_time),
+        micros(detail.end_time),
         detail.total_spans,
         detail.status,
         {key: getattr(detail, key) or "" for key in ids},
@@ -398,13 +389,13 @@ def _span(node: TraceNode, parent: int, depth: int, kind: SpanKind, detail: Trac
         depth,
         kind,
         component_name(node.name) if kind in RUN_KINDS else node.name,
-        _micros(node.start_time),
-        _micros(node.end_time),
+        micros(node.start_time),
+        micros(node.end_time),
         node.status,
         error,
         _text(metadata.get("model")) if kind is SpanKind.LLM else "",
-        _count(metadata.get("input_tokens")) if kind is SpanKind.LLM else None,
-        _count(metadata.get("output_tokens")) if kind is SpanKind.LLM else None,
+        tokens(metadata.get("input_tokens")) if kind is SpanKind.LLM else None,
+        tokens(metadata.get("output_tokens")) if kind is SpanKind.LLM else None,
         _text(metadata.get("run_id")),
         _text(metadata.get("session_id")),
         _text(metadata.get("user_id")),
@@ -426,9 +417,3 @@ def _kind(text: str) -> SpanKind:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None

@@ -135,7 +135,6 @@ def _number(value: str | None) -> object:
         return None
 
 
-_MOST: Final = 2**53
 _seconds: dict[str, int] = {}
 """text of a time up to its point → microseconds of that second"""
 
@@ -259,12 +258,12 @@ def _span(row: Row, parent: int, times: tuple[int, int]) -> Span:
         model = clean(found.model, LABEL_LENGTH) if isinstance(found.model, str) else ""
         provider = _provider(found.provider, called, model)
         usage = TokenUsage(
-            _count(found.prompt),
-            _count(found.completion),
-            _count(found.cache_read),
-            _count(found.cache_write),
-            _count(found.reasoning),
-            _count(found.total),
+            tokens(found.prompt),
+            tokens(found.completion),
+            tokens(found.cache_read),
+            tokens(found.cache_write),
+            tokens(found.reasoning),
+            tokens(found.total),
             detailed=True,
         )
         cost = found.cost if isinstance(found.cost, (int, float)) and not isinstance(found.cost, bool) else None
@@ -291,12 +290,6 @@ def _span(row: Row, parent: int, times: tuple[int, int]) -> Span:
         session,
         user,
     )
-
-
-def _count(value: object) -> int | None:
-    if type(value) is int and 0 <= value <= _MOST:
-        return value
-    return None if value is None else tokens(value)
 
 
 def _kind(found: Attributes) -> SpanKind:

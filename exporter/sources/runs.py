@@ -15,6 +15,7 @@ import msgspec
 
 from exporter.errors import BadAnswer
 from exporter.model import MICROSECONDS, provider_label
+from exporter.sources.facts import tokens
 from exporter.waiting import LONGEST_FIRST_TOKEN, ModelUse, RunDetail
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from exporter.sources.http import Api
 
 ENDPOINT: Final = "session_run"
-_MOST_TOKENS: Final = 2**53
 _LABEL_LENGTH: Final = 256
 _MOST_USES: Final = 100
 _MOST_RUNS: Final = 1000
@@ -94,7 +94,7 @@ def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:
 def _use(entry: dict[str, Any]) -> ModelUse | None:
     """What an entry says; None for what cannot be."""
     names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-    counts = [_tokens(entry.get(name)) for name in (*names, "total_tokens")]
+    counts = [_count(entry.get(name)) for name in (*names, "total_tokens")]
     if any(count is None for count in counts) or not any(counts):
         return None
     prompt, completion, read, write, reasoning, total = (count or 0 for count in counts)
@@ -115,13 +115,9 @@ def _text(value: object) -> str:
     return value[:_LABEL_LENGTH] if isinstance(value, str) else ""
 
 
-def _tokens(value: object) -> int | None:
+def _count(value: object) -> int | None:
     """A count; agno leaves out those that are 0. None for what is no count."""
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None
+    return 0 if value is None else tokens(value)
 
 
 def _cost(value: object) -> Decimal | None:
