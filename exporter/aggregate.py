@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
+
 from exporter.budgets import Budgets, Charge
 from exporter.catalog import METRICS
 from exporter.model import RUN_KINDS, Span, SpanKind, Trace
@@ -43,8 +45,7 @@ SESSION: Final = "session"
 USER: Final = "user"
 
 
-@dataclass(frozen=True, slots=True)
-class Exemplar:
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
     """A trace that stands for one increment: `value` in storage units, `at` in microseconds since the epoch."""
 
     trace_id: str

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from exporter.errors import BadAnswer, SilentEmpty, SourceTimeout
@@ -353,7 +354,7 @@ class Reader(ABC):
             one for one in await ledger.unsettled(db, FUTURE, ASK_IDS) if now - one.changed >= self.settings.overlap
         ]
         async for batch in self.read_by_id([known.id for known in due[: self.page_size.rows]], head):
-            yield replace(batch, db=db, traces=[replace(trace, db=db) for trace in batch.traces])
+            yield replace(batch, db=db, traces=[msgspec.structs.replace(trace, db=db) for trace in batch.traces])
 
     async def read_by_id(self, ids: Sequence[str], head: Head) -> AsyncGenerator[Batch]:
         """Read known or listed traces; those that a believed answer does not hold are missed."""

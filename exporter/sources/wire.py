@@ -8,7 +8,7 @@ the page it stands on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
@@ -208,7 +208,7 @@ def correct_root(trace: Trace, index: int, body: bytes, *, times: bool, ids: boo
         raise BadAnswer(f"a span of trace {trace.id[:32]} is not a span: {error}") from error
     old = trace.spans[index]
     metadata = node.metadata or _Metadata()
-    new = replace(
+    new = msgspec.structs.replace(
         old,
         start=micros(node.start_time) if times else old.start,
         end=micros(node.end_time) if times else old.end,
@@ -217,7 +217,7 @@ def correct_root(trace: Trace, index: int, body: bytes, *, times: bool, ids: boo
         session_id=identifier(metadata.session_id) if ids else old.session_id,
         user_id=identifier(metadata.user_id) if ids else old.user_id,
     )
-    return replace(trace, spans=(*trace.spans[:index], new, *trace.spans[index + 1 :]))
+    return msgspec.structs.replace(trace, spans=(*trace.spans[:index], new, *trace.spans[index + 1 :]))
 
 
 def _plausible(row: _Row) -> bool:
