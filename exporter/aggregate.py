@@ -34,8 +34,11 @@ Labels = tuple[str, ...]
 Key = tuple[str, Labels]
 """A series: metric name and label values in the catalog's order."""
 
+# Looking a member up in its enum takes as long as the rest of a test for it.
+_HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
 _AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
-_BESIDE_THEIR_AGENT: Final = frozenset({SpanKind.LLM, SpanKind.TOOL})
+_UNTYPED: Final = frozenset({_HTTP, SpanKind.OTHER})
+_BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
 
 Place = TypeVar("Place")
 
@@ -221,13 +224,12 @@ class _Tree:
                 root = agent = owner = above = -1
             else:
                 root, agent, owner = self.root[parent], self.agent[parent], self.owner[parent]
-                typed = spans[parent].kind not in {SpanKind.HTTP, SpanKind.OTHER}
-                above = parent if typed else self.above[parent]
+                above = self.above[parent] if spans[parent].kind in _UNTYPED else parent
             self.above.append(above)
             self.root.append(index if root < 0 and is_run else root)
             self.agent.append(index if kind in _AGENTS else agent)
             self.owner.append(index if is_run else owner)
-            if kind in _AGENTS and parent >= 0 and spans[parent].kind is SpanKind.WORKFLOW:
+            if kind in _AGENTS and parent >= 0 and spans[parent].kind is _WORKFLOW:
                 self.agents_below.setdefault(parent, []).append(index)
 
     def session_of(self, run: int) -> str | None:
@@ -257,14 +259,12 @@ class _Tree:
     def uncounted(self, index: int) -> bool:
         """Whether the span counts nowhere: an HTTP request, or a vendor's view of the LLM call above it."""
         kind, above = self.spans[index].kind, self.above[index]
-        return kind is SpanKind.HTTP or (kind is SpanKind.LLM and above >= 0 and self.spans[above].kind is SpanKind.LLM)
+        return kind is _HTTP or (kind is _LLM and above >= 0 and self.spans[above].kind is _LLM)
 
     def beside_agent(self, index: int) -> bool:
         """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
         owner = self.owner[index]
-        return (
-            self.spans[index].kind in _BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is SpanKind.WORKFLOW
-        )
+        return self.spans[index].kind in _BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is _WORKFLOW
 
     def lacks_agent(self, index: int, *, still_open: bool) -> bool:
         """Whether a later reading may show the agent beside which the span stands."""
@@ -304,7 +304,7 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
-        if span.id in counted or tree.uncounted(index):
+        if kind is _HTTP or span.id in counted or tree.uncounted(index):
             continue
         if not final and tree.lacks_agent(index, still_open=trace.open):
             delta.lacking += 1
@@ -315,12 +315,12 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
         fresh.append(span.id)
         orphans += index in trace.orphans
         _count_span(delta, span, base, mark, now)
-        if kind is SpanKind.LLM:
+        if kind is _LLM:
             _count_llm(delta, span, base, mark)
             run = runs.get(spans[root].id) if root >= 0 else None
             waiting = _waiting(trace, tree, index, base, now) if enrich else None
             _bill(delta, tree, index, base, run, price, waiting, charged)
-        elif kind is SpanKind.TOOL:
+        elif kind is _TOOL:
             _count_tool(delta, span, base, mark)
         elif root == index:
             _count_run(delta, span, mark)
@@ -357,7 +357,7 @@ def _waiting(trace: Trace, tree: _Tree, index: int, base: Labels, now: int) -> W
         trace.db,
         own.run_id,
         own.session_id,
-        (outer.run_id or "") if outer.kind is SpanKind.WORKFLOW else "",
+        (outer.run_id or "") if outer.kind is _WORKFLOW else "",
         outer.id,
         digest(session) if session else None,
         tree.user_of(index) or None,

@@ -211,6 +211,8 @@ def test_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert plan
             print(plan, statement[:160])
             for line in plan:
+                if line in {"CO-ROUTINE page", "SCAN page"}:  # what the statement inside found is gathered
+                    continue
                 assert not line.startswith("SCAN"), (plan, statement)
                 # Sorting is of rows that were written in the same microsecond, or of a window's.
                 assert line.startswith(("SEARCH", "LIST SUBQUERY", "USE TEMP B-TREE FOR")), line

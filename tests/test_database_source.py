@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 import time
 from contextlib import aclosing
@@ -202,9 +203,12 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
     db.db_engine.dispose()
     location = Location(Engine.SQLITE, str(path))
     connection = sqlite3.connect(path)
-    found = connection.execute(Sql(location).spans(60), [one.trace_id for one in traces]).fetchall()
+    ids = [one.trace_id for one in traces]
+    ((gathered,),) = connection.execute(Sql(location).spans(60), ids).fetchall()
+    one_by_one = connection.execute(Sql(location, careful=True).spans(60), ids).fetchall()
     connection.close()
-    reading = rows.read([(*row[:9], rows.attributes_of(row[9])) for row in found], "db")
+    reading = rows.read(rows.rows_of(gathered), "db")
+    assert reading == rows.read([rows.Row(*row[:9], rows.attributes_of(row[9])) for row in one_by_one], "db")
     assert not reading.malformed
     assert not page.malformed
     mine = {one.id: one for one in reading.traces}
@@ -230,7 +234,10 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
 
 def reading(*some, given_up=()):
     return rows.read(
-        [("t", one[0], one[1], one[2], one[3], None, at(0), at(1), at(1), rows.attributes_of(one[4])) for one in some],
+        [
+            rows.Row("t", one[0], one[1], one[2], one[3], None, at(0), at(1), at(1), rows.attributes_of(one[4]))
+            for one in some
+        ],
         "db",
         given_up=given_up,
     )
@@ -298,7 +305,7 @@ def test_whatever_a_user_puts_into_attributes(raw: str | bytes, prompt: int | No
 def test_attributes_that_are_none_cost_their_trace_alone(raw: str | bytes) -> None:
     whole = rows.read(
         [
-            (trace, trace, None, "x", "OK", None, at(0), at(1), at(1), rows.attributes_of(one))
+            rows.Row(trace, trace, None, "x", "OK", None, at(0), at(1), at(1), rows.attributes_of(one))
             for trace, one in (("bad", raw), ("good", None))
         ],
         "db",
@@ -382,7 +389,9 @@ async def test_each_span_counts_once_however_often_it_is_read(home: Home) -> Non
     assert home.value("agentos_llm_tokens_total", "Agent", "Agent", "openai", "gpt-5.4-mini", "input") == 400
     home.queries.clear()
     assert await home.poll(after=1) == []
-    assert [sql.partition(" FROM ")[0] for sql, _ in home.queries] == ["SELECT created_at, span_id, trace_id"]
+    assert [re.findall(r"FROM \((SELECT .*) FROM ", sql) for sql, _ in home.queries] == [
+        ["SELECT created_at, span_id, trace_id"]
+    ]
     home.restart()
     await home.poll(after=1)
     assert home.calls == 4
@@ -535,6 +544,41 @@ async def test_what_ended_before_the_lookback_never_counts(home: Home) -> None:
     assert not any(batch.first for batch in batches)
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        json.dumps(json.dumps(LLM)),
+        json.dumps(LLM | {"x": float("nan")}),
+        json.dumps(LLM | {"llm.provider": "\ud800"}),
+        json.dumps(LLM).encode(),
+        json.dumps(LLM | {"llm.model_name": "gpt-5.4-mini"} | {"x": "\0"}),
+        " " + json.dumps(LLM),
+    ],
+)
+async def test_what_sqlite_cannot_gather_is_read_row_by_row(home: Home, attributes: str | bytes) -> None:
+    home.run("good", calls=2)
+    home.write("odd", "odd.0", "odd", attributes, name="OpenAIChat.ainvoke")
+    home.write("odd", "odd", None, AGENT)
+    home.write("bad", "bad", None, "[]")
+    await home.poll(after=1)
+    assert (home.calls, home.total("agentos_runs_total")) == (3, 2)
+    assert home.total("agentos_llm_tokens_total") == 3 * 110
+    assert home.value("agentos_exporter_ignored_traces_total", "malformed") == 1
+
+
+async def test_what_was_written_at_no_text_is_listed_row_by_row(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeding, "PAGE", 3)
+    home.execute("CREATE TABLE other AS SELECT * FROM agno_spans")  # without types, which would make texts of numbers
+    home.execute("DROP TABLE agno_spans")
+    home.execute("ALTER TABLE other RENAME TO agno_spans")
+    for number in range(10):
+        home.run(f"t{number}")
+    home.execute("UPDATE agno_spans SET created_at = CAST(created_at AS BLOB) WHERE trace_id = 't5'")
+    await home.poll(after=1)
+    assert home.calls == 9
+    assert home.value("agentos_exporter_ignored_traces_total", "malformed") == 1
+
+
 async def test_our_own_requests_and_malformed_traces_count_as_ignored_once(home: Home) -> None:
     home.write(OWN_TRACE_PREFIX + "0" * 16, "own1", None, {})
     home.write(OWN_TRACE_PREFIX + "0" * 16, "own2", "own1", {})
@@ -590,7 +634,7 @@ async def test_a_deadline_ends_a_poll_between_pages_and_the_next_goes_on(
         home.run(f"t{number:03}", end=-3000 + number * 20)
 
     def slow(sql: str, _: object) -> None:
-        home.now += 5 if sql.startswith("SELECT created_at") else 0
+        home.now += 5 if "SELECT created_at" in sql else 0
 
     home.feed.connection.on_query = slow
     polls = 0

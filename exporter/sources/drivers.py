@@ -13,17 +13,20 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.sources.location import Engine, Location
-from exporter.sources.rows import Reading, Row, attributes_of, extracted, read
+from exporter.sources.rows import Reading, Row, attributes_of, extracted, page_of, read, rows_of
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
     import psycopg
 
@@ -114,6 +117,15 @@ class Connection(ABC):
     async def rows(self, sql: str, params: Sequence[Any] = (), *, wait: float) -> Rows:
         """All rows of a small answer."""
         return await self._timed(sql, params, wait, lambda: self._rows(sql, params))
+
+    async def inserted(self, since: str, after: Sequence[Any] | None, most: int, *, wait: float) -> Rows:
+        """Up to so many spans, `after` one or since a moment: (created_at, span_id, trace_id) as they were written."""
+        sql = self.sql.inserted(after=after is not None)
+        params = (since, most) if after is None else (after[0], after[0], after[1], most)
+        return await self._timed(sql, params, wait, lambda: self._inserted(sql, params, after is not None))
+
+    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
+        return await self._rows(sql, params)
 
     async def spans(self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float) -> Reading:
         """These traces with all their spans, decoded in a thread."""
@@ -237,10 +249,10 @@ class _Threaded(Connection):
 
         return await self._run(work)
 
-    def _decoded(self, sql: str, traces: Sequence[str]) -> Iterator[Row]:
+    def _decoded(self, sql: str, traces: Sequence[str]) -> Iterable[Row]:
         # Row by row: whole attributes must not pile up.
         for row in self._streamed(sql, traces):
-            yield (*row[:9], attributes_of(row[9]))
+            yield Row(*(*row[:9], attributes_of(row[9])))
 
     @abstractmethod
     def _opened(self, password: str | None) -> object:
@@ -270,8 +282,6 @@ class _Threaded(Connection):
 
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
-
-    reads_ahead = False  # with each row it hands over the interpreter, and would wait for a busy thread each time
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)
@@ -330,6 +340,31 @@ class SqliteConnection(_Threaded):
 
     def _streamed(self, sql: str, params: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         return self._connection.execute(sql, tuple(params))  # type: ignore[no-any-return]
+
+    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: FBT001 - private
+        def work() -> Rows:
+            found = self._gathered(sql, params, page_of)
+            return (
+                self._fetched(replace(self.sql, careful=True).inserted(after=after), params) if found is None else found
+            )
+
+        return await self._run(work)
+
+    def _decoded(self, sql: str, traces: Sequence[str]) -> Iterable[Row]:
+        found = self._gathered(sql, traces, rows_of)
+        return super()._decoded(replace(self.sql, careful=True).spans(len(traces)), traces) if found is None else found
+
+    def _gathered(self, sql: str, params: Sequence[Any], decode: Callable[[bytes], T]) -> T | None:
+        """What a statement gathers into one JSON array; None where it meets what agno does not write."""
+        try:
+            ((found,),) = self._fetched(sql, params)
+            return decode(found)
+        except sqlite3.OperationalError as error:
+            if "json" not in str(error).lower():
+                raise
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        return None
 
     async def _break(self) -> None:
         if self._connection is not None:
@@ -469,7 +504,7 @@ class PostgresConnection(Connection):
             rows = await self._rows(self.sql.spans(len(traces)), (list(traces),))
 
         def work() -> Reading:
-            return read(((*row[:9], extracted(row[9:])) for row in rows), db, given_up=given_up)
+            return read((Row(*(*row[:9], extracted(row[9:]))) for row in rows), db, given_up=given_up)
 
         return await asyncio.to_thread(work)
 

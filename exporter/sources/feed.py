@@ -286,10 +286,8 @@ class Feed:
                 return
 
     async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
-        sql = self.connection.sql.inserted(after=after is not None)
-        params = (since, PAGE) if after is None else (after[0], after[0], after[1], PAGE)
         self.stats.pages += 1
-        return await self.connection.rows(sql, params, wait=self._left)
+        return await self.connection.inserted(since, after, PAGE, wait=self._left)
 
     async def _batch(self, ledger: LedgerView, piece: _Piece, this: _Pass) -> Batch:
         here, reading = self.here, piece.reading

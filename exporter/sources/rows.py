@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +36,8 @@ from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, mi
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-_KINDS: Final = {"LLM": SpanKind.LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW}
+_HTTP, _LLM = SpanKind.HTTP, SpanKind.LLM
+_KINDS: Final = {"LLM": _LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW}
 """`openinference.span.kind` → kind, as AgentOS derives it; AGENT stands for teams, too"""
 _STATUSES: Final = frozenset({"OK", "ERROR", "UNSET"})
 _ZONE: Final = "+00:00"
@@ -45,8 +47,11 @@ _SECONDS_MOST: Final = 10**11
 """A whole number below counts seconds, as agno reads it; nanoseconds otherwise."""
 
 
-class Attributes(msgspec.Struct, gc=False):
-    """The attributes of a span that are read at all; whatever a user put there, so of any type."""
+class Attributes(msgspec.Struct, array_like=True, gc=False):
+    """The attributes of a span that are read at all; whatever a user put there, so of any type.
+
+    In JSON they are an array, as SQLite extracts them.
+    """
 
     kind: Any = msgspec.field(name="openinference.span.kind", default=None)
     agno_team: Any = msgspec.field(name="agno.team.id", default=None)
@@ -70,13 +75,33 @@ ATTRIBUTES: Final = tuple(one.encode_name for one in msgspec.structs.fields(Attr
 """Names of the attributes that are read, in the order of the fields of `Attributes`"""
 NUMBERS: Final = frozenset(name for name in ATTRIBUTES if name.startswith(("llm.token_count.", "llm.cost.")))
 """those that are numbers"""
-_attributes = msgspec.json.Decoder(Attributes)
+
+
+class _Whole(Attributes, array_like=False, gc=False):
+    """The same as agno stores them: an object, with others among them."""
+
+
+class Row(msgspec.Struct, array_like=True, gc=False):
+    """One row of the span table: times as the table has them, `attributes` None where it has none."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    status_code: str
+    status_message: str | None
+    start_time: Any
+    end_time: Any
+    created_at: Any
+    attributes: Attributes | None
+
+
+_whole = msgspec.json.Decoder(_Whole)
+_rows = msgspec.json.Decoder(list[Row])
+_page = msgspec.json.Decoder(list[tuple[str, str, str]])
 _NO_ATTRIBUTES: Final = Attributes()
-
-
-Row = tuple[str, str, str | None, str, str, str | None, Any, Any, Any, Attributes | None]
-"""One row of the span table: ids of trace, span and parent, name, status, error text, start, end and insertion as the
-table has them, and the attributes, None where they cannot be read"""
+MALFORMED: Final = Attributes()
+"""stands for attributes that cannot be read"""
 _NO_KIND: Final = frozenset({None, "UNKNOWN"})
 
 
@@ -93,27 +118,39 @@ class Reading:
     malformed: list[str] = field(default_factory=list)
 
 
-def attributes_of(raw: str | bytes | None) -> Attributes | None:
-    """Decode whole attributes, skipping all others; None if they are no JSON object."""
+def rows_of(gathered: bytes) -> list[Row]:
+    """Rows that SQLite put into one JSON array. Raises msgspec.DecodeError for what are none."""
+    return _rows.decode(gathered)
+
+
+def page_of(gathered: bytes) -> list[tuple[str, str, str]]:
+    """(created_at, span_id, trace_id) likewise, in this order: what SQLite gathers, it does not promise to order."""
+    page = _page.decode(gathered)
+    page.sort()
+    return page
+
+
+def attributes_of(raw: str | bytes | None) -> Attributes:
+    """Decode whole attributes, skipping all others; MALFORMED if they are no JSON object."""
     if raw is None:
         return _NO_ATTRIBUTES
     try:
-        return _attributes.decode(raw)
+        return _whole.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _leniently(raw)
 
 
-def _leniently(raw: str | bytes) -> Attributes | None:
+def _leniently(raw: str | bytes) -> Attributes:
     """What Python's json wrote and msgspec refuses: NaN, lone surrogates."""
     try:
         found = json.loads(raw)
         if isinstance(found, str):  # encoded twice
             found = json.loads(found)
     except (ValueError, RecursionError):
-        return None
+        return MALFORMED
     if found is None:
         return _NO_ATTRIBUTES
-    return Attributes(*map(found.get, ATTRIBUTES)) if isinstance(found, dict) else None
+    return Attributes(*map(found.get, ATTRIBUTES)) if isinstance(found, dict) else MALFORMED
 
 
 def extracted(values: Sequence[Any]) -> Attributes:
@@ -173,13 +210,13 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
     reading = Reading()
     by_trace: dict[str, list[Row]] = {}
     for row in rows:
-        known = by_trace.get(row[0])
+        known = by_trace.get(row.trace_id)
         if known is None:
-            by_trace[row[0]] = [row]
+            by_trace[row.trace_id] = [row]
         else:
             known.append(row)
     for trace_id, own in by_trace.items():
-        inserted = reading.inserted[trace_id] = {row[1]: row[8] for row in own}
+        inserted = reading.inserted[trace_id] = {row.span_id: row.created_at for row in own}
         try:
             reading.traces.append(_trace(trace_id, db, own, moment_of(min(inserted.values())), trace_id in given_up))
         except (ValueError, OverflowError, TypeError):
@@ -187,48 +224,34 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
     return reading
 
 
+_Node = tuple[int, int, Row]
+"""A row with its start and end in microseconds"""
+_by_start = operator.itemgetter(0)
+
+
 def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: bool) -> Trace:  # noqa: FBT001 - private
-    times: dict[str, tuple[int, int]] = {}
-    below: dict[str | None, list[Row]] = {}
+    nodes: dict[str, _Node] = {}
+    below: dict[str | None, list[_Node]] = {}
     for row in rows:
-        times[row[1]] = moment_of(row[6]), moment_of(row[7])
-        parent = row[2] or None
-        known = below.get(parent)
-        if known is None:
-            below[parent] = [row]
+        node = nodes[row.span_id] = moment_of(row.start_time), moment_of(row.end_time), row
+        parent = row.parent_span_id or None
+        if parent in below:
+            below[parent].append(node)
         else:
-            known.append(row)
-
-    def latest_first(some: list[Row]) -> list[Row]:
-        return sorted(some, key=lambda row: times[row[1]][0])[::-1] if len(some) > 1 else some
-
+            below[parent] = [node]
     spans: list[Span] = []
     shown: set[str] = set()
-
-    def show(roots: list[Row]) -> None:
-        """Append spans, depth first by start, parents before their children, each once."""
-        stack = [(row, -1) for row in latest_first(roots)]
-        while stack:
-            row, parent = stack.pop()
-            if row[1] in shown:
-                continue
-            shown.add(row[1])
-            children = below.get(row[1])
-            if children is not None:
-                index = len(spans)
-                stack.extend((child, index) for child in latest_first(children))
-            spans.append(_span(row, parent, times[row[1]]))
-
-    show(below.get(None, []))
+    _show(below.get(None, ()), below, spans, shown)
     connected = len(spans)
     if all_of_it and connected < len(rows):
-        show([row for parent, children in below.items() if parent and parent not in times for row in children])
-        show([row for row in rows if row[1] not in shown])  # what is left are its own ancestors
+        topmost = [node for parent, some in below.items() if parent and parent not in nodes for node in some]
+        _show(topmost, below, spans, shown)
+        _show([node for one, node in nodes.items() if one not in shown], below, spans, shown)  # their own ancestors
     return Trace(
         clean_id(trace_id),
         db,
-        min(start for start, _ in times.values()),
-        max(end for _, end in times.values()),
+        min(nodes.values(), key=_by_start)[0],
+        max([node[1] for node in nodes.values()]),
         created,
         len(rows),
         tuple(spans),
@@ -236,24 +259,45 @@ def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: boo
     )
 
 
+def _show(roots: Sequence[_Node], below: dict[str | None, list[_Node]], spans: list[Span], shown: set[str]) -> None:
+    """Append spans, depth first by start, parents before their children, each once."""
+    stack = [(node, -1) for node in _latest_first(roots)]
+    while stack:
+        (start, end, row), parent = stack.pop()
+        own_id = row.span_id
+        if own_id in shown:
+            continue
+        shown.add(own_id)
+        if own_id in below:
+            index = len(spans)
+            stack += [(child, index) for child in _latest_first(below[own_id])]
+        spans.append(_span(row, parent, start, end))
+
+
+def _latest_first(some: Sequence[_Node]) -> Sequence[_Node]:
+    """The other way round, those that start together too: the stack turns them back."""
+    return sorted(some, key=_by_start)[::-1] if len(some) > 1 else some
+
+
 _NONE: Final[frozenset[int]] = frozenset()
 _component_name = functools.lru_cache(4096)(component_name)
 _model_class = functools.lru_cache(4096)(model_class)
 
 
-def _span(row: Row, parent: int, times: tuple[int, int]) -> Span:
-    _, own_id, _, said, status, message, _, _, _, found = row
-    if found is None or status not in _STATUSES:
+def _span(row: Row, parent: int, start: int, end: int) -> Span:
+    found, status = row.attributes, row.status_code
+    if found is None:
+        found = _NO_ATTRIBUTES
+    if found is MALFORMED or status not in _STATUSES:
         raise ValueError("not a span")
-    start, end = times
     session = None if found.session is None else identifier(found.session)
     user = None if found.user is None else identifier(found.user)
     if found.kind in _NO_KIND:  # most rows of a server with HTTP roots: they count nowhere
-        return Span(span_id(own_id), parent, SpanKind.HTTP, "", start, end, session_id=session, user_id=user)
+        return Span(span_id(row.span_id), parent, _HTTP, "", start, end, session_id=session, user_id=user)
     kind = _kind(found)
-    name, model, provider, called = clean(said, LABEL_LENGTH), "", "", ""
+    name, model, provider, called = clean(row.name, LABEL_LENGTH), "", "", ""
     usage, cost = NO_USAGE, None
-    if kind is SpanKind.LLM:
+    if kind is _LLM:
         called = _model_class(name)
         model = clean(found.model, LABEL_LENGTH) if isinstance(found.model, str) else ""
         provider = _provider(found.provider, called, model)
@@ -271,10 +315,10 @@ def _span(row: Row, parent: int, times: tuple[int, int]) -> Span:
         name = _component_name(name)
     failed = None
     if status == "ERROR":
-        text = message or found.exception
+        text = row.status_message or found.exception
         failed = error_type(text if isinstance(text, str) else None)
     return Span(
-        span_id(own_id),
+        span_id(row.span_id),
         parent,
         kind,
         name,

@@ -47,7 +47,8 @@ class Sql:
     location: Location
     layout: Layout = field(default_factory=dict)
     careful: bool = False
-    """whether attributes may be no JSON object, which costs a second look at each (PostgreSQL)"""
+    """whether values may be other than agno writes them: then PostgreSQL looks at attributes twice, and SQLite hands
+    everything over row by row"""
 
     @property
     def mark(self) -> str:
@@ -69,7 +70,8 @@ class Sql:
     def inserted(self, *, after: bool) -> str:
         """Spans in the order in which they were written: (created_at, span_id, trace_id).
 
-        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most.
+        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. SQLite gathers them
+        into one JSON array, unless it has to be `careful`.
         """
         table = self.table(self.location.tables.spans_table, "created_at")
         mark = self.mark
@@ -78,13 +80,19 @@ class Sql:
             further = f" AND (created_at > {mark} OR span_id > {mark})"
         elif after:
             further = f" AND (created_at, span_id) > ({mark}, {mark})"
-        return (
+        rows = (
             f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
             f"ORDER BY created_at, span_id LIMIT {mark}"
         )
+        if self.location.engine is Engine.SQLITE and not self.careful:
+            return f"SELECT {_gathered('created_at, span_id, trace_id')} FROM ({rows}) AS page"
+        return rows
 
     def spans(self, traces: int) -> str:
-        """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`."""
+        """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
+
+        SQLite gathers them into one JSON array of `Row`, unless it has to be `careful`.
+        """
         table = self.table(self.location.tables.spans_table, "trace_id")
         engine = self.location.engine
         head = (
@@ -100,7 +108,10 @@ class Sql:
             table, _, index = table.partition(" ")
             whole = "CAST(s.attributes AS BINARY)"
             return f"SELECT {head}, {whole} FROM {table} s {index} WHERE s.trace_id IN ({self.marks(traces)})"
-        return f"SELECT {head}, CAST(s.attributes AS BLOB) FROM {table} s WHERE s.trace_id IN ({self.marks(traces)})"
+        some = f"FROM {table} s WHERE s.trace_id IN ({self.marks(traces)})"
+        if self.careful:
+            return f"SELECT {head}, CAST(s.attributes AS BLOB) {some}"
+        return f"SELECT {_gathered(f'{head}, {_EXTRACT}')} {some}"
 
     def marks(self, count: int) -> str:
         """So many parameters."""
@@ -141,6 +152,19 @@ class Sql:
             f"SELECT component_type, component_id, name FROM {table} WHERE component_id > '' AND deleted_at IS NULL "
             f"ORDER BY component_id LIMIT {COMPONENTS}"
         )
+
+
+def _gathered(columns: str) -> str:
+    """All rows as one JSON array: SQLite's driver takes the interpreter's lock anew for each row it hands over."""
+    return f"CAST(json_group_array(json_array({columns})) AS BLOB)"
+
+
+_PATHS: Final = ", ".join(f"'$.\"{name}\"'" for name in ATTRIBUTES)
+_EXTRACT: Final = (
+    "CASE WHEN s.attributes IS NULL OR (s.attributes >= '{' AND s.attributes < '|') "
+    f"THEN json_extract(s.attributes, {_PATHS}) ELSE json_extract('no object', '$') END"
+)
+"""One pass over the attributes in SQLite; what is no JSON object fails the statement."""
 
 
 def _names(alias: str) -> str:
