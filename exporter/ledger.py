@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import functools
 import json
 import operator
 import os
@@ -17,7 +18,8 @@ import secrets
 import sqlite3
 import sys
 import threading
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from exporter.aggregate import Key
+    from exporter.aggregate import Key, Labels
 
 SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x41474F58
@@ -48,6 +50,8 @@ _CURE: Final = "restore it from a backup, or move it away to start anew"
 _ANOTHER: Final = "name another file with `state`"
 _CHUNK: Final = 500
 """ids in one IN clause: well below SQLite's limit of variables"""
+_VALUES: Final = 900
+"""values in one INSERT, likewise"""
 
 _schema = sa.MetaData()
 _meta = sa.Table(
@@ -279,12 +283,11 @@ class Ledger:
         wanted = list(ids)
         with self._begin() as connection:
             for start in range(0, len(wanted), _CHUNK):
-                query = sa.select(_traces).where(
-                    _traces.c.agentos == agentos, _traces.c.id.in_(wanted[start : start + _CHUNK])
-                )
+                some = {"agentos": agentos, "ids": wanted[start : start + _CHUNK]}
                 with self._understood("a trace"):
-                    for row in connection.execute(query):
-                        found.setdefault(row.id, []).append(_record(row))
+                    for row in connection.execute(_RECORDS, some).all():
+                        record = _record(row)
+                        found.setdefault(record.id, []).append(record)
         return found
 
     def known(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, Known]:
@@ -292,43 +295,30 @@ class Ledger:
         wanted = list(ids)
         found: dict[str, Known] = {}
         for start in range(0, len(wanted), _CHUNK):
-            part = _known_of(agentos, db).where(_traces.c.id.in_(wanted[start : start + _CHUNK]))
-            found.update((row.id, row) for row in self._known(part))
+            some = self._known(_NAMED, {"agentos": agentos, "db": db, "ids": wanted[start : start + _CHUNK]})
+            found.update((one.id, one) for one in some)
         return found
 
     def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[Known]:
         """Open traces to be asked for at `now`, the most overdue first."""
-        query = _known_of(agentos, db).where(_traces.c.state == TraceState.OPEN, _traces.c.next_ask <= now)
-        return self._known(query.order_by(_traces.c.next_ask).limit(limit))
+        return self._known(_OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
     def unsettled(self, agentos: str, db: str, before: int, limit: int) -> list[Known]:
         """Complete, unsettled traces that ended before `before`, oldest first."""
-        query = _known_of(agentos, db).where(_traces.c.state == TraceState.COMPLETE, _traces.c.end < before)
-        return self._known(query.order_by(_traces.c.end).limit(limit))
+        return self._known(_UNSETTLED, {"agentos": agentos, "db": db, "before": before, "most": limit})
 
-    def _known(self, query: sa.Select[Any]) -> list[Known]:
+    def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[Known]:
         with self._begin() as connection, self._understood("a trace"):
-            return [Known(row[0], row[1], TraceState(row[2]), *row[3:]) for row in connection.execute(query)]
+            rows = connection.execute(query, values).all()
+            return [Known(trace, db, TraceState(state), *numbers) for trace, db, state, *numbers in rows]
 
     def sentinels(self, agentos: str, db: str, ages: Sequence[int]) -> list[str]:
         """Ids of known traces: for each of `ages` (source's clock, microseconds) the newest that ended before it."""
         chosen: list[str] = []
         with self._begin() as connection:
             for age in ages:
-                query = (
-                    sa.select(_traces.c.id)
-                    .where(
-                        _traces.c.agentos == agentos,
-                        _traces.c.db == db,
-                        _traces.c.state != TraceState.IGNORED,
-                        _traces.c.misses == 0,
-                        _traces.c.end <= age,
-                        _traces.c.id.not_in(chosen),
-                    )
-                    .order_by(_traces.c.end.desc())
-                    .limit(1)
-                )
-                chosen.extend(connection.execute(query).scalars())
+                wanted = {"agentos": agentos, "db": db, "age": age, "chosen": chosen}
+                chosen = [*chosen, *connection.execute(_NEWEST, wanted).scalars()]
         return chosen
 
     def any_trace(self, agentos: str) -> bool:
@@ -357,8 +347,8 @@ class Ledger:
             awaited = sa.select(_waiting.c.session).where(
                 _waiting.c.agentos == agentos, _waiting.c.session.is_not(None)
             )
-            query = _parts_of(agentos).where(_sessions.c.last < before, _sessions.c.digest.not_in(awaited)).limit(limit)
-            return {row[0]: _part(row) for row in connection.execute(query)}
+            idle = _PARTS.where(_sessions.c.last < before, _sessions.c.digest.not_in(awaited)).limit(limit)
+            return _parts(connection.execute(idle, {"agentos": agentos}).all())
 
     def spent(self, since: int) -> dict[Charge, int]:
         """What is spent in periods that start at or after `since` (microseconds), in 10**-18 USD."""
@@ -427,11 +417,7 @@ class Ledger:
                     connection.execute(sa.delete(_spending).where(_spending.c.budget == name))
                 if name not in budgets:
                     connection.execute(sa.delete(_budgets).where(_budgets.c.name == name))
-            rows = [
-                {"name": name, "definition": definition, "since": since}
-                for name, (definition, since) in budgets.items()
-            ]
-            _upsert(connection, _budgets, rows, ["definition", "since"])
+            _write_budgets(connection, [(name, *known) for name, known in budgets.items()])
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
@@ -441,37 +427,20 @@ class Ledger:
     def commit(self, changes: Changes) -> None:
         """Make all of it durable, or nothing. Raises StateError."""
         with self._begin() as connection:
-            self._write_records(connection, changes)
+            _write_traces(connection, [_row(changes.agentos, record) for record in changes.records])
             self._write_plan(connection, changes.plan)
             self._write_people(connection, changes)
             self._write_spending(connection, changes.spending)
             self._write_waiting(connection, changes)
             if changes.cursor is not None:
                 db, data = changes.cursor
-                _upsert(
-                    connection,
-                    _cursors,
-                    [{"agentos": changes.agentos, "db": db, "data": json.dumps(dict(data))}],
-                    ["data"],
-                )
+                _write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])
 
-    def _write_records(self, connection: sa.Connection, changes: Changes) -> None:
-        rows = [_row(changes.agentos, record) for record in changes.records]
-        _upsert(
-            connection,
-            _traces,
-            rows,
-            [name for name in (column.name for column in _traces.c) if name not in {"agentos", "id", "db"}],
-        )
-
-    def _write_plan(self, connection: sa.Connection, plan: Plan) -> None:
-        rows = [
-            {"metric": one.metric, "labels": json.dumps(one.labels), "value": _value(one), "shown": one.shown}
-            for one in plan.series.values()
-        ]
-        # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
-        _upsert(connection, _series, rows, ["value"])
-        _upsert(connection, _admissions, [{"label": label, "value": value} for label, value in plan.admitted], [])
+    @staticmethod
+    def _write_plan(connection: sa.Connection, plan: Plan) -> None:
+        series = plan.series.values()
+        _write_series(connection, [(one.metric, _labels(one.labels), _value(one), one.shown) for one in series])
+        _write_admissions(connection, plan.admitted)
 
     def _write_people(self, connection: sa.Connection, changes: Changes) -> None:
         if changes.observed_sessions:
@@ -479,42 +448,24 @@ class Ledger:
                 _sessions.c.agentos == changes.agentos, _sessions.c.digest.in_(changes.observed_sessions)
             )
             connection.execute(gone)
-        seen = [
-            {"agentos": changes.agentos, "what": what, "digest": digest, "seen": at}
-            for (what, digest), at in changes.activity.items()
-        ]
-        if seen:
-            statement = insert(_activity)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["agentos", "what", "digest"],
-                    set_={"seen": sa.func.max(_activity.c.seen, statement.excluded.seen)},
-                ),
-                seen,
-            )
+        seen = changes.activity.items()
+        _write_activity(connection, [(changes.agentos, what, digest, at) for (what, digest), at in seen])
         self._write_sessions(connection, changes)
 
-    def _write_sessions(self, connection: sa.Connection, changes: Changes) -> None:
+    @staticmethod
+    def _write_sessions(connection: sa.Connection, changes: Changes) -> None:
         digests, rows = list(changes.sessions), []
         for start in range(0, len(digests), _CHUNK):
             some = digests[start : start + _CHUNK]
-            query = _parts_of(changes.agentos).where(_sessions.c.digest.in_(some))
-            found = {row.digest: row for row in connection.execute(query)}
+            found = connection.execute(_SOME_PARTS, {"agentos": changes.agentos, "digests": some})
+            before = _parts(found.all())
             for digest in some:
-                part = replace(changes.sessions[digest])
-                if digest in found:
-                    part.join(_part(found[digest]))
-                rows.append(
-                    {
-                        "agentos": changes.agentos,
-                        "digest": digest,
-                        "first": part.first,
-                        "last": part.last,
-                        "runs": part.runs,
-                        "cost": str(part.cost),
-                    }
-                )
-        _upsert(connection, _sessions, rows, ["first", "last", "runs", "cost"])
+                part = changes.sessions[digest]
+                if (whole := before.get(digest)) is not None:
+                    whole.join(part)
+                    part = whole
+                rows.append((changes.agentos, digest, part.first, part.last, part.runs, str(part.cost)))
+        _write_sessions(connection, rows)
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:
         rows = []
@@ -522,8 +473,8 @@ class Ledger:
             query = sa.select(_spending.c.spent).where(_spending.c.budget == budget, _spending.c.start == start)
             with self._understood("a budget"):
                 before = int(connection.execute(query).scalar() or "0")
-            rows.append({"budget": budget, "start": start, "spent": str(before + amount)})
-        _upsert(connection, _spending, rows, ["spent"])
+            rows.append((budget, start, str(before + amount)))
+        _write_spending(connection, rows)
 
     @staticmethod
     def _write_waiting(connection: sa.Connection, changes: Changes) -> None:
@@ -534,22 +485,14 @@ class Ledger:
             )
             connection.execute(done)
         rows = [
-            {
-                "agentos": changes.agentos,
-                "span": str(call.span),
-                "trace": call.trace,
-                "session": call.session,
-                "since": call.since,
-                "data": json.dumps(astuple(call)),
-            }
+            (changes.agentos, str(call.span), call.trace, call.session, call.since, json.dumps(_CALL(call)))
             for call in changes.waiting
         ]
-        if rows:
-            connection.execute(sa.insert(_waiting), rows)
+        _write_waiting(connection, rows)
 
     def expose(self, keys: Iterable[Key]) -> None:
         """Commit that these series show their value from now on."""
-        rows = [{"b_metric": metric, "b_labels": json.dumps(labels)} for metric, labels in keys]
+        rows = [{"b_metric": metric, "b_labels": _labels(labels)} for metric, labels in keys]
         if not rows:
             return
         with self._begin() as connection:
@@ -577,88 +520,140 @@ class Ledger:
         return int(forgotten)
 
 
-def _known_of(agentos: str, db: str) -> sa.Select[Any]:
-    """The columns of `Known`, in its order."""
-    columns = (_traces.c[name.name] for name in fields(Known))
-    return sa.select(*columns).where(_traces.c.agentos == agentos, _traces.c.db == db)
+# Statements: made once, as Core takes longer to understand a new one than SQLite takes to run it
+
+_AGENTOS: Final[sa.BindParameter[str]] = sa.bindparam("agentos")
+_MOST: Final = sa.bindparam("most", type_=sa.Integer)
+_RECORDS: Final = sa.select(_traces).where(
+    _traces.c.agentos == _AGENTOS, _traces.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_KNOWN: Final = sa.select(*(_traces.c[name] for name in Known.__match_args__)).where(
+    _traces.c.agentos == _AGENTOS, _traces.c.db == sa.bindparam("db")
+)
+"""The columns of `Known`, in its order."""
+_NAMED: Final = _KNOWN.where(_traces.c.id.in_(sa.bindparam("ids", expanding=True)))
+_OPEN_DUE: Final = (
+    _KNOWN.where(_traces.c.state == TraceState.OPEN, _traces.c.next_ask <= sa.bindparam("now"))
+    .order_by(_traces.c.next_ask)
+    .limit(_MOST)
+)
+_UNSETTLED: Final = (
+    _KNOWN.where(_traces.c.state == TraceState.COMPLETE, _traces.c.end < sa.bindparam("before"))
+    .order_by(_traces.c.end)
+    .limit(_MOST)
+)
 
 
-def _parts_of(agentos: str) -> sa.Select[Any]:
-    """The columns of `_part`, in its order."""
-    columns = (_sessions.c.digest, _sessions.c.first, _sessions.c.last, _sessions.c.runs, _sessions.c.cost)
-    return sa.select(*columns).where(_sessions.c.agentos == agentos)
+def _newest() -> sa.Select[Any]:
+    """The newest trace, not ignored, that ended before `age`: of each state, as the index has them by their end."""
+    ended = sa.select(_traces.c.id, _traces.c.end).where(
+        _traces.c.agentos == _AGENTOS,
+        _traces.c.db == sa.bindparam("db"),
+        _traces.c.misses == 0,
+        _traces.c.end <= sa.bindparam("age"),
+        _traces.c.id.not_in(sa.bindparam("chosen", expanding=True)),
+    )
+    by_state = (
+        ended.where(_traces.c.state == state).order_by(_traces.c.end.desc()).limit(1).subquery()
+        for state in TraceState
+        if state is not TraceState.IGNORED
+    )
+    newest = sa.union_all(*(sa.select(one) for one in by_state)).subquery()
+    return sa.select(newest.c.id).order_by(newest.c.end.desc()).limit(1)
 
 
-def _part(row: sa.Row[Any]) -> SessionPart:
-    return SessionPart(row.first, row.last, row.runs, int(row.cost))
+_NEWEST: Final = _newest()
+_PARTS: Final = sa.select(
+    _sessions.c.digest, _sessions.c.first, _sessions.c.last, _sessions.c.runs, _sessions.c.cost
+).where(_sessions.c.agentos == _AGENTOS)
+"""The columns of `_parts`, in its order."""
+_SOME_PARTS: Final = _PARTS.where(_sessions.c.digest.in_(sa.bindparam("digests", expanding=True)))
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], replace: list[str]) -> None:
-    if not rows:
-        return
+def _upsert(table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
+    """Of a row that is there the columns `keep` stay, of `newest` the greater value; all others are replaced."""
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
-    if replace:
-        statement = statement.on_conflict_do_update(
-            index_elements=keys, set_={name: statement.excluded[name] for name in replace}
-        )
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=keys)
-    connection.execute(statement, rows)
-
-
-def _row(agentos: str, record: Record) -> dict[str, Any]:
-    return {
-        "agentos": agentos,
-        "id": record.id,
-        "db": record.db,
-        "state": int(record.state),
-        "total_spans": record.total_spans,
-        "nodes": record.nodes,
-        "created": record.created,
-        "end": record.end,
-        "changed": record.changed,
-        "next_ask": record.next_ask,
-        "asks": record.asks,
-        "misses": record.misses,
-        "hidden": record.hidden,
-        "root_kind": record.root_kind,
-        "reported": record.reported,
-        "runs": json.dumps([[span, *_run(run)] for span, run in record.runs.items()]) if record.runs else "[]",
-        "spans": _pack(record.spans),
+    change = {
+        name: sa.func.max(column, statement.excluded[name]) if name in newest else statement.excluded[name]
+        for name, column in table.c.items()
+        if name not in {*keys, *keep}
     }
+    if not change:
+        return statement.on_conflict_do_nothing(index_elements=keys)
+    return statement.on_conflict_do_update(index_elements=keys, set_=change)
 
 
-_RUN: Final = operator.attrgetter(*(one.name for one in fields(RunRecord)))
+class _Write:
+    """Writes whole rows of a table: tuples in the order of its columns, with values as drivers take them.
+
+    Core would look at each value of each row, which takes longer than to write it; so it only compiles the statements.
+    Each takes many rows: a driver lets other threads run whenever it calls the database, and may wait 5 ms for its turn
+    to go on. Their sizes are few, so that a connection has them all ready.
+    """
+
+    def __init__(self, statement: sa.Insert) -> None:
+        self._statement = statement
+        self._columns = [column.name for column in statement.table.c]
+        self._most = _VALUES // len(self._columns)
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        start = 0
+        while left := len(rows) - start:
+            size = min(self._most, 1 << left.bit_length() - 1)
+            values = tuple(chain.from_iterable(rows[start : start + size]))
+            connection.exec_driver_sql(self._text(connection.dialect, size), values)
+            start += size
+
+    def _text(self, dialect: sa.Dialect, size: int) -> str:
+        text = self._texts.get((dialect.name, size))
+        if text is None:
+            row = dict.fromkeys(self._columns)
+            text = str(self._statement.values([row] * size).compile(dialect=dialect))
+            self._texts[dialect.name, size] = text
+        return text
 
 
-def _run(run: RunRecord) -> tuple[Any, ...]:
-    """Its fields in their order; `astuple` would copy each deeply."""
-    return tuple(_RUN(run))
+_write_traces: Final = _Write(_upsert(_traces))
+# `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
+_write_series: Final = _Write(_upsert(_series, keep=("shown",)))
+_write_admissions: Final = _Write(_upsert(_admissions))
+_write_activity: Final = _Write(_upsert(_activity, newest=("seen",)))
+_write_sessions: Final = _Write(_upsert(_sessions))
+_write_spending: Final = _Write(_upsert(_spending))
+_write_budgets: Final = _Write(_upsert(_budgets))
+_write_cursors: Final = _Write(_upsert(_cursors))
+_write_waiting: Final = _Write(sa.insert(_waiting))
+
+# Rows
+
+_RUN: Final = operator.attrgetter(*RunRecord.__match_args__)
+_CALL: Final = operator.attrgetter(*WaitingCall.__match_args__)
+"""All their fields in their order, without the deep copies of `astuple`."""
+_STANDING: Final = operator.attrgetter(*[column.name for column in _traces.c][4:-2])
+"""What of a record is written as it is: all but its AgentOS, its id, database and state, its runs and spans."""
 
 
-def _record(row: sa.Row[Any]) -> Record:
-    return Record(
-        id=row.id,
-        db=row.db,
-        state=TraceState(row.state),
-        total_spans=row.total_spans,
-        nodes=row.nodes,
-        created=row.created,
-        end=row.end,
-        changed=row.changed,
-        next_ask=row.next_ask,
-        asks=row.asks,
-        misses=row.misses,
-        hidden=row.hidden,
-        root_kind=row.root_kind,
-        reported=row.reported,
-        runs={
-            span: RunRecord(str(kind), str(root), int(calls), int(priced), int(cost), int(waiting), bool(settled))
-            for span, kind, root, calls, priced, cost, waiting, settled in json.loads(row.runs)
-        },
-        spans=_unpack(row.spans),
-    )
+def _row(agentos: str, record: Record) -> tuple[Any, ...]:
+    """A record in the order of the columns of its table."""
+    runs = json.dumps([[span, *_RUN(run)] for span, run in record.runs.items()]) if record.runs else "[]"
+    return (agentos, record.id, record.db, int(record.state), *_STANDING(record), runs, _pack(record.spans))
+
+
+def _record(row: Sequence[Any]) -> Record:
+    """The columns of its table have the order of its fields."""
+    _, trace, db, state, *standing, unsettled, spans = row
+    runs = {
+        span: RunRecord(str(kind), str(root), int(calls), int(priced), int(cost), int(waiting), bool(settled))
+        for span, kind, root, calls, priced, cost, waiting, settled in json.loads(unsettled)
+    }
+    values = (trace, db, TraceState(state), *standing, runs, _unpack(spans))
+    return Record(*values)
+
+
+def _parts(rows: Iterable[Sequence[Any]]) -> dict[int, SessionPart]:
+    return {digest: SessionPart(first, last, runs, int(cost)) for digest, first, last, runs, cost in rows}
 
 
 def _pack(spans: Iterable[int]) -> bytes:
@@ -677,9 +672,15 @@ def _unpack(blob: bytes) -> set[int]:
     return set(packed)
 
 
+@functools.lru_cache(maxsize=8192)
+def _labels(labels: Labels) -> str:
+    """Labels as text: that of a series is asked for in each batch it is in."""
+    return json.dumps(labels)
+
+
 def _value(series: StoredSeries) -> str:
-    """Totals as text: integers of any size stay exact."""
-    return json.dumps([list(series.counts), series.total]) if series.counts else str(series.value)
+    """Totals as text: integers of any size stay exact. Lists of them are JSON as Python prints them."""
+    return f"[{[*series.counts]}, {series.total}]" if series.counts else str(series.value)
 
 
 def _stored(row: sa.Row[Any]) -> StoredSeries:

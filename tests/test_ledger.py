@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from exporter.aggregate import Delta, RunRecord, SessionPart
 from exporter.errors import StateError, StateRefused
 from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
 from exporter.model import TraceState
-from exporter.totals import Limits, Totals
+from exporter.totals import Limits, Plan, StoredSeries, Totals
 
 TOOL = "agentos_tool_calls_total"
 ROOT = Path(__file__).parent.parent
@@ -99,6 +100,104 @@ def test_totals_of_any_size_stay_exact():
         totals.apply(plan.plan)
     series, _ = ledger.load()
     assert next(one.value for one in series if one.metric == TOOL) == 3 * (2**70 + 1)
+
+
+@pytest.mark.parametrize("many", [0, 1, 2, 3, 52, 53, 120, 1000])
+def test_as_much_as_a_batch_holds_is_written_and_written_over(many):
+    ledger = Ledger(None)
+    for round_ in (1, 2):
+        records = [
+            Record(
+                f"t{n}",
+                f"db{n % 2}",
+                TraceState(n % 5),
+                *(1000 * place + n + round_ for place in range(8)),
+                hidden=n,
+                root_kind=f"kind{n}",
+                reported=n % 3 == round_,
+                runs={n: RunRecord("agent", f"r{n}", 1, 2, 3**50 + round_, 4, settled=n % 2 == 1)} if n % 7 else {},
+                spans={n, 2**64 - 1 - n * round_},
+            )
+            for n in range(many)
+        ]
+        plan = Plan(admitted=[("model", f"m{n}") for n in range(many)])
+        for n in range(many):
+            labels = ("os", "r", "a", f"tool{n}")
+            plan.series[TOOL, labels] = StoredSeries(TOOL, labels, value=n * 2**70 + round_, shown=n % 2 == round_ - 1)
+        ledger.commit(
+            Changes(
+                "os",
+                records,
+                plan,
+                activity={("session", -n): (100 + n) // round_ for n in range(many)},
+                sessions={-n: SessionPart(50 - round_, 50 + round_, n, 10**20) for n in range(many)},
+                spending={(f"budget{n}", n): 10**20 for n in range(many)},
+            )
+        )
+        found = ledger.records("os", [one.id for one in records])
+        assert [one for record in records for one in found[record.id]] == records
+        assert [type(one.reported) for (one,) in found.values()] == [bool] * many
+        series, admitted = ledger.load()
+        # What was shown first stays: only `expose` changes it.
+        assert {(one.labels[3], one.value, one.shown) for one in series} == {
+            (f"tool{n}", n * 2**70 + round_, n % 2 == 0) for n in range(many)
+        }
+        assert sorted(admitted) == sorted(plan.admitted)
+        assert ledger.active("os", "session", 0) == many
+        # The latest activity stays.
+        assert ledger.active("os", "session", 102) == max(0, many - 2)
+        assert ledger.idle_sessions("os", 100, limit=2000) == {
+            -n: SessionPart(50 - round_, 50 + round_, n * round_, round_ * 10**20) for n in range(many)
+        }
+        assert ledger.spent(0) == {(f"budget{n}", n): round_ * 10**20 for n in range(many)}
+
+
+def test_a_part_of_a_session_is_left_as_it_was_when_it_is_added():
+    ledger = Ledger(None)
+    part = SessionPart(5, 6, 1, 2)
+    for _ in range(2):
+        ledger.commit(Changes("os", sessions={1: part}))
+    assert part == SessionPart(5, 6, 1, 2)
+    assert ledger.idle_sessions("os", 10) == {1: SessionPart(5, 6, 2, 4)}
+
+
+def test_sentinels_are_the_newest_that_can_be_asked_for():
+    ledger = Ledger(None)
+    records = [
+        Record(
+            f"t{n}", f"db{n % 2}", TraceState(n * 7 % 5), 1, 1, 0, end=n * 37 % 101, changed=0, misses=n // 11 % 3 % 2
+        )
+        for n in range(101)
+    ]
+    ledger.commit(Changes("os", records))
+    ledger.commit(Changes("other", [Record("x", "db1", TraceState.SETTLED, 1, 1, 0, 1000, 0)]))
+    for ages in ([], [2**62, 60, 60], [100, 99, 98, 50, 1, 0, -1], [3, 90]):
+        expected = []
+        for age in ages:
+            fit = [
+                one
+                for one in records
+                if one.db == "db1" and one.state is not TraceState.IGNORED and not one.misses and one.end <= age
+            ]
+            rest = [one for one in fit if one.id not in expected]
+            expected += [max(rest, key=lambda one: one.end).id] if rest else []
+        assert ledger.sentinels("os", "db1", ages) == expected
+
+
+def test_sentinels_are_found_without_going_through_all_traces(tmp_path):
+    ledger = Ledger(tmp_path / "state.db")
+    asked = []
+    sa.event.listen(ledger._engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+    ledger.sentinels("os", "db", [5])
+    ((text, values),) = [one for one in asked if one[0].startswith("SELECT")]
+    with ledger._begin() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+    searches = [line for line in plan if "traces" in line]
+    assert len(searches) == len(TraceState) - 1
+    assert {line.partition(" USING ")[2] for line in searches} == {
+        "INDEX traces_ended (agentos=? AND db=? AND state=? AND end<?)"
+    }
+    ledger.close()
 
 
 def test_many_ids_in_one_question():
