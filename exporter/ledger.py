@@ -31,7 +31,7 @@ from exporter.aggregate import RunRecord, SessionPart
 from exporter.budgets import Charge
 from exporter.catalog import METRICS, Kind
 from exporter.errors import StateError, StateRefused
-from exporter.model import Known, TraceState
+from exporter.model import FUTURE, Known, TraceState
 from exporter.totals import Plan, StoredSeries
 from exporter.waiting import WaitingCall
 
@@ -303,9 +303,12 @@ class Ledger:
         """Open traces to be asked for at `now`, the most overdue first."""
         return self._known(_OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
-    def unsettled(self, agentos: str, db: str, before: int, limit: int) -> list[Known]:
-        """Complete, unsettled traces that ended before `before`, oldest first."""
-        return self._known(_UNSETTLED, {"agentos": agentos, "db": db, "before": before, "most": limit})
+    def unsettled(
+        self, agentos: str, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE
+    ) -> list[Known]:
+        """Complete, unsettled traces that did not change since and ended before `before`, oldest first."""
+        values = {"agentos": agentos, "db": db, "before": before, "since": unchanged_since, "most": limit}
+        return self._known(_UNSETTLED, values)
 
     def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[Known]:
         with self._begin() as connection, self._understood("a trace"):
@@ -538,7 +541,11 @@ _OPEN_DUE: Final = (
     .limit(_MOST)
 )
 _UNSETTLED: Final = (
-    _KNOWN.where(_traces.c.state == TraceState.COMPLETE, _traces.c.end < sa.bindparam("before"))
+    _KNOWN.where(
+        _traces.c.state == TraceState.COMPLETE,
+        _traces.c.end < sa.bindparam("before"),
+        _traces.c.changed <= sa.bindparam("since"),
+    )
     .order_by(_traces.c.end)
     .limit(_MOST)
 )

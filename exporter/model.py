@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MICROSECONDS: Final = 1_000_000
 """Storage units in a second."""
+FUTURE: Final = 2**62
+"""A time that never comes."""
 
 
 class SpanKind(enum.StrEnum):
@@ -206,8 +208,11 @@ class LedgerView(Protocol):
     async def open_due(self, db: str, now: int, limit: int) -> list[Known]:
         """Open traces whose time to be asked for again has come, the most overdue first."""
 
-    async def unsettled(self, db: str, before: int, limit: int) -> list[Known]:
-        """Complete but unsettled traces whose end (source's clock) lies before `before`, oldest first."""
+    async def unsettled(self, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE) -> list[Known]:
+        """Complete but unsettled traces that were last seen to change by `unchanged_since`, oldest first.
+
+        Of those whose end (source's clock) lies before `before`.
+        """
 
     async def sentinels(self, db: str, ages: Sequence[int]) -> list[str]:
         """Ids of known traces: for each of `ages` (source's clock) the newest that ended before it."""

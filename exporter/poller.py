@@ -14,7 +14,7 @@ import structlog
 from exporter.aggregate import SESSION, USER
 from exporter.catalog import OUTCOMES, WINDOWS
 from exporter.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
-from exporter.model import MICROSECONDS, Clock, Known, LedgerView
+from exporter.model import FUTURE, MICROSECONDS, Clock, Known, LedgerView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,9 +53,11 @@ class View(LedgerView):
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.open_due, self._agentos, db, now, limit)
 
-    async def unsettled(self, db: str, before: int, limit: int) -> list[Known]:
+    async def unsettled(self, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE) -> list[Known]:
         """See LedgerView."""
-        return await asyncio.to_thread(self._ledger.unsettled, self._agentos, db, before, limit)
+        return await asyncio.to_thread(
+            self._ledger.unsettled, self._agentos, db, limit, unchanged_since=unchanged_since, before=before
+        )
 
     async def sentinels(self, db: str, ages: Sequence[int]) -> list[str]:
         """See LedgerView."""

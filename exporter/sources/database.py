@@ -14,7 +14,6 @@ from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, P
 from exporter.sources.drivers import Connection, connection
 from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, spelled
 from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
-from exporter.sources.reading import FUTURE
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ class DatabaseSource:
         """What another source left open is waited for as long as it would have been; what is complete is settled."""
         now = self._clock.now_us()
         due = await ledger.open_due(db, now, OPEN_TRACES)
-        unsettled = await ledger.unsettled(db, FUTURE, UNSETTLED)
-        due += [one for one in unsettled if now - one.changed >= self._settings.overlap]
+        due += await ledger.unsettled(db, UNSETTLED, unchanged_since=now - self._settings.overlap)
         for feed in self._feeds:
             if due and feed.connection.is_open:
                 alone = len(self._feeds) == 1

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.errors import BadAnswer
-from exporter.model import MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
+from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
 from exporter.sources.facts import clean_id
 from exporter.sources.http import OWN_TRACE_PREFIX
-from exporter.sources.reading import DAY, FUTURE, HOUR, Settings
+from exporter.sources.reading import DAY, HOUR, Settings
 from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
@@ -347,9 +347,8 @@ class Feed:
 
     async def _settled(self, ledger: LedgerView) -> list[str]:
         """Complete traces that no span was added to for one overlap: a new one would have shown up."""
-        now = self.clock.now_us()
-        waiting = await ledger.unsettled(self.db, FUTURE, UNSETTLED)
-        return [one.id for one in waiting if now - one.changed >= self.settings.overlap]
+        unchanged_since = self.clock.now_us() - self.settings.overlap
+        return [one.id for one in await ledger.unsettled(self.db, UNSETTLED, unchanged_since=unchanged_since)]
 
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from exporter.errors import BadAnswer, SilentEmpty, SourceTimeout
-from exporter.model import MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
+from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
 from exporter.sources import handover, wire
 from exporter.sources.http import OWN_TRACE_PREFIX, Answer, Api, UnknownRoute
 
@@ -30,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 DAY: Final = 24 * 3600 * MICROSECONDS
 HOUR: Final = 3600 * MICROSECONDS
-FUTURE: Final = 2**62
 
 ASK_IDS: Final = 100
 """ids in one request for known traces"""
@@ -350,9 +349,7 @@ class Reader(ABC):
         """What a database left open is waited for as long as it would have been; what is complete is settled."""
         now = self.clock.now_us()
         due = await ledger.open_due(db, now, ASK_IDS)
-        due += [
-            one for one in await ledger.unsettled(db, FUTURE, ASK_IDS) if now - one.changed >= self.settings.overlap
-        ]
+        due += await ledger.unsettled(db, ASK_IDS, unchanged_since=now - self.settings.overlap)
         async for batch in self.read_by_id([known.id for known in due[: self.page_size.rows]], head):
             yield replace(batch, db=db, traces=[msgspec.structs.replace(trace, db=db) for trace in batch.traces])
 
@@ -397,8 +394,9 @@ class Reader(ABC):
             yield Batch(self.db, settled=verdict.settled, ignored=verdict.too_old, first=here.first, as_of=head.as_of)
         fetch = [seen.id for seen in verdict.fetch]
         names = {seen.id for seen in listed}
-        waiting = await ledger.unsettled(self.db, before, UNSETTLED)
-        fetch += [one.id for one in waiting if one.id not in names and now - one.changed >= self.settings.overlap]
+        unchanged_since = now - self.settings.overlap
+        waiting = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=unchanged_since, before=before)
+        fetch += [one.id for one in waiting if one.id not in names]
         self.stats.details["swept"] = len(listed)
         async for batch in self.read_by_id(fetch, head):
             yield batch
