@@ -20,6 +20,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -603,23 +604,28 @@ class _Write:
         self._statement = statement
         self._columns = [column.name for column in statement.table.c]
         self._most = _VALUES // len(self._columns)
-        self._texts: dict[tuple[str, int], str] = {}
+        self._texts: dict[str, tuple[str, str, str]] = {}
 
     def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        head, further, tail = self._text(connection.dialect)
         start = 0
         while left := len(rows) - start:
             size = min(self._most, 1 << left.bit_length() - 1)
             values = tuple(chain.from_iterable(rows[start : start + size]))
-            connection.exec_driver_sql(self._text(connection.dialect, size), values)
+            connection.exec_driver_sql(f"{head}{further * (size - 1)}{tail}", values)
             start += size
 
-    def _text(self, dialect: sa.Dialect, size: int) -> str:
-        text = self._texts.get((dialect.name, size))
-        if text is None:
+    def _text(self, dialect: sa.Dialect) -> tuple[str, str, str]:
+        """The statement up to its first row, what each further row adds (placeholders are all alike), and the rest."""
+        if dialect.name not in self._texts:
             row = dict.fromkeys(self._columns)
-            text = str(self._statement.values([row] * size).compile(dialect=dialect))
-            self._texts[dialect.name, size] = text
-        return text
+            one, two = (str(self._statement.values([row] * count).compile(dialect=dialect)) for count in (1, 2))
+            head = commonprefix([one, two])  # noqa: RUF071 - of any texts, not of paths
+            tail = one.removeprefix(head)
+            self._texts[dialect.name] = head, two.removeprefix(head).removesuffix(tail), tail
+        return self._texts[dialect.name]
 
 
 _write_traces: Final = _Write(_upsert(_traces))
