@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import Cost, child, quantile, report
+from benchmarks.measure import Cost, as_daemon, child, quantile, report
 from benchmarks.rival import QueryExporter
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
@@ -133,6 +133,7 @@ def _poller(database: str, state: Path, lookback: float) -> Any:
     from exporter.totals import Limits, Totals
 
     configure("error")
+    as_daemon()
     clock = Clock(time.time, time.monotonic)
     ledger, totals = Ledger(state), Totals(Limits(), zero_hold=60)
     shared = Shared(ledger, totals, clock)

@@ -33,6 +33,14 @@ def child(module: str, *arguments: object) -> Cost:
     return Cost(said["figures"], said["cpu"], said["peak"])
 
 
+def as_daemon() -> None:
+    """Set this process up as the daemon does its own."""
+    from exporter.daemon import settle, take_turns
+
+    take_turns()
+    settle()
+
+
 def report(**figures: object) -> None:
     """Print, as the last line of a child, its figures, CPU time and peak memory."""
     usage = resource.getrusage(resource.RUSAGE_SELF)

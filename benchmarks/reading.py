@@ -14,7 +14,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.measure import Cost, child, report
+from benchmarks.measure import Cost, as_daemon, child, report
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
 
@@ -55,6 +55,7 @@ async def _ours(url: str, state: str, expected: int) -> None:
     from exporter.sources.reading import Settings
     from exporter.totals import Limits, Totals
 
+    as_daemon()
     clock = Clock(time.time, time.monotonic)
     ledger, totals = Ledger(Path(state)), Totals(Limits(), zero_hold=60)
     shared = Shared(ledger, totals, clock)
