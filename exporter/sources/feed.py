@@ -2,8 +2,9 @@
 
 agno writes a span row once and never changes it, and stamps it with the time of its insertion (`created_at`, indexed).
 So what is new is what was inserted since the cutoff, and that lies one overlap back, for clocks that differ and
-transactions that commit late. Of that overlap only ids are read again: spans that this process has itself read and
-seen committed are passed over. After a crash they are read once more, and the ledger knows them.
+transactions that commit late. Of that overlap only ids are read again, and those only where a row came late: spans
+that this process has itself read and seen committed are passed over. After a crash they are read once more, and the
+ledger knows them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
 from exporter.errors import BadAnswer
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
+from exporter.sources.committed import Committed
 from exporter.sources.facts import clean_id
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.reading import DAY, HOUR, Settings
@@ -26,7 +28,7 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 
     from exporter.sources.drivers import Connection
 
@@ -84,6 +86,13 @@ class _Pass:
     touched: set[str] = field(default_factory=set)
 
 
+class _Waiting(NamedTuple):
+    """Traces that will not change any more, by id, and open ones whose time to be read again has come."""
+
+    settled: Sequence[str]
+    due: Sequence[Known]
+
+
 @dataclass(slots=True)
 class _Piece:
     """What is committed together. `own` are spans of our own requests; `position` is (cutoff, newest) after a page."""
@@ -131,10 +140,9 @@ class Feed:
         self.strangers: tuple[str, ...] = ()
         """keys under which another source read this AgentOS, or another database that is read no more"""
         self._deadline = 0.0
-        self._seen: dict[str, Any] = {}
-        """span id → when it was inserted: what this process has read and committed"""
-        self._committed = 0
-        self._prune_at = 1_000
+        self._committed = Committed()
+        self._moved = 0
+        """the cutoff that was last worth a commit"""
         self._anchor: tuple[int, float] | None = None
         self._said_no_tables = False
         self._missing = 0
@@ -153,17 +161,21 @@ class Feed:
         began, own_now = self.clock.monotonic(), self.clock.now_us()
         now = await self.connection.now(wait=self._left)
         this = _Pass(began, own_now if now is None else now)
-        settled = await self._settled(ledger)
-        async for batch in self._news(ledger, this, settled):
-            yield batch
-        async for batch in self._judge(ledger, this):
-            yield batch
-        if self.catching_up:
-            return
-        due = await ledger.open_due(self.db, self.clock.now_us(), OPEN_TRACES)
-        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
-        async for batch in self.ask(due, self.db, this.now):
-            yield batch
+        waiting = asyncio.create_task(self._waiting(ledger))  # the ledger tells while the database does
+        try:
+            async for batch in self._news(ledger, this, waiting):
+                yield batch
+            async for batch in self._judge(ledger, this):
+                yield batch
+            if self.catching_up:
+                return
+            due = [one for one in (await waiting).due if one.id not in this.touched]
+            self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
+            async for batch in self.ask(due, self.db, this.now):
+                yield batch
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     @property
     def _left(self) -> float:
@@ -224,8 +236,9 @@ class Feed:
 
     # News
 
-    async def _news(self, ledger: LedgerView, this: _Pass, settled: Sequence[str]) -> AsyncGenerator[Batch]:
+    async def _news(self, ledger: LedgerView, this: _Pass, waiting: Awaitable[_Waiting]) -> AsyncGenerator[Batch]:
         """Hand over what was written since the last poll, piece by piece."""
+        settled: Sequence[str] | None = None
         pages = self._pages(this)
         if self.connection.reads_ahead:
             pages = _ahead(pages)
@@ -233,22 +246,23 @@ class Feed:
             async for piece in pieces:
                 batch = await self._batch(ledger, piece, this)
                 if piece.position is not None:
+                    settled = (await waiting).settled if settled is None else ()
                     batch.settled = [trace_id for trace_id in settled if trace_id not in this.touched]
-                    settled = ()
                     moved = self._move(*piece.position, ended=piece.ended)
                     if moved or batch.settled or batch.traces or batch.ignored:
                         batch.cursor = asdict(self.here)
                 if batch.traces or batch.ignored or batch.settled or batch.cursor is not None:
                     yield batch
                 for inserted in piece.reading.inserted.values():
-                    self._seen.update(inserted)
-                self._seen.update(piece.own)
+                    self._committed.add(inserted)
+                self._committed.add(piece.own)
                 if piece.position is not None:
-                    self._prune()
+                    self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
 
     async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
         """Read page by page, and the traces of each page some at a time."""
-        since, after = stamp(self.here.cutoff), None
+        since = stamp(self.here.cutoff)
+        after = await self._unchanged(since)
         passed: set[str] = set()
         took = 0.0
         while True:
@@ -258,7 +272,7 @@ class Feed:
             own: dict[str, Any] = {}
             fresh: dict[str, None] = {}
             for created, span_id, trace_id in page:
-                if span_id not in self._seen and span_id not in passed:
+                if span_id not in self._committed and span_id not in passed:
                     if trace_id.startswith(OWN_TRACE_PREFIX):
                         own[span_id] = created
                     fresh[trace_id] = None
@@ -285,6 +299,20 @@ class Feed:
                 self.catching_up = True
                 return
 
+    async def _unchanged(self, since: str) -> tuple[str, str] | None:
+        """(time, id) of the newest span that was committed; None unless there is no other before it but those."""
+        known = self._committed.since(since)
+        if known is None:
+            return None
+        until = known.newest[0]
+        try:
+            ((count, total),) = await self.connection.rows(
+                self.connection.sql.stretch(), (since, until), wait=self._left
+            )
+        except BadAnswer:  # a time that is none
+            return None
+        return known.newest if (count, int(total or 0)) == (known.rows, known.total) else None
+
     async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
         self.stats.pages += 1
         return await self.connection.inserted(since, after, PAGE, wait=self._left)
@@ -310,9 +338,9 @@ class Feed:
         here = self.here
         here.cutoff, here.newest = cutoff, newest
         first, here.first = here.first, here.first and not ended
-        worth = first is not here.first or abs(cutoff - self._committed) >= self.settings.overlap // 4
+        worth = first is not here.first or abs(cutoff - self._moved) >= self.settings.overlap // 4
         if worth:
-            self._committed = cutoff
+            self._moved = cutoff
         return worth
 
     def _advance(self, this: _Pass) -> tuple[int, int]:
@@ -336,19 +364,13 @@ class Feed:
         reached = min(this.newest, this.now + MICROSECONDS)
         return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
 
-    def _prune(self) -> None:
-        """Forget spans that no page shows again; as the table writes its times, they sort like them."""
-        if len(self._seen) >= self._prune_at:
-            cutoff = stamp(self.here.cutoff - 2 * MICROSECONDS)
-            self._seen = {one: written for one, written in self._seen.items() if str(written) >= cutoff}
-            self._prune_at = 1_000 + 2 * len(self._seen)
-
     # What is known, and waited for
 
-    async def _settled(self, ledger: LedgerView) -> list[str]:
-        """Complete traces that no span was added to for one overlap: a new one would have shown up."""
-        unchanged_since = self.clock.now_us() - self.settings.overlap
-        return [one.id for one in await ledger.unsettled(self.db, UNSETTLED, unchanged_since=unchanged_since)]
+    async def _waiting(self, ledger: LedgerView) -> _Waiting:
+        """What is waited for: complete traces that no span was added to for one overlap, and open ones to be read."""
+        now = self.clock.now_us()
+        complete = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=now - self.settings.overlap)
+        return _Waiting([one.id for one in complete], await ledger.open_due(self.db, now, OPEN_TRACES))
 
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.

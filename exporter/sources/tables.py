@@ -88,6 +88,19 @@ class Sql:
             return f"SELECT {_gathered('created_at, span_id, trace_id')} FROM ({rows}) AS page"
         return rows
 
+    def stretch(self) -> str:
+        """(rows, what `committed.fraction` of their times adds up to) from one moment to another, by an index alone."""
+        table = self.table(self.location.tables.spans_table, "created_at")
+        whole = "SIGNED" if self.location.engine is Engine.MYSQL else "BIGINT"
+        fraction = (
+            "CASE WHEN substr(created_at, 20, 1) = '.' "
+            f"THEN CAST(replace(substr(created_at, 18, 9), '.', '') AS {whole}) ELSE 0 END"
+        )
+        return (
+            f"SELECT count(*), sum({fraction}) FROM {table} "
+            f"WHERE created_at >= {self.mark} AND created_at <= {self.mark}"
+        )
+
     def spans(self, traces: int) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
 
