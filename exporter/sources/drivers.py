@@ -50,6 +50,8 @@ class Connection(ABC):
 
     reads_ahead = True
     """whether it is worth to read on while the ledger commits: the work is done elsewhere"""
+    at_once = 1_000
+    """traces that one statement is to read"""
 
     def __init__(self, location: Location, read_password: Callable[[], str | None]) -> None:
         """`read_password` is called at each connect; it may raise ConfigError."""
@@ -128,7 +130,20 @@ class Connection(ABC):
         return await self._rows(sql, params)
 
     async def spans(self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float) -> Reading:
-        """These traces with all their spans, decoded in a thread."""
+        """These traces with all their spans, decoded in threads: some while the database works on the next."""
+        parts = (traces[start : start + self.at_once] for start in range(0, len(traces), self.at_once))
+        tasks = [asyncio.create_task(self._some_spans(part, db, given_up, wait)) for part in parts]
+        try:
+            whole = Reading()
+            for task in tasks:
+                whole.join(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return whole
+
+    async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
         sql = self.sql.spans(len(traces))
         return await self._timed(sql, traces, wait, lambda: self._spans(sql, traces, db, given_up))
 
@@ -283,6 +298,8 @@ class _Threaded(Connection):
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
 
+    at_once = 32
+
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)
         if not path.exists():
@@ -343,28 +360,37 @@ class SqliteConnection(_Threaded):
 
     async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: FBT001 - private
         def work() -> Rows:
-            found = self._gathered(sql, params, page_of)
+            gathered = self._gathered(sql, params)
+            found = None if gathered is None else _decoded(gathered, page_of)
             return (
                 self._fetched(replace(self.sql, careful=True).inserted(after=after), params) if found is None else found
             )
 
         return await self._run(work)
 
-    def _decoded(self, sql: str, traces: Sequence[str]) -> Iterable[Row]:
-        found = self._gathered(sql, traces, rows_of)
-        return super()._decoded(replace(self.sql, careful=True).spans(len(traces)), traces) if found is None else found
+    async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
+        sql = self.sql.spans(len(traces))
+        gathered = await self._timed(sql, traces, wait, lambda: self._run(lambda: self._gathered(sql, traces)))
 
-    def _gathered(self, sql: str, params: Sequence[Any], decode: Callable[[bytes], T]) -> T | None:
+        def decode() -> Reading | None:
+            rows = None if gathered is None else _decoded(gathered, rows_of)
+            return None if rows is None else read(rows, db, given_up=given_up)
+
+        reading = await asyncio.to_thread(decode)
+        if reading is None:
+            careful = replace(self.sql, careful=True).spans(len(traces))
+            reading = await self._timed(careful, traces, wait, lambda: self._spans(careful, traces, db, given_up))
+        return reading
+
+    def _gathered(self, sql: str, params: Sequence[Any]) -> bytes | None:
         """What a statement gathers into one JSON array; None where it meets what agno does not write."""
         try:
             ((found,),) = self._fetched(sql, params)
-            return decode(found)
         except sqlite3.OperationalError as error:
             if "json" not in str(error).lower():
                 raise
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-        return None
+            return None
+        return found  # type: ignore[no-any-return]
 
     async def _break(self) -> None:
         if self._connection is not None:
@@ -387,6 +413,14 @@ class SqliteConnection(_Threaded):
         if "interrupted" in said:
             return SourceTimeout(f"{where}: {text}")
         return BadAnswer(f"{where}: {text}")
+
+
+def _decoded(gathered: bytes, decode: Callable[[bytes], T]) -> T | None:
+    """What SQLite gathered; None where that is not what agno writes."""
+    try:
+        return decode(gathered)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class PostgresConnection(Connection):

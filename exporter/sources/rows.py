@@ -117,6 +117,12 @@ class Reading:
     inserted: dict[str, dict[str, Any]] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
 
+    def join(self, other: Reading) -> None:
+        """Take the other traces in."""
+        self.traces += other.traces
+        self.inserted |= other.inserted
+        self.malformed += other.malformed
+
 
 def rows_of(gathered: bytes) -> list[Row]:
     """Rows that SQLite put into one JSON array. Raises msgspec.DecodeError for what are none."""
