@@ -402,8 +402,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def at_once(function: Callable, *arguments: object) -> object:
-        return function(*arguments)
+    async def at_once(function: Callable, *arguments: object, **named: object) -> object:
+        return function(*arguments, **named)
 
     monkeypatch.setattr(asyncio, "to_thread", at_once)
 
