@@ -50,8 +50,8 @@ class Connection(ABC):
 
     reads_ahead = True
     """whether it is worth to read on while the ledger commits: the work is done elsewhere"""
-    at_once = 1_000
-    """traces that one statement is to read"""
+    part = 1_000
+    """traces that one statement reads, where nothing else goes on meanwhile"""
 
     def __init__(self, location: Location, read_password: Callable[[], str | None]) -> None:
         """`read_password` is called at each connect; it may raise ConfigError."""
@@ -129,9 +129,12 @@ class Connection(ABC):
     async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
         return await self._rows(sql, params)
 
-    async def spans(self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float) -> Reading:
-        """These traces with all their spans, decoded in threads: some while the database works on the next."""
-        parts = (traces[start : start + self.at_once] for start in range(0, len(traces), self.at_once))
+    async def spans(
+        self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float, in_parts: bool = False
+    ) -> Reading:
+        """These traces with all their spans, decoded in a thread; `in_parts`, one while the database reads the next."""
+        size = self.part if in_parts else len(traces) or 1
+        parts = (traces[start : start + size] for start in range(0, len(traces), size))
         tasks = [asyncio.create_task(self._some_spans(part, db, given_up, wait)) for part in parts]
         try:
             whole = Reading()
@@ -298,7 +301,7 @@ class _Threaded(Connection):
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
 
-    at_once = 32
+    part = 32
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)

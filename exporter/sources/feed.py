@@ -283,7 +283,8 @@ class Feed:
             this.touched.update(fresh)
             ids = [trace_id for trace_id in fresh if not trace_id.startswith(OWN_TRACE_PREFIX)]
             for start in range(0, len(ids), CHUNK):
-                reading = await self.connection.spans(ids[start : start + CHUNK], self.db, (), wait=self._left)
+                some, alone = ids[start : start + CHUNK], len(ids) <= CHUNK
+                reading = await self.connection.spans(some, self.db, (), wait=self._left, in_parts=alone)
                 passed.update(*reading.inserted.values())
                 if start + CHUNK < len(ids):
                     yield _Piece(reading)
