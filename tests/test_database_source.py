@@ -205,7 +205,7 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
     connection = sqlite3.connect(path)
     ids = [one.trace_id for one in traces]
     ((gathered,),) = connection.execute(Sql(location).spans(60), ids).fetchall()
-    one_by_one = connection.execute(Sql(location, careful=True).spans(60), ids).fetchall()
+    one_by_one = connection.execute(Sql(location).spans(60, gathered=False), ids).fetchall()
     connection.close()
     reading = rows.read(rows.rows_of(gathered), "db")
     assert reading == rows.read([rows.Row(*row[:9], rows.attributes_of(row[9])) for row in one_by_one], "db")

@@ -13,7 +13,6 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -45,11 +44,21 @@ def _no_query(_sql: str, _params: Sequence[Any]) -> None:
     """Nobody wants to know."""
 
 
+def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | None:
+    """What a database gathered; None where that is not what agno writes."""
+    try:
+        return decode(gathered)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 class Connection(ABC):
     """One connection, opened when it is needed. All methods raise SourceError."""
 
     reads_ahead = True
     """whether it is worth to read on while the ledger commits: the work is done elsewhere"""
+    gathers = False
+    """whether the database makes one JSON array of all rows that are read of traces"""
     part = 1_000
     """traces that one statement reads, where nothing else goes on meanwhile"""
 
@@ -148,7 +157,21 @@ class Connection(ABC):
 
     async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
         sql = self.sql.spans(len(traces))
+        if self.gathers:
+            gathered = await self._timed(sql, traces, wait, lambda: self._gather(sql, traces))
+
+            def decode() -> Reading | None:
+                rows = None if gathered is None else _decoded(gathered, rows_of)
+                return None if rows is None else read(rows, db, given_up=given_up)
+
+            if (reading := await asyncio.to_thread(decode)) is not None:
+                return reading
+            sql = self.sql.spans(len(traces), gathered=False)
         return await self._timed(sql, traces, wait, lambda: self._spans(sql, traces, db, given_up))
+
+    async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | str | None:
+        """What the database gathers into one JSON array; None where it meets what agno does not write."""
+        raise NotImplementedError
 
     async def _timed(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
         if wait <= 0:
@@ -301,6 +324,7 @@ class _Threaded(Connection):
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
 
+    gathers = True
     part = 32
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
@@ -365,25 +389,12 @@ class SqliteConnection(_Threaded):
         def work() -> Rows:
             gathered = self._gathered(sql, params)
             found = None if gathered is None else _decoded(gathered, page_of)
-            return (
-                self._fetched(replace(self.sql, careful=True).inserted(after=after), params) if found is None else found
-            )
+            return self._fetched(self.sql.inserted(after=after, gathered=False), params) if found is None else found
 
         return await self._run(work)
 
-    async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
-        sql = self.sql.spans(len(traces))
-        gathered = await self._timed(sql, traces, wait, lambda: self._run(lambda: self._gathered(sql, traces)))
-
-        def decode() -> Reading | None:
-            rows = None if gathered is None else _decoded(gathered, rows_of)
-            return None if rows is None else read(rows, db, given_up=given_up)
-
-        reading = await asyncio.to_thread(decode)
-        if reading is None:
-            careful = replace(self.sql, careful=True).spans(len(traces))
-            reading = await self._timed(careful, traces, wait, lambda: self._spans(careful, traces, db, given_up))
-        return reading
+    async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | None:
+        return await self._run(lambda: self._gathered(sql, traces))
 
     def _gathered(self, sql: str, params: Sequence[Any]) -> bytes | None:
         """What a statement gathers into one JSON array; None where it meets what agno does not write."""
@@ -418,16 +429,10 @@ class SqliteConnection(_Threaded):
         return BadAnswer(f"{where}: {text}")
 
 
-def _decoded(gathered: bytes, decode: Callable[[bytes], T]) -> T | None:
-    """What SQLite gathered; None where that is not what agno writes."""
-    try:
-        return decode(gathered)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
 class PostgresConnection(Connection):
     """PostgreSQL through psycopg. Settings hold for one short transaction each, so that a pooler may stand between."""
+
+    gathers = True
 
     _clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -528,22 +533,29 @@ class PostgresConnection(Connection):
                     await connection.rollback()
             raise self._explain(error) or error from error
 
-    async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
-        import psycopg  # noqa: PLC0415 - an extra
+    async def _gather(self, sql: str, traces: Sequence[str]) -> str | None:
+        ((found,),) = await self._rows_of(traces, sql, gathered=True)
+        return "[]" if found is None else str(found)
 
-        try:
-            rows = await self._rows(sql, (list(traces),))
-        except BadAnswer as error:
-            # Attributes of a single span that are no object fail the whole statement.
-            if self.sql.careful or not isinstance(error.__cause__, psycopg.DataError):
-                raise
-            self.sql.careful = True
-            rows = await self._rows(self.sql.spans(len(traces)), (list(traces),))
+    async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
+        rows = await self._rows_of(traces, sql, gathered=False)
 
         def work() -> Reading:
             return read((Row(*(*row[:9], extracted(row[9:]))) for row in rows), db, given_up=given_up)
 
         return await asyncio.to_thread(work)
+
+    async def _rows_of(self, traces: Sequence[str], sql: str, *, gathered: bool) -> Rows:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        try:
+            return await self._rows(sql, (list(traces),))
+        except BadAnswer as error:
+            # Attributes of a single span that are no object fail the whole statement.
+            if self.sql.careful or not isinstance(error.__cause__, psycopg.DataError):
+                raise
+            self.sql.careful = True
+            return await self._rows(self.sql.spans(len(traces), gathered=gathered), (list(traces),))
 
     async def _break(self) -> None:
         gone, self._connection = self._connection, None

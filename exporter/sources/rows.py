@@ -124,12 +124,12 @@ class Reading:
         self.malformed += other.malformed
 
 
-def rows_of(gathered: bytes) -> list[Row]:
-    """Rows that SQLite put into one JSON array. Raises msgspec.DecodeError for what are none."""
+def rows_of(gathered: bytes | str) -> list[Row]:
+    """Rows that a database put into one JSON array. Raises msgspec.DecodeError for what are none."""
     return _rows.decode(gathered)
 
 
-def page_of(gathered: bytes) -> list[tuple[str, str, str]]:
+def page_of(gathered: bytes | str) -> list[tuple[str, str, str]]:
     """(created_at, span_id, trace_id) likewise, in this order: what SQLite gathers, it does not promise to order."""
     page = _page.decode(gathered)
     page.sort()

@@ -47,8 +47,7 @@ class Sql:
     location: Location
     layout: Layout = field(default_factory=dict)
     careful: bool = False
-    """whether values may be other than agno writes them: then PostgreSQL looks at attributes twice, and SQLite hands
-    everything over row by row"""
+    """whether attributes may be no JSON object, which costs a second look at each (PostgreSQL)"""
 
     @property
     def mark(self) -> str:
@@ -67,11 +66,11 @@ class Sql:
                 full += f" FORCE INDEX (`{column.index}`)"
         return full
 
-    def inserted(self, *, after: bool) -> str:
+    def inserted(self, *, after: bool, gathered: bool = True) -> str:
         """Spans in the order in which they were written: (created_at, span_id, trace_id).
 
-        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. SQLite gathers them
-        into one JSON array, unless it has to be `careful`.
+        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. SQLite has them
+        `gathered` into one JSON array, if wanted.
         """
         table = self.table(self.location.tables.spans_table, "created_at")
         mark = self.mark
@@ -84,7 +83,7 @@ class Sql:
             f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
             f"ORDER BY created_at, span_id LIMIT {mark}"
         )
-        if self.location.engine is Engine.SQLITE and not self.careful:
+        if self.location.engine is Engine.SQLITE and gathered:
             return f"SELECT {_gathered('created_at, span_id, trace_id')} FROM ({rows}) AS page"
         return rows
 
@@ -101,10 +100,10 @@ class Sql:
             f"WHERE created_at >= {self.mark} AND created_at <= {self.mark}"
         )
 
-    def spans(self, traces: int) -> str:
+    def spans(self, traces: int, *, gathered: bool = True) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
 
-        SQLite gathers them into one JSON array of `Row`, unless it has to be `careful`.
+        PostgreSQL and SQLite have them `gathered` into one JSON array of `Row`, if wanted.
         """
         table = self.table(self.location.tables.spans_table, "trace_id")
         engine = self.location.engine
@@ -113,8 +112,11 @@ class Sql:
             f"substr(s.status_message, 1, {MESSAGE}), s.start_time, s.end_time, s.created_at"
         )
         if engine is Engine.POSTGRESQL:
+            columns = f"{head}, {_names('a')}"
+            if gathered:
+                columns = f"json_agg(json_build_array({head}, json_build_array({_names('a')})))::text"
             return (
-                f"SELECT {head}, {_names('a')} FROM {table} s LEFT JOIN LATERAL {self._record()} ON true "
+                f"SELECT {columns} FROM {table} s LEFT JOIN LATERAL {self._record()} ON true "
                 f"WHERE s.trace_id = ANY({self.mark})"
             )
         if engine is Engine.MYSQL:
@@ -122,9 +124,9 @@ class Sql:
             whole = "CAST(s.attributes AS BINARY)"
             return f"SELECT {head}, {whole} FROM {table} s {index} WHERE s.trace_id IN ({self.marks(traces)})"
         some = f"FROM {table} s WHERE s.trace_id IN ({self.marks(traces)})"
-        if self.careful:
-            return f"SELECT {head}, CAST(s.attributes AS BLOB) {some}"
-        return f"SELECT {_gathered(f'{head}, {_EXTRACT}')} {some}"
+        if gathered:
+            return f"SELECT {_gathered(f'{head}, {_EXTRACT}')} {some}"
+        return f"SELECT {head}, CAST(s.attributes AS BLOB) {some}"
 
     def marks(self, count: int) -> str:
         """So many parameters."""
