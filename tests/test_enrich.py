@@ -18,6 +18,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter import config
 from exporter.config import AgentOS
@@ -701,7 +702,7 @@ def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(s
     for name, *what in steps:
         if name == "read":
             full, shown = what
-            survive(home.read, replace(full, spans=full.spans[: 1 + shown]))
+            survive(home.read, structs.replace(full, spans=full.spans[: 1 + shown]))
         elif name == "settle":
             survive(home.read, settled=what)
         elif name == "stored":

@@ -164,7 +164,8 @@ async def outage(faults: dict[str, Case], running: RunningAgentOS, folder: Path)
     async with contextlib.AsyncExitStack() as stack:
         proxies = {name: await stack.enter_async_context(FaultyProxy(url)) for name in faults}
         instances = {name: AgentOS(name, one.base_url, token_file=token_file) for name, one in proxies.items()}
-        settings = {"poll_interval": 3, "poll_deadline": deadline, "sessions_interval": 3600}
+        # A row that stays malformed for longer than the overlap is lost, and a slow machine takes its time.
+        settings = {"poll_interval": 3, "poll_deadline": deadline, "sessions_interval": 3600, "overlap": 100}
         exporter = await stack.enter_async_context(Exporter(instances, folder / f"{deadline}.db", **settings))
         await exporter.until(
             lambda shown: all(
@@ -195,7 +196,7 @@ async def outage(faults: dict[str, Case], running: RunningAgentOS, folder: Path)
         await quiet(database)
         totals = {name: truth.count(database, name).totals for name in faults}
         after, differences = during, {name: ["never compared"] for name in faults}
-        end = time.monotonic() + 120
+        end = time.monotonic() + 180
         while any(differences.values()) and time.monotonic() < end:
             after = await exporter.shown()
             differences = {name: truth.difference(totals[name], after.of(name)) for name in faults}
