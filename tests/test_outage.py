@@ -165,7 +165,7 @@ async def outage(faults: dict[str, Case], running: RunningAgentOS, folder: Path)
         proxies = {name: await stack.enter_async_context(FaultyProxy(url)) for name in faults}
         instances = {name: AgentOS(name, one.base_url, token_file=token_file) for name, one in proxies.items()}
         # A row that stays malformed for longer than the overlap is lost, and a slow machine takes its time.
-        settings = {"poll_interval": 3, "poll_deadline": deadline, "sessions_interval": 3600, "overlap": 100}
+        settings = {"poll_interval": 3, "poll_deadline": deadline, "sessions_interval": 3600, "overlap": 90}
         exporter = await stack.enter_async_context(Exporter(instances, folder / f"{deadline}.db", **settings))
         await exporter.until(
             lambda shown: all(
@@ -196,7 +196,7 @@ async def outage(faults: dict[str, Case], running: RunningAgentOS, folder: Path)
         await quiet(database)
         totals = {name: truth.count(database, name).totals for name in faults}
         after, differences = during, {name: ["never compared"] for name in faults}
-        end = time.monotonic() + 180
+        end = time.monotonic() + 300
         while any(differences.values()) and time.monotonic() < end:
             after = await exporter.shown()
             differences = {name: truth.difference(totals[name], after.of(name)) for name in faults}
