@@ -256,10 +256,10 @@ class _Tree:
             self.users[root] = next(filter(None, below), "")
         return self.users[root]
 
-    def uncounted(self, index: int) -> bool:
-        """Whether the span counts nowhere: an HTTP request, or a vendor's view of the LLM call above it."""
-        kind, above = self.spans[index].kind, self.above[index]
-        return kind is _HTTP or (kind is _LLM and above >= 0 and self.spans[above].kind is _LLM)
+    def is_view(self, index: int) -> bool:
+        """Whether the span is a vendor's view of the LLM call above it, which counts nowhere."""
+        above = self.above[index]
+        return self.spans[index].kind is _LLM and above >= 0 and self.spans[above].kind is _LLM
 
     def beside_agent(self, index: int) -> bool:
         """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
@@ -304,7 +304,7 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
-        if kind is _HTTP or span.id in counted or tree.uncounted(index):
+        if kind is _HTTP or span.id in counted or tree.is_view(index):
             continue
         if not final and tree.lacks_agent(index, still_open=trace.open):
             delta.lacking += 1

@@ -25,7 +25,7 @@ from exporter.sources.rows import Reading, Row, attributes_of, extracted, page_o
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 
     import psycopg
 
@@ -55,8 +55,6 @@ def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | N
 class Connection(ABC):
     """One connection, opened when it is needed. All methods raise SourceError."""
 
-    reads_ahead = True
-    """whether it is worth to read on while the ledger commits: the work is done elsewhere"""
     gathers = False
     """whether the database makes one JSON array of all rows that are read of traces"""
     part = 1_000
@@ -286,14 +284,11 @@ class _Threaded(Connection):
 
     async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
         def work() -> Reading:
-            return read(self._decoded(sql, traces), db, given_up=given_up)
+            # Row by row: whole attributes must not pile up.
+            rows = (Row(*(*row[:9], attributes_of(row[9]))) for row in self._streamed(sql, traces))
+            return read(rows, db, given_up=given_up)
 
         return await self._run(work)
-
-    def _decoded(self, sql: str, traces: Sequence[str]) -> Iterable[Row]:
-        # Row by row: whole attributes must not pile up.
-        for row in self._streamed(sql, traces):
-            yield Row(*(*row[:9], attributes_of(row[9])))
 
     @abstractmethod
     def _opened(self, password: str | None) -> object:

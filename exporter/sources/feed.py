@@ -239,10 +239,7 @@ class Feed:
     async def _news(self, ledger: LedgerView, this: _Pass, waiting: Awaitable[_Waiting]) -> AsyncGenerator[Batch]:
         """Hand over what was written since the last poll, piece by piece."""
         settled: Sequence[str] | None = None
-        pages = self._pages(this)
-        if self.connection.reads_ahead:
-            pages = _ahead(pages)
-        async with aclosing(pages) as pieces:
+        async with aclosing(_ahead(self._pages(this))) as pieces:
             async for piece in pieces:
                 batch = await self._batch(ledger, piece, this)
                 if piece.position is not None:
