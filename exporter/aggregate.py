@@ -24,7 +24,7 @@ from exporter.model import RUN_KINDS, Span, SpanKind, Trace
 from exporter.waiting import WaitingCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from exporter.pricing.prices import Priced
 
@@ -66,9 +66,17 @@ def keep_newest(exemplars: dict[Place, Exemplar], place: Place, exemplar: Exempl
 class HistogramDelta:
     """Observations to add: `counts` per bucket (not cumulative, +Inf last), `total` their sum in storage units."""
 
+    bounds: Sequence[int]
     counts: list[int]
     total: int = 0
     exemplars: dict[int, Exemplar] = field(default_factory=dict)
+
+    def observe(self, value: int) -> int:
+        """Add one observation; returns its bucket."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.total += value
+        return bucket
 
 
 @dataclass(slots=True)
@@ -145,6 +153,7 @@ class Delta:
     spans: int = 0
     lacking: int = 0
     """spans that were not counted because a later reading may show their agent"""
+    _digests: dict[str, int] = field(default_factory=dict)
 
     def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
         """Add to a counter; an amount of 0 gives birth to the series."""
@@ -153,34 +162,42 @@ class Delta:
 
     def observe(self, metric: str, labels: Labels, value: int, exemplar: Exemplar | None = None) -> None:
         """Add one observation in storage units to a histogram."""
-        key = (metric, labels)
-        bounds = METRICS[metric].buckets
-        delta = self.histograms.get(key)
-        if delta is None:
-            delta = self.histograms[key] = HistogramDelta([0] * (len(bounds) + 1))
-        bucket = bisect_left(bounds, value)
-        delta.counts[bucket] += 1
-        delta.total += value
+        delta = self.histogram(metric, labels)
+        bucket = delta.observe(value)
         if exemplar is not None:
             keep_newest(delta.exemplars, bucket, exemplar)
 
-    def error(self, metric: str, labels: Labels, exemplar: Exemplar) -> None:
-        """Count one error and remember its trace."""
+    def histogram(self, metric: str, labels: Labels) -> HistogramDelta:
+        """The histogram to observe in."""
+        key = (metric, labels)
+        delta = self.histograms.get(key)
+        if delta is None:
+            bounds = METRICS[metric].buckets
+            delta = self.histograms[key] = HistogramDelta(bounds, [0] * (len(bounds) + 1))
+        return delta
+
+    def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
+        """Count one error and remember its trace; `at` is in microseconds."""
         self.add(metric, labels)
-        keep_newest(self.exemplars, (metric, labels), exemplar)
+        keep_newest(self.exemplars, (metric, labels), Exemplar(trace_id, 1, at))
 
     def take_part(self, session_id: str | None, part: SessionPart) -> None:
         """Add to what a session did."""
         if session_id:
-            known = self.sessions.setdefault(digest(session_id), part)
+            known = self.sessions.setdefault(self._digest(session_id), part)
             if known is not part:
                 known.join(part)
 
-    def see(self, what: str, identifier: str | None, at: int) -> None:
+    def see(self, what: str, identifier: str, at: int) -> None:
         """Note that a session or user was active; ids themselves are not kept."""
-        if identifier:
-            key = (what, digest(identifier))
-            self.activity[key] = max(at, self.activity.get(key, at))
+        key = (what, self._digest(identifier))
+        self.activity[key] = max(at, self.activity.get(key, at))
+
+    def _digest(self, identifier: str) -> int:
+        found = self._digests.get(identifier)
+        if found is None:
+            found = self._digests[identifier] = digest(identifier)
+        return found
 
 
 def digest(identifier: str) -> int:
@@ -216,21 +233,26 @@ class _Tree:
         self.users: dict[int, str] = {}
         self.agents_below: dict[int, list[int]] = {}
         """WORKFLOW → its AGENT and TEAM children"""
-        spans = trace.spans
+        spans, roots, agents, aboves, owners = self.spans, self.root, self.agent, self.above, self.owner
         for index, span in enumerate(spans):
             parent, kind = span.parent, span.kind
-            is_run = kind in RUN_KINDS
             if parent < 0:
                 root = agent = owner = above = -1
             else:
-                root, agent, owner = self.root[parent], self.agent[parent], self.owner[parent]
-                above = self.above[parent] if spans[parent].kind in _UNTYPED else parent
-            self.above.append(above)
-            self.root.append(index if root < 0 and is_run else root)
-            self.agent.append(index if kind in _AGENTS else agent)
-            self.owner.append(index if is_run else owner)
-            if kind in _AGENTS and parent >= 0 and spans[parent].kind is _WORKFLOW:
-                self.agents_below.setdefault(parent, []).append(index)
+                root, agent, owner = roots[parent], agents[parent], owners[parent]
+                above = aboves[parent] if spans[parent].kind in _UNTYPED else parent
+            if kind in RUN_KINDS:
+                owner = index
+                if root < 0:
+                    root = index
+                if kind in _AGENTS:
+                    agent = index
+                    if parent >= 0 and spans[parent].kind is _WORKFLOW:
+                        self.agents_below.setdefault(parent, []).append(index)
+            roots.append(root)
+            agents.append(agent)
+            aboves.append(above)
+            owners.append(owner)
 
     def session_of(self, run: int) -> str | None:
         """Session of a run: its own, else the first that a span below it names (a workflow span may name none)."""
@@ -297,49 +319,63 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     more of are left to `delta.waiting`.
     """
     tree = _Tree(trace)
-    spans = trace.spans
-    names = [span.name for span in spans]
+    spans, still_open = trace.spans, trace.open
     fresh: list[int] = []
+    ends: list[int] = []
     charged = accounts or None
     orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
-        if kind is _HTTP or span.id in counted or tree.is_view(index):
+        if kind is _HTTP or span.id in counted:
             continue
-        if not final and tree.lacks_agent(index, still_open=trace.open):
-            delta.lacking += 1
-            continue
-        root, agent = tree.root[index], tree.agent_of(index)
-        base = (delta.agentos, names[root] if root >= 0 else "", names[agent] if agent >= 0 else "")
-        mark = Exemplar(trace.id, 1, span.end)
+        root, agent = tree.root[index], tree.agent[index]
+        if kind in _BESIDE_THEIR_AGENT:
+            if tree.is_view(index):
+                continue
+            if not final and tree.lacks_agent(index, still_open=still_open):
+                delta.lacking += 1
+                continue
+            agent = tree.agent_of(index)
+        base = (delta.agentos, spans[root].name if root >= 0 else "", spans[agent].name if agent >= 0 else "")
         fresh.append(span.id)
+        ends.append(span.end)
         orphans += index in trace.orphans
-        _count_span(delta, span, base, mark, now)
+        _count_span(delta, span, base, trace.id)
         if kind is _LLM:
-            _count_llm(delta, span, base, mark)
+            _count_llm(delta, span, base, trace.id)
             run = runs.get(spans[root].id) if root >= 0 else None
             waiting = _waiting(trace, tree, index, base, now) if enrich else None
             _bill(delta, tree, index, base, run, price, waiting, charged)
         elif kind is _TOOL:
-            _count_tool(delta, span, base, mark)
+            _count_tool(delta, span, base, trace.id)
         elif root == index:
-            _count_run(delta, span, mark)
+            _count_run(delta, span, trace.id)
             delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
             runs[span.id] = RunRecord(str(kind), span.name)
-    if orphans:
-        delta.add("agentos_exporter_orphan_spans_total", (delta.agentos,), orphans)
-    delta.spans += len(fresh)
+    if fresh:
+        _count_reading(delta, ends, orphans, now)
     return fresh
 
 
-def _count_span(delta: Delta, span: Span, base: Labels, mark: Exemplar, now: int) -> None:
+def _count_reading(delta: Delta, ends: Sequence[int], orphans: int, now: int) -> None:
+    """Count the spans of one reading, which ended then, once more: as ours."""
+    delays = delta.histogram("agentos_exporter_span_ingest_delay_seconds", (delta.agentos,))
+    for end in ends:
+        delays.observe(max(0, now - end))
+    if orphans:
+        delta.add("agentos_exporter_orphan_spans_total", (delta.agentos,), orphans)
+    delta.spans += len(ends)
+
+
+def _count_span(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
     labels = (*base, str(span.kind))
     delta.add("agentos_spans_total", labels)
     if span.error_type is not None:
-        delta.error("agentos_error_spans_total", (*labels, span.error_type), mark)
-    delta.observe("agentos_exporter_span_ingest_delay_seconds", (delta.agentos,), max(0, now - span.end))
-    delta.see(SESSION, span.session_id, span.end)
-    delta.see(USER, span.user_id, span.end)
+        delta.error("agentos_error_spans_total", (*labels, span.error_type), trace_id, span.end)
+    if span.session_id:
+        delta.see(SESSION, span.session_id, span.end)
+    if span.user_id:
+        delta.see(USER, span.user_id, span.end)
 
 
 def _waiting(trace: Trace, tree: _Tree, index: int, base: Labels, now: int) -> WaitingCall | None:
@@ -401,17 +437,17 @@ def _bill(
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
 
 
-def _count_llm(delta: Delta, span: Span, base: Labels, mark: Exemplar) -> None:
+def _count_llm(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
     """Count a call, but for its tokens and cost."""
     labels = (*base, span.provider, span.model)
     model = (delta.agentos, span.provider, span.model)
     usage = span.usage
     delta.add("agentos_llm_calls_total", labels)
     if span.error_type is not None:
-        delta.error("agentos_llm_call_errors_total", (*labels, span.error_type), mark)
+        delta.error("agentos_llm_call_errors_total", (*labels, span.error_type), trace_id, span.end)
     if not usage.known:
         delta.add("agentos_llm_calls_without_usage_total", labels)
-    _time(delta, "agentos_llm_call_duration_seconds", model, span, mark)
+    _time(delta, "agentos_llm_call_duration_seconds", model, span, trace_id)
     for tokens, direction in ((usage.prompt, "input"), (usage.completion, "output")):
         if tokens is not None:
             delta.observe(f"agentos_llm_call_{direction}_tokens", model, tokens)
@@ -464,24 +500,25 @@ def _account(delta: Delta, span: Span, base: Labels, user: str, accounts: Accoun
             delta.spending[charge] = delta.spending.get(charge, 0) + cost
 
 
-def _count_tool(delta: Delta, span: Span, base: Labels, mark: Exemplar) -> None:
+def _count_tool(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
     labels = (*base, span.name)
     delta.add("agentos_tool_calls_total", labels)
     if span.error_type is not None:
-        delta.error("agentos_tool_call_errors_total", (*labels, span.error_type), mark)
-    _time(delta, "agentos_tool_call_duration_seconds", (delta.agentos, span.name), span, mark)
+        delta.error("agentos_tool_call_errors_total", (*labels, span.error_type), trace_id, span.end)
+    _time(delta, "agentos_tool_call_duration_seconds", (delta.agentos, span.name), span, trace_id)
 
 
-def _count_run(delta: Delta, span: Span, mark: Exemplar) -> None:
+def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
     labels = (delta.agentos, str(span.kind), span.name)
     delta.add("agentos_runs_total", labels)
     if span.error_type is not None:
-        delta.error("agentos_run_errors_total", (*labels, span.error_type), mark)
-    _time(delta, "agentos_run_duration_seconds", labels, span, mark)
+        delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
+    _time(delta, "agentos_run_duration_seconds", labels, span, trace_id)
 
 
-def _time(delta: Delta, metric: str, labels: Labels, span: Span, mark: Exemplar) -> None:
-    delta.observe(metric, labels, span.duration, Exemplar(mark.trace_id, span.duration, span.end))
+def _time(delta: Delta, metric: str, labels: Labels, span: Span, trace_id: str) -> None:
+    duration = span.duration
+    delta.observe(metric, labels, duration, Exemplar(trace_id, duration, span.end))
 
 
 def settle(delta: Delta, runs: dict[int, RunRecord]) -> None:

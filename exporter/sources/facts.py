@@ -56,9 +56,11 @@ def tokens(value: object) -> int | None:
 
 def span_id(text: str) -> int:
     """A span id as an unsigned 64-bit integer; OpenTelemetry's are 16 hex digits, anything else goes by its digest."""
-    if len(text) == 16 and text.isascii() and text.isalnum() and text[1] not in "xX":  # noqa: PLR2004
+    if len(text) == 16:  # noqa: PLR2004
         try:
-            return int(text, 16)
+            packed = bytes.fromhex(text)
         except ValueError:
-            pass
+            packed = b""
+        if len(packed) == 8:  # noqa: PLR2004 - it passes over spaces
+            return int.from_bytes(packed, "big")
     return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")

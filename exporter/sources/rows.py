@@ -117,12 +117,6 @@ class Reading:
     inserted: dict[str, dict[str, Any]] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
 
-    def join(self, other: Reading) -> None:
-        """Take the other traces in."""
-        self.traces += other.traces
-        self.inserted |= other.inserted
-        self.malformed += other.malformed
-
 
 def rows_of(gathered: bytes | str) -> list[Row]:
     """Rows that a database put into one JSON array. Raises msgspec.DecodeError for what are none."""
@@ -232,15 +226,15 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
 
 _Node = tuple[int, int, Row]
 """A row with its start and end in microseconds"""
-_by_start = operator.itemgetter(0)
+_start = operator.itemgetter(0)
 
 
 def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: bool) -> Trace:  # noqa: FBT001 - private
-    nodes: dict[str, _Node] = {}
+    nodes: dict[str, _Node] = {row.span_id: (moment_of(row.start_time), moment_of(row.end_time), row) for row in rows}
+    by_start = sorted(nodes.values(), key=_start)
     below: dict[str | None, list[_Node]] = {}
-    for row in rows:
-        node = nodes[row.span_id] = moment_of(row.start_time), moment_of(row.end_time), row
-        parent = row.parent_span_id or None
+    for node in by_start:
+        parent = node[2].parent_span_id or None
         if parent in below:
             below[parent].append(node)
         else:
@@ -250,14 +244,14 @@ def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: boo
     _show(below.get(None, ()), below, spans, shown)
     connected = len(spans)
     if all_of_it and connected < len(rows):
-        topmost = [node for parent, some in below.items() if parent and parent not in nodes for node in some]
+        topmost = [node for node in by_start if (node[2].parent_span_id or None) not in nodes]
         _show(topmost, below, spans, shown)
-        _show([node for one, node in nodes.items() if one not in shown], below, spans, shown)  # their own ancestors
+        _show([node for node in by_start if node[2].span_id not in shown], below, spans, shown)  # their own ancestors
     return Trace(
         clean_id(trace_id),
         db,
-        min(nodes.values(), key=_by_start)[0],
-        max([node[1] for node in nodes.values()]),
+        by_start[0][0],
+        max([node[1] for node in by_start]),
         created,
         len(rows),
         tuple(spans),
@@ -266,8 +260,8 @@ def _trace(trace_id: str, db: str, rows: list[Row], created: int, all_of_it: boo
 
 
 def _show(roots: Sequence[_Node], below: dict[str | None, list[_Node]], spans: list[Span], shown: set[str]) -> None:
-    """Append spans, depth first by start, parents before their children, each once."""
-    stack = [(node, -1) for node in _latest_first(roots)]
+    """Append spans, depth first by start, parents before their children, each once; all are given by start."""
+    stack = [(node, -1) for node in reversed(roots)]
     while stack:
         (start, end, row), parent = stack.pop()
         own_id = row.span_id
@@ -276,13 +270,8 @@ def _show(roots: Sequence[_Node], below: dict[str | None, list[_Node]], spans: l
         shown.add(own_id)
         if own_id in below:
             index = len(spans)
-            stack += [(child, index) for child in _latest_first(below[own_id])]
+            stack += [(child, index) for child in reversed(below[own_id])]
         spans.append(_span(row, parent, start, end))
-
-
-def _latest_first(some: Sequence[_Node]) -> Sequence[_Node]:
-    """The other way round, those that start together too: the stack turns them back."""
-    return sorted(some, key=_by_start)[::-1] if len(some) > 1 else some
 
 
 _NONE: Final[frozenset[int]] = frozenset()
