@@ -1,4 +1,4 @@
-"""One batch → one transaction: which spans are new, what they add up to, where each trace stands now.
+"""One batch, or all parts of one → one transaction: which spans are new, what they add up to, where each trace stands.
 
 Life of a trace: OPEN while spans are hidden → COMPLETE → SETTLED once unchanged for an overlap; an OPEN trace that
 did not change for the horizon is EXPIRED, and what it never showed is counted as hidden. Any reading that shows more
@@ -75,6 +75,7 @@ class Intake:
         self._price = price
         self._accounts = accounts
         self._enriches = enriches or (lambda: False)
+        self._work: _Work | None = None
 
     def announce(self) -> None:
         """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
@@ -89,42 +90,72 @@ class Intake:
         self._commit(Changes(self.agentos), delta, show=True)
 
     def absorb(self, batch: Batch) -> Absorbed:
-        """Count what is new in the batch and commit it. Raises StateError; nothing is counted then."""
-        delta = Delta(self.agentos)
-        now = self._clock.now_us()
-        ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *(one for one, _ in batch.ignored)}
-        book = _Book(self._ledger.records(self.agentos, ids | {_ignored_id(*one) for one in batch.ignored}))
-        as_of, late = batch.as_of or now, 0
-        for trace in batch.traces:
-            before = delta.spans
-            self._read(delta, book, trace, now=now, as_of=as_of, follows=batch.follows)
-            # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
-            # Nor are orphans: it is their ancestors that were waited for.
-            if as_of - trace.end > LATE and not trace.orphans:
-                late += delta.spans - before
-        for trace_id in batch.settled:
-            if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
-                self._settle(delta, book, record)
-        for trace_id in batch.missed:
-            if (record := book.find(trace_id, batch.db)) is not None:
-                self._miss(delta, book, record, now)
-        skipped = self._ignore(delta, book, batch, now)
-        if batch.own:
-            delta.add("agentos_exporter_ignored_traces_total", (self.agentos, "own"), batch.own)
-        if batch.reset:
-            delta.add("agentos_exporter_source_resets_total", (self.agentos,))
-        cursor = None if batch.cursor is None else (batch.db, batch.cursor)
+        """Count what is new in the batch and commit it, with the parts before it; a part that others follow waits.
+
+        Raises StateError; nothing is counted then, of its parts neither.
+        """
+        work, self._work = self._work, None
+        if work is None or work.parts[0].db != batch.db:
+            work = _Work(self.agentos, self._accounts)
+        elif not work.holds(self._accounts):  # what is charged must not be committed under other budgets
+            work = self._again(work)
+        self._count(work, batch)
+        if batch.more:
+            self._work = work
+            return Absorbed()
+        delta = work.delta
         changes = Changes(
             self.agentos,
-            book.touched,
-            cursor=cursor,
+            work.book.touched,
+            cursor=None if batch.cursor is None else (batch.db, batch.cursor),
             activity=delta.activity,
             sessions=delta.sessions,
             spending=delta.spending,
             waiting=[replace(call, first=batch.first) for call in delta.waiting],
         )
         self._commit(changes, delta, show=batch.first)
-        return Absorbed(len(batch.traces), delta.spans, skipped + batch.own, late)
+        work.absorbed.spans = delta.spans
+        return work.absorbed
+
+    def abandon(self) -> None:
+        """Forget parts whose last one will not come; their source hands them over again."""
+        self._work = None
+
+    def _again(self, work: _Work) -> _Work:
+        """The same parts, counted anew."""
+        anew = _Work(self.agentos, self._accounts)
+        for part in work.parts:
+            self._count(anew, part)
+        return anew
+
+    def _count(self, work: _Work, batch: Batch) -> None:
+        delta, book, absorbed = work.delta, work.book, work.absorbed
+        now = self._clock.now_us()
+        ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *(one for one, _ in batch.ignored)}
+        ids |= {_ignored_id(*one) for one in batch.ignored}
+        book.know(self._ledger.records(self.agentos, ids))
+        as_of = batch.as_of or now
+        for trace in batch.traces:
+            before = delta.spans
+            self._read(delta, book, trace, now=now, as_of=as_of, follows=batch.follows)
+            # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
+            # Nor are orphans: it is their ancestors that were waited for.
+            if as_of - trace.end > LATE and not trace.orphans:
+                absorbed.late += delta.spans - before
+        for trace_id in batch.settled:
+            if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
+                self._settle(delta, book, record)
+        for trace_id in batch.missed:
+            if (record := book.find(trace_id, batch.db)) is not None:
+                self._miss(delta, book, record, now)
+        absorbed.skipped += self._ignore(delta, book, batch, now) + batch.own
+        absorbed.traces += len(batch.traces)
+        if batch.own:
+            delta.add("agentos_exporter_ignored_traces_total", (self.agentos, "own"), batch.own)
+        if batch.reset:
+            delta.add("agentos_exporter_source_resets_total", (self.agentos,))
+        if batch.more:
+            work.parts.append(batch)
 
     def _commit(self, changes: Changes, delta: Delta, *, show: bool) -> None:
         changes.plan = self._totals.plan(delta, show=show)
@@ -252,17 +283,36 @@ def _ignored_id(trace_id: str, reason: str) -> str:
     return f"{reason}:{trace_id}"
 
 
-class _Book:
-    """The records that one batch works on."""
+class _Work:
+    """What will be one transaction: the parts so far, and what they bring."""
 
-    def __init__(self, records: dict[str, list[Record]]) -> None:
-        self._records = records
+    def __init__(self, agentos: str, accounts: Accounts | None) -> None:
+        self.delta = Delta(agentos)
+        self.book = _Book()
+        self.absorbed = Absorbed()
+        self.parts: list[Batch] = []
+        self._budgets = None if accounts is None else accounts.budgets
+
+    def holds(self, accounts: Accounts | None) -> bool:
+        """Whether these are still the accounts that the parts are charged to."""
+        return self._budgets is (None if accounts is None else accounts.budgets)
+
+
+class _Book:
+    """The records that one transaction works on."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, list[Record]] = {}
         self._touched: dict[tuple[str, str], Record] = {}
         self._new: set[tuple[str, str]] = set()
 
     @property
     def touched(self) -> list[Record]:
         return list(self._touched.values())
+
+    def know(self, records: dict[str, list[Record]]) -> None:
+        """Take records in as the ledger has them; those that are worked on already stay as they are."""
+        self._records = records | self._records
 
     def find(self, trace_id: str, db: str) -> Record | None:
         return next((record for record in self._records.get(trace_id, ()) if record.db == db), None)

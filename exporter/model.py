@@ -168,10 +168,10 @@ class Known:
 
 @dataclass(slots=True)
 class Batch:
-    """What a source hands over to be committed in one transaction.
+    """What a source hands over to be committed in one transaction, or with `more` a part of that.
 
     The consumer commits it before it asks for the next one, so whatever the source does after its `yield`
-    happens only to what is durable.
+    happens only to what is durable; after a part, only once the last one was taken, too.
     """
 
     db: str
@@ -194,6 +194,8 @@ class Batch:
     """the source sees every span that is added: open traces are asked for at the horizon alone"""
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
+    more: bool = False
+    """the next batch, of the same database, belongs to the same transaction"""
 
 
 class LedgerView(Protocol):

@@ -1,5 +1,6 @@
 """One batch, one transaction: the life of a trace on a driven clock, and what no order, repeat or crash changes."""
 
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from exporter.aggregate import Accounts
 from exporter.catalog import METRICS, Kind, Life
 from exporter.errors import StateError
-from exporter.intake import SESSION_IDLE, Intake
+from exporter.intake import SESSION_IDLE, Absorbed, Intake
 from exporter.ledger import Changes, Ledger
 from exporter.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
 from exporter.pricing.prices import Priced
@@ -457,6 +458,35 @@ def test_any_split_order_and_repetition_gives_the_same_totals(history):
     expected.ledger.close()
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(histories(), st.lists(st.booleans(), min_size=20, max_size=20), st.integers(0, 20))
+def test_so_do_parts_of_one_transaction(history, more, abandoned):
+    wholes, batches = history
+    home = Home()
+    todo = list(zip(batches, [*more, *[False] * len(batches)], strict=False))
+    kept = []
+    while todo:
+        batch, further = todo.pop(0)
+        kept.append((batch, further))
+        before = home.durable()
+        home.intake.absorb(dataclasses.replace(batch, more=further and bool(todo)))
+        if further and todo:
+            assert home.durable() == before
+            if len(todo) == abandoned:  # the source fails, and begins anew
+                home.intake.abandon()
+                abandoned = -1
+                todo = [*kept, *todo]
+        if not further:
+            kept = []
+        home.publish()
+        home.now += 1
+    finish(home)
+    expected = at_once(wholes)
+    assert home.durable() == expected.durable()
+    home.ledger.close()
+    expected.ledger.close()
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories(databases=("db", "second", "third")))
 def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
@@ -573,6 +603,31 @@ def test_a_crash_at_any_write_changes_no_total_and_takes_nothing_back(tmp_path, 
     assert point > len(batches)
 
 
+def test_parts_of_one_transaction_are_committed_with_the_last():
+    home, whole = Home(), [trace(3), trace(2, trace_id="u")]
+    whole[1] = replace(whole[1], spans=tuple(replace(one, id=one.id + 10) for one in whole[1].spans))
+    assert home.read(whole[0], more=True) == Absorbed()
+    assert (list(home.totals.stored()), home.ledger.records("os", ["t"])) == ([], {})
+    assert home.read(whole[1], cursor={"n": 1}) == Absorbed(traces=2, spans=5)
+    assert home.ledger.cursors("os") == {"db": {"n": 1}}
+    assert set(home.ledger.records("os", ["t", "u"])) == {"t", "u"}
+    assert home.value("agentos_exporter_orphan_spans_total") == 0
+    other = Home()
+    other.read(*whole)
+    assert home.durable() == other.durable()
+
+
+def test_parts_whose_last_one_never_came_do_not_count():
+    home = Home()
+    home.read(trace(3), more=True)
+    home.intake.absorb(Batch("second", cursor={"n": 1}))  # of another database: that one failed
+    home.read(trace(3), more=True)
+    home.intake.abandon()
+    assert home.read().spans == 0
+    assert home.durable() == {}
+    assert home.read(trace(3)).spans == 3
+
+
 def test_what_cannot_be_committed_is_not_counted():
     home = Home(Mortal(None, 1, "fails"))
     with pytest.raises(StateError):
@@ -580,6 +635,15 @@ def test_what_cannot_be_committed_is_not_counted():
     assert list(home.totals.stored()) == []
     assert home.ledger.records("os", ["t"]) == {}
     assert home.read(trace(3)).spans == 3
+
+
+def test_nor_are_the_parts_before_it():
+    home = Home(Mortal(None, 1, "fails"))
+    home.read(trace(3), more=True)
+    with pytest.raises(StateError):
+        home.read(trace(2, trace_id="u"))
+    assert home.read().spans == 0
+    assert home.durable() == {}
 
 
 def test_every_durable_counter_and_histogram_is_reached_by_these_histories():

@@ -35,9 +35,13 @@ class Intake:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.abandoned = 0
 
     def absorb(self, batch):
         return self.source.batches[int(batch.db)]
+
+    def abandon(self):
+        self.abandoned += 1
 
 
 class World:
@@ -48,7 +52,8 @@ class World:
         self.source = Source()
         self.totals = Totals(Limits(), zero_hold=60)
         shared = Shared(None, self.totals, Clock(lambda: self.now, lambda: self.now))
-        self.poller = Poller("it", self.source, Intake(self.source), shared, interval=15, deadline=60, hold=60)
+        self.intake = Intake(self.source)
+        self.poller = Poller("it", self.source, self.intake, shared, interval=15, deadline=60, hold=60)
 
     async def poll(self, *batches: Absorbed, after: float = 15) -> float:
         """Return `agentos_exporter_catching_up` after a poll that brings this."""
@@ -87,3 +92,10 @@ async def test_a_timeout_alone_is_no_backlog():
     world.source.failure = SourceTimeout("slow")
     assert await world.poll(Absorbed(traces=3, spans=20)) == 0
     assert world.poller.health.outcome == "timeout"
+
+
+async def test_what_a_poll_leaves_half_done_is_abandoned():
+    world = World()
+    world.source.failure = SourceTimeout("slow")
+    await world.poll(Absorbed(traces=3, spans=20))
+    assert world.intake.abandoned == 1

@@ -2,7 +2,7 @@
 
 Of each poll's overlap all but nothing is new. How many rows it holds, and what their times add up to, an index tells
 without a look at the rows; where both are as remembered, only what was written later has to be listed. A row that came
-late while another one of the very same fraction of a minute was deleted is all that this could miss.
+late while another one of the very same fraction of a second was deleted is all that this could miss.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ _FEW: Final = 1_000
 
 
 class Stretch(NamedTuple):
-    """Rows from a moment on: how many, what `fraction` of their times adds up to, and (time, span id) of the newest."""
+    """Rows from a moment on: how many, and what `fraction` of their times adds up to."""
 
     rows: int
     total: int
-    newest: tuple[str, str]
 
 
 def fraction(time: str) -> int:
-    """Microseconds of the minute, of a time as agno writes it; 0 without a point. Raises ValueError."""
-    return int(time[17:19] + time[20:26]) if time[19:20] == "." else 0
+    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError."""
+    return int(time[20:26]) if time[19:20] == "." else 0
 
 
 class Committed:
@@ -54,6 +53,14 @@ class Committed:
             self._new += [(time, span_id) for span_id, time in spans.items() if span_id not in self._spans]
         self._spans.update(spans)
 
+    @property
+    def newest(self) -> tuple[str, str] | None:
+        """(time, span id) of the newest span; None where there is none, or none that is known."""
+        try:
+            return max([*self._rows[-1:], *self._new], default=None)
+        except TypeError:  # a time of another form: `since` will tell
+            return None
+
     def since(self, time: str) -> Stretch | None:
         """What was inserted since; None where that is not known, or is nothing."""
         if self._new:
@@ -61,7 +68,7 @@ class Committed:
         first = bisect_left(self._rows, (time, ""))
         if first == len(self._rows):
             return None
-        return Stretch(len(self._rows) - first, self._totals[-1] - self._totals[first], self._rows[-1])
+        return Stretch(len(self._rows) - first, self._totals[-1] - self._totals[first])
 
     def _order(self) -> None:
         """Put new rows in order and add them up."""

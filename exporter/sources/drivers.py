@@ -25,7 +25,7 @@ from exporter.sources.rows import Reading, Row, attributes_of, extracted, page_o
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 
     import psycopg
 
@@ -133,25 +133,34 @@ class Connection(ABC):
         params = (since, most) if after is None else (after[0], after[0], after[1], most)
         return await self._timed(sql, params, wait, lambda: self._inserted(sql, params, after is not None))
 
+    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
+        """(rows from a moment to that of `newest`, what their `fraction` adds up to, page of those `inserted` after).
+
+        Raises BadAnswer where a time is none.
+        """
+        ((count, total),) = await self.rows(self.sql.stretch(), (since, newest[0]), wait=wait)
+        return count, int(total or 0), await self.inserted(since, newest, most, wait=wait)
+
     async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
         return await self._rows(sql, params)
 
     async def spans(
-        self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float, in_parts: bool = False
-    ) -> Reading:
-        """These traces with all their spans, decoded in a thread; `in_parts`, one while the database reads the next."""
-        size = self.part if in_parts else len(traces) or 1
+        self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float, part: int | None = None
+    ) -> AsyncGenerator[tuple[Reading, bool]]:
+        """These traces with all their spans, at most `part` of them at a time; with each part whether there is more.
+
+        A part is decoded, in a thread, and handed over while the database reads the next.
+        """
+        size = part or self.part
         parts = (traces[start : start + size] for start in range(0, len(traces), size))
-        tasks = [asyncio.create_task(self._some_spans(part, db, given_up, wait)) for part in parts]
+        tasks = [asyncio.create_task(self._some_spans(some, db, given_up, wait)) for some in parts]
         try:
-            whole = Reading()
             for task in tasks:
-                whole.join(await task)
+                yield await task, task is not tasks[-1]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return whole
 
     async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
         sql = self.sql.spans(len(traces))
@@ -320,7 +329,7 @@ class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
 
     gathers = True
-    part = 32
+    part = 40
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)
@@ -388,18 +397,36 @@ class SqliteConnection(_Threaded):
 
         return await self._run(work)
 
+    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
+        """See Connection."""
+        sql = self.sql.beyond()
+        params = (since, newest[0], newest[0], *newest, most)
+
+        def work() -> tuple[int, int, Rows] | None:
+            count, total, gathered = self._row(sql, params) or (0, 0, b"")
+            page = _decoded(gathered, page_of)
+            return None if page is None else (count, total or 0, page)
+
+        found = await self._timed(sql, params, wait, lambda: self._run(work))
+        return await super().beyond(since, newest, most, wait=wait) if found is None else found
+
     async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | None:
         return await self._run(lambda: self._gathered(sql, traces))
 
     def _gathered(self, sql: str, params: Sequence[Any]) -> bytes | None:
         """What a statement gathers into one JSON array; None where it meets what agno does not write."""
+        row = self._row(sql, params)
+        return None if row is None else row[0]
+
+    def _row(self, sql: str, params: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The one row of a statement that gathers; None likewise."""
         try:
-            ((found,),) = self._fetched(sql, params)
+            (row,) = self._fetched(sql, params)
         except sqlite3.OperationalError as error:
             if "json" not in str(error).lower():
                 raise
             return None
-        return found  # type: ignore[no-any-return]
+        return row
 
     async def _break(self) -> None:
         if self._connection is not None:

@@ -13,14 +13,14 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter.errors import BadAnswer
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
-from exporter.sources.committed import Committed
+from exporter.sources.committed import Committed, Stretch
 from exporter.sources.facts import clean_id
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.reading import DAY, HOUR, Settings
@@ -28,9 +28,9 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from exporter.sources.drivers import Connection
+    from exporter.sources.drivers import Connection, Rows
 
 log = structlog.get_logger(__name__)
 
@@ -78,26 +78,27 @@ class Position:
 
 @dataclass(slots=True)
 class _Pass:
-    """One poll: when it began by the monotonic clock and by the database's, and what it met."""
+    """One poll: when it began by the monotonic clock and by the database's, and what it met.
+
+    `due` are open traces whose time to be read again has come.
+    """
 
     began: float
     now: int
     newest: int = 0
     touched: set[str] = field(default_factory=set)
-
-
-class _Waiting(NamedTuple):
-    """Traces that will not change any more, by id, and open ones whose time to be read again has come."""
-
-    settled: Sequence[str]
-    due: Sequence[Known]
+    due: Sequence[Known] = ()
 
 
 @dataclass(slots=True)
 class _Piece:
-    """What is committed together. `own` are spans of our own requests; `position` is (cutoff, newest) after a page."""
+    """What is handed over together, and committed unless there is `more` to be committed with it.
+
+    `own` are spans of our own requests; `position` is (cutoff, newest) after a page.
+    """
 
     reading: Reading
+    more: bool = False
     own: dict[str, Any] = field(default_factory=dict)
     own_traces: Sequence[str] = ()
     position: tuple[int, int] | None = None
@@ -161,21 +162,16 @@ class Feed:
         began, own_now = self.clock.monotonic(), self.clock.now_us()
         now = await self.connection.now(wait=self._left)
         this = _Pass(began, own_now if now is None else now)
-        waiting = asyncio.create_task(self._waiting(ledger))  # the ledger tells while the database does
-        try:
-            async for batch in self._news(ledger, this, waiting):
-                yield batch
-            async for batch in self._judge(ledger, this):
-                yield batch
-            if self.catching_up:
-                return
-            due = [one for one in (await waiting).due if one.id not in this.touched]
-            self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
-            async for batch in self.ask(due, self.db, this.now):
-                yield batch
-        finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        async for batch in self._news(ledger, this):
+            yield batch
+        async for batch in self._judge(ledger, this):
+            yield batch
+        if self.catching_up:
+            return
+        due = [one for one in this.due if one.id not in this.touched]
+        self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
+        async for batch in self.ask(due, self.db, this.now):
+            yield batch
 
     @property
     def _left(self) -> float:
@@ -236,82 +232,116 @@ class Feed:
 
     # News
 
-    async def _news(self, ledger: LedgerView, this: _Pass, waiting: Awaitable[_Waiting]) -> AsyncGenerator[Batch]:
-        """Hand over what was written since the last poll, piece by piece."""
-        settled: Sequence[str] | None = None
+    async def _news(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
+        """Hand over what was written since the last poll, piece by piece; with the first one what has settled."""
+        first = True
+        parts: list[_Piece] = []
         async with aclosing(_ahead(self._pages(this))) as pieces:
             async for piece in pieces:
                 batch = await self._batch(ledger, piece, this)
+                if first:
+                    first, batch.settled = False, await self._settled(ledger, this)
                 if piece.position is not None:
-                    settled = (await waiting).settled if settled is None else ()
-                    batch.settled = [trace_id for trace_id in settled if trace_id not in this.touched]
                     moved = self._move(*piece.position, ended=piece.ended)
-                    if moved or batch.settled or batch.traces or batch.ignored:
+                    if moved or batch.settled or batch.traces or batch.ignored or parts:
                         batch.cursor = asdict(self.here)
-                if batch.traces or batch.ignored or batch.settled or batch.cursor is not None:
+                if batch.traces or batch.ignored or batch.settled or batch.cursor is not None or parts:
                     yield batch
-                for inserted in piece.reading.inserted.values():
-                    self._committed.add(inserted)
-                self._committed.add(piece.own)
-                if piece.position is not None:
-                    self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
+                parts.append(piece)
+                if not piece.more:
+                    self._remember(parts)
+                    parts = []
+
+    def _remember(self, parts: Sequence[_Piece]) -> None:
+        """Take note of what is committed."""
+        for piece in parts:
+            for inserted in piece.reading.inserted.values():
+                self._committed.add(inserted)
+            self._committed.add(piece.own)
+            if piece.position is not None:
+                self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
 
     async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
         """Read page by page, and the traces of each page some at a time."""
         since = stamp(self.here.cutoff)
-        after = await self._unchanged(since)
+        after, page = await self._beyond(since)
         passed: set[str] = set()
         took = 0.0
         while True:
             began = self.clock.monotonic()
-            page = await self._page(since, after)
+            if page is None:
+                page = await self._page(since, after)
             ended = len(page) < PAGE
-            own: dict[str, Any] = {}
-            fresh: dict[str, None] = {}
-            for created, span_id, trace_id in page:
-                if span_id not in self._committed and span_id not in passed:
-                    if trace_id.startswith(OWN_TRACE_PREFIX):
-                        own[span_id] = created
-                    fresh[trace_id] = None
+            ids, final = self._unread(page, passed)
             if page:
                 this.newest = max(this.newest, _moment_or(page[-1][0], this.now))
                 after = page[-1]
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
-            this.touched.update(fresh)
-            ids = [trace_id for trace_id in fresh if not trace_id.startswith(OWN_TRACE_PREFIX)]
-            for start in range(0, len(ids), CHUNK):
-                some, alone = ids[start : start + CHUNK], len(ids) <= CHUNK
-                reading = await self.connection.spans(some, self.db, (), wait=self._left, in_parts=alone)
-                passed.update(*reading.inserted.values())
-                if start + CHUNK < len(ids):
-                    yield _Piece(reading)
-            last = reading if ids else Reading()
-            own_traces = [trace_id for trace_id in fresh if trace_id.startswith(OWN_TRACE_PREFIX)]
-            where = self._advance(this) if ended else self._advance_to(this)
-            passed.update(own)
-            yield _Piece(last, own, own_traces, where, ended=ended)
+            this.touched.update(ids, final.own_traces)
+            if ids:  # what has settled can be counted while they are read
+                yield _Piece(Reading(), more=True)
+            async with aclosing(self._read(ids)) as readings:
+                async for reading, more, last in readings:
+                    passed.update(*reading.inserted.values())
+                    if last:
+                        final.reading = reading
+                    else:
+                        yield _Piece(reading, more)
+            passed.update(final.own)
+            final.ended, final.position = ended, self._advance(this) if ended else self._advance_to(this)
+            yield final
             if ended:
                 return
+            page = None
             took = max(took, self.clock.monotonic() - began)
             if self._left < 0.1 + 2 * took:
                 self.catching_up = True
                 return
 
-    async def _unchanged(self, since: str) -> tuple[str, str] | None:
-        """(time, id) of the newest span that was committed; None unless there is no other before it but those."""
-        known = self._committed.since(since)
-        if known is None:
-            return None
-        until = known.newest[0]
-        try:
-            ((count, total),) = await self.connection.rows(
-                self.connection.sql.stretch(), (since, until), wait=self._left
-            )
-        except BadAnswer:  # a time that is none
-            return None
-        return known.newest if (count, int(total or 0)) == (known.rows, known.total) else None
+    def _unread(self, page: Rows, passed: set[str]) -> tuple[list[str], _Piece]:
+        """The traces of a page that have spans which were not read yet; and a piece with those of our own requests."""
+        traces: dict[str, None] = {}
+        own: dict[str, Any] = {}
+        own_traces: dict[str, None] = {}
+        for created, span_id, trace_id in page:
+            if span_id in self._committed or span_id in passed:
+                continue
+            if trace_id.startswith(OWN_TRACE_PREFIX):
+                own[span_id] = created
+                own_traces[trace_id] = None
+            else:
+                traces[trace_id] = None
+        return list(traces), _Piece(Reading(), own=own, own_traces=list(own_traces))
 
-    async def _page(self, since: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
+    async def _read(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool, bool]]:
+        """Read these traces: (reading, whether more is to be committed with it, whether it is the last).
+
+        Few are read in parts, to count one while the database reads the next; of many the next ones are read meanwhile.
+        """
+        for start in range(0, len(ids), CHUNK):
+            some = ids[start : start + CHUNK]
+            part = None if len(ids) <= CHUNK else CHUNK
+            async with aclosing(self.connection.spans(some, self.db, (), wait=self._left, part=part)) as readings:
+                async for reading, more in readings:
+                    yield reading, more, not more and start + CHUNK >= len(ids)
+
+    async def _beyond(self, since: str) -> tuple[tuple[Any, ...] | None, Rows | None]:
+        """(newest span that was committed, page after it); (None, None) where others than those were written before."""
+        newest = self._committed.newest
+        if newest is None or newest[0] < since:
+            return None, None
+        self.stats.pages += 1
+        beyond = self.connection.beyond(since, newest, PAGE, wait=self._left)
+        try:
+            (*found, page), known = await asyncio.gather(beyond, self._known(since))  # summed up while it counts
+        except BadAnswer:  # a time that is none
+            return None, None
+        return (newest, page) if Stretch(*found) == known else (None, None)
+
+    async def _known(self, since: str) -> Stretch | None:
+        return self._committed.since(since)
+
+    async def _page(self, since: str, after: tuple[Any, ...] | None) -> Rows:
         self.stats.pages += 1
         return await self.connection.inserted(since, after, PAGE, wait=self._left)
 
@@ -329,7 +359,7 @@ class Feed:
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
-        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True)
+        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True, more=piece.more)
 
     def _move(self, cutoff: int, newest: int, *, ended: bool) -> bool:
         """Take the new position; returns whether it is worth a commit of its own."""
@@ -364,11 +394,12 @@ class Feed:
 
     # What is known, and waited for
 
-    async def _waiting(self, ledger: LedgerView) -> _Waiting:
-        """What is waited for: complete traces that no span was added to for one overlap, and open ones to be read."""
+    async def _settled(self, ledger: LedgerView, this: _Pass) -> list[str]:
+        """Complete traces that no span was added to for one overlap; and notes which open ones are to be read."""
         now = self.clock.now_us()
         complete = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=now - self.settings.overlap)
-        return _Waiting([one.id for one in complete], await ledger.open_due(self.db, now, OPEN_TRACES))
+        this.due = await ledger.open_due(self.db, now, OPEN_TRACES)
+        return [one.id for one in complete if one.id not in this.touched]
 
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
@@ -378,11 +409,12 @@ class Feed:
         now, horizon = self.clock.now_us(), self.settings.horizon
         given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
         for start in range(0, len(due), CHUNK):
-            part = [one.id for one in due[start : start + CHUNK]]
-            reading = await self.connection.spans(part, db, given_up, wait=self._left)
-            ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-            lost = sorted(set(part) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
-            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
+            some = [one.id for one in due[start : start + CHUNK]]
+            async with aclosing(self.connection.spans(some, db, given_up, wait=self._left, part=CHUNK)) as readings:
+                async for reading, _ in readings:
+                    ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+                    lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
+                    yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
         """Where rows arrive but none of the traces known before is there any more, the database was replaced.

@@ -91,14 +91,17 @@ class Sql:
         """(rows, what `committed.fraction` of their times adds up to) from one moment to another, by an index alone."""
         table = self.table(self.location.tables.spans_table, "created_at")
         whole = "SIGNED" if self.location.engine is Engine.MYSQL else "BIGINT"
-        fraction = (
-            "CASE WHEN substr(created_at, 20, 1) = '.' "
-            f"THEN CAST(replace(substr(created_at, 18, 9), '.', '') AS {whole}) ELSE 0 END"
-        )
+        fraction = f"CAST(substr(created_at, 21, 6) AS {whole})"
+        if self.location.engine is not Engine.SQLITE:  # which takes what is no number for none
+            fraction = f"CASE WHEN substr(created_at, 20, 1) = '.' THEN {fraction} ELSE 0 END"
         return (
             f"SELECT count(*), sum({fraction}) FROM {table} "
             f"WHERE created_at >= {self.mark} AND created_at <= {self.mark}"
         )
+
+    def beyond(self) -> str:
+        """SQLite: a `stretch`, and what was `inserted` after a row, gathered: one row. Parameters: theirs."""
+        return f"SELECT * FROM ({self.stretch()}) AS known, ({self.inserted(after=True)}) AS page"
 
     def spans(self, traces: int, *, gathered: bool = True) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
