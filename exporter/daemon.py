@@ -226,7 +226,7 @@ class Daemon:
         """Put prices in force that were fetched meanwhile."""
         assert self._pricer is not None  # noqa: S101
         assert self._shared is not None  # noqa: S101
-        async with self._shared.lock:  # nobody prices a batch by half of one and half of the other
+        async with self._shared.lock:  # nobody prices a call by half of one and half of the other
             fetched = self._pricer.refresh()
         if fetched:
             self._date_prices(self._pricer, self._shared.totals)
@@ -278,7 +278,7 @@ class Daemon:
             )
             self._say_prices(pricer, shared.totals, ok=False)
         else:
-            async with shared.lock:  # nobody prices a batch by half of one and half of the other
+            async with shared.lock:  # nobody prices a call by half of one and half of the other
                 pricer.use(prices)
             log.info("reload", prices=str(self.config.prices), entries=len(prices.entries))
             self._say_prices(pricer, shared.totals, ok=True)

@@ -7,7 +7,7 @@ reopens it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.aggregate import Accounts, Delta, RunRecord, fold, observe_session, root_kind, settle
@@ -16,7 +16,7 @@ from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Batch, Clock, Trace, TraceState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from exporter.aggregate import Price
     from exporter.totals import Totals
@@ -96,9 +96,9 @@ class Intake:
         """
         work, self._work = self._work, None
         if work is None or work.parts[0].db != batch.db:
-            work = _Work(self.agentos, self._accounts)
-        elif not work.holds(self._accounts):  # what is charged must not be committed under other budgets
-            work = self._again(work)
+            work = self._begun()
+        elif work.rests_on != self._ground():  # what was written since must not be written over
+            work = self._begun(work.parts)
         self._count(work, batch)
         if batch.more:
             self._work = work
@@ -121,12 +121,17 @@ class Intake:
         """Forget parts whose last one will not come; their source hands them over again."""
         self._work = None
 
-    def _again(self, work: _Work) -> _Work:
-        """The same parts, counted anew."""
-        anew = _Work(self.agentos, self._accounts)
-        for part in work.parts:
-            self._count(anew, part)
-        return anew
+    def _begun(self, parts: Sequence[Batch] = ()) -> _Work:
+        """A new transaction, with these parts counted."""
+        work = _Work(Delta(self.agentos), self._ground())
+        for part in parts:
+            self._count(work, part)
+        return work
+
+    def _ground(self) -> tuple[object, ...]:
+        """What a transaction rests on: when it changes, what was counted so far is no more what it would be."""
+        budgets = None if self._accounts is None else self._accounts.budgets
+        return self._ledger.revision(self.agentos), budgets
 
     def _count(self, work: _Work, batch: Batch) -> None:
         delta, book, absorbed = work.delta, work.book, work.absorbed
@@ -283,21 +288,6 @@ def _ignored_id(trace_id: str, reason: str) -> str:
     return f"{reason}:{trace_id}"
 
 
-class _Work:
-    """What will be one transaction: the parts so far, and what they bring."""
-
-    def __init__(self, agentos: str, accounts: Accounts | None) -> None:
-        self.delta = Delta(agentos)
-        self.book = _Book()
-        self.absorbed = Absorbed()
-        self.parts: list[Batch] = []
-        self._budgets = None if accounts is None else accounts.budgets
-
-    def holds(self, accounts: Accounts | None) -> bool:
-        """Whether these are still the accounts that the parts are charged to."""
-        return self._budgets is (None if accounts is None else accounts.budgets)
-
-
 class _Book:
     """The records that one transaction works on."""
 
@@ -365,3 +355,14 @@ class _Book:
 
     def touch(self, record: Record) -> None:
         self._touched[record.id, record.db] = record
+
+
+@dataclass(slots=True)
+class _Work:
+    """What will be one transaction: the parts so far, and what they bring."""
+
+    delta: Delta
+    rests_on: tuple[object, ...]
+    book: _Book = field(default_factory=_Book)
+    absorbed: Absorbed = field(default_factory=Absorbed)
+    parts: list[Batch] = field(default_factory=list)

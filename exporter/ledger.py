@@ -18,6 +18,7 @@ import secrets
 import sqlite3
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
 from os.path import commonprefix
@@ -139,6 +140,8 @@ _spending = sa.Table(
 )
 _ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2}
 """Tables that came with a later schema than the first."""
+_ALL: Final = ""
+"""stands for every AgentOS; none has this name"""
 _USER_KEY: Final = "user_key"
 _KEY_BYTES: Final = 32
 _waiting = sa.Table(
@@ -199,6 +202,7 @@ class Ledger:
         """
         self.path = path
         self._guard = threading.Lock()
+        self._revisions: Counter[str] = Counter()
         self._lock_file: int | None = None
         if path is not None:
             self._lock_file = _lock(path)
@@ -216,6 +220,10 @@ class Ledger:
     def durable(self) -> bool:
         """Whether what is committed survives the process."""
         return self.path is not None
+
+    def revision(self, agentos: str) -> tuple[int, int]:
+        """Differs once anything was written that what is to be committed for this AgentOS may rest on."""
+        return self._revisions[agentos], self._revisions[_ALL]
 
     def close(self) -> None:
         """Release the file; closing twice is harmless."""
@@ -422,6 +430,7 @@ class Ledger:
                 if name not in budgets:
                     connection.execute(sa.delete(_budgets).where(_budgets.c.name == name))
             _write_budgets(connection, [(name, *known) for name, known in budgets.items()])
+        self._revisions[_ALL] += 1
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
@@ -439,6 +448,7 @@ class Ledger:
             if changes.cursor is not None:
                 db, data = changes.cursor
                 _write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])
+        self._revisions[changes.agentos] += 1
 
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
@@ -521,6 +531,7 @@ class Ledger:
             forgotten = connection.execute(old).rowcount
             idle = sa.delete(_activity).where(_activity.c.agentos == agentos, _activity.c.seen < active_before)
             connection.execute(idle)
+        self._revisions[agentos] += 1
         return int(forgotten)
 
 

@@ -67,6 +67,13 @@ def test_sqlite_adds_up_the_same(times: list[int], since: int) -> None:
     assert (rows, total or 0) == (known or (0, 0))
 
 
+@pytest.mark.parametrize("time", [5, b"2027", START, None])
+def test_times_that_are_all_of_another_form(time: object) -> None:
+    committed = Committed()
+    committed.add({"a": time, "b": time})
+    assert (committed.newest, committed.since("")) == (None, None)
+
+
 @pytest.mark.parametrize("time", [5, b"x", "2027-01-15T08:00:00.5+01:00", None])
 def test_times_of_another_form_are_no_stretch(time: object) -> None:
     committed = Committed()

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import sqlite3
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from agno.db.sqlite.schemas import get_table_schema_definition
 from agno.os.routers.traces.schemas import TraceDetail
 
 from exporter import cli
-from exporter.errors import BadAnswer, SourceError, SourceTimeout, Unreachable
+from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, StateError, Unreachable
 from exporter.intake import Intake
 from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS as S
@@ -24,6 +26,7 @@ from exporter.poller import View
 from exporter.sources import feed as feeding
 from exporter.sources import handover, rows, tables, wire
 from exporter.sources.database import DatabaseSource, DatabaseTarget
+from exporter.sources.drivers import SqliteConnection
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.location import Engine, Location, Tables, parse
 from exporter.sources.reading import DAY, Position, Settings
@@ -145,13 +148,15 @@ class Home:
         """Poll as the daemon does; `stop_after` so many batches it dies before the next is committed."""
         self.now += after
         batches = []
-        async with aclosing(self.source.read(self.view, deadline=self.now + deadline)) as found:
-            async for batch in found:
-                if stop_after is not None and len(batches) == stop_after:
-                    break
-                self.intake.absorb(batch)
-                batches.append(batch)
-        self.intake.abandon()
+        try:
+            async with aclosing(self.source.read(self.view, deadline=self.now + deadline)) as found:
+                async for batch in found:
+                    if stop_after is not None and len(batches) == stop_after:
+                        break
+                    self.intake.absorb(batch)
+                    batches.append(batch)
+        finally:
+            self.intake.abandon()
         for db, floor in self.source.floors.items():
             self.intake.prune(db, created_before=floor)
         return batches
@@ -397,6 +402,81 @@ async def test_each_span_counts_once_however_often_it_is_read(home: Home) -> Non
     await home.poll(after=1)
     assert home.calls == 4
     await home.source.aclose()
+
+
+def failing(*_: object, **__: object) -> None:
+    raise StateError("the disk is full")
+
+
+async def test_what_cannot_be_committed_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    for number in range(10):  # longer than an overlap, while nobody polls
+        home.now += OVERLAP / 2
+        home.run(f"t{number}")
+    with monkeypatch.context() as broken:
+        broken.setattr(home.ledger, "commit", failing)
+        for _ in range(2):
+            with pytest.raises(StateError):
+                await home.poll(after=1)
+    assert home.calls == 1
+    await home.poll(after=1)
+    assert home.calls == 11
+
+
+@pytest.mark.parametrize("method", ["unsettled", "open_due", "records", "commit"])
+async def test_a_ledger_that_fails_in_the_middle_ends_the_poll(
+    home: Home, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    home.now += OVERLAP + 1
+    for number in range(2 * SqliteConnection.part + 1):
+        home.run(f"t{number}")
+    read_ahead = threading.Event()
+
+    def fails(*_: object, **__: object) -> None:
+        assert threading.current_thread() is threading.main_thread() or read_ahead.wait(30)
+        failing()
+
+    def ask(sql: str, params: Sequence[object]) -> None:
+        if len(params) == 1:  # the last part
+            read_ahead.set()
+
+    home.feed.connection.on_query = ask
+    with monkeypatch.context() as broken:
+        broken.setattr(home.ledger, method, fails)
+        with pytest.raises(StateError):
+            await asyncio.wait_for(home.poll(), 30)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert home.calls == 1
+    batches = await home.poll(after=1)
+    assert [batch.more for batch in batches] == [True, True, True, False]
+    assert (list(batches[0].settled), [len(batch.traces) for batch in batches]) == (["before"], [0, 40, 40, 1])
+    assert home.calls == 2 * SqliteConnection.part + 2
+
+
+async def test_a_database_that_fails_between_two_parts_loses_none(home: Home) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    for number in range(2 * SqliteConnection.part):
+        home.run(f"t{number}")
+
+    parts: list[str] = []
+
+    def break_off(sql: str, params: Sequence[object]) -> None:
+        parts.extend([sql] if len(params) == SqliteConnection.part else [])
+        if len(parts) == 2:
+            raise ServerFailed("no")
+
+    home.feed.connection.on_query = break_off
+    with pytest.raises(ServerFailed):
+        await home.poll(after=1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert home.calls == 1
+    home.feed.connection.on_query = lambda sql, params: None
+    await home.poll(after=1)
+    assert home.calls == 2 * SqliteConnection.part + 1
 
 
 async def test_the_overlap_is_listed_again_where_a_row_came_late(home: Home) -> None:

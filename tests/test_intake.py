@@ -1,5 +1,6 @@
 """One batch, one transaction: the life of a trace on a driven clock, and what no order, repeat or crash changes."""
 
+import copy
 import dataclasses
 import random
 from collections.abc import Callable
@@ -626,6 +627,19 @@ def test_parts_whose_last_one_never_came_do_not_count():
     assert home.read().spans == 0
     assert home.durable() == {}
     assert home.read(trace(3)).spans == 3
+
+
+def test_what_is_committed_between_two_parts_is_not_written_over():
+    home, expected = Home(), Home()
+    home.read(trace(3), more=True)
+    elsewhere = copy.copy(home.intake)
+    elsewhere.abandon()
+    for intake in (elsewhere, expected.intake):
+        intake.absorb(Batch("second", [trace(2, 3, db="second")], as_of=T0 * S))
+    home.read(trace(2, trace_id="u"))
+    expected.read(trace(3), trace(2, trace_id="u"))
+    assert home.durable() == expected.durable()
+    assert home.record(db="db").spans == expected.record(db="db").spans == {3}
 
 
 def test_what_cannot_be_committed_is_not_counted():

@@ -25,7 +25,9 @@ class Stretch(NamedTuple):
 
 
 def fraction(time: str) -> int:
-    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError."""
+    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError, TypeError."""
+    if not isinstance(time, str):
+        raise TypeError("not a text")
     return int(time[20:26]) if time[19:20] == "." else 0
 
 
@@ -57,9 +59,10 @@ class Committed:
     def newest(self) -> tuple[str, str] | None:
         """(time, span id) of the newest span; None where there is none, or none that is known."""
         try:
-            return max([*self._rows[-1:], *self._new], default=None)
-        except TypeError:  # a time of another form: `since` will tell
+            newest = max([*self._rows[-1:], *self._new], default=("", ""))
+        except TypeError:
             return None
+        return newest if newest[0] and isinstance(newest[0], str) else None
 
     def since(self, time: str) -> Stretch | None:
         """What was inserted since; None where that is not known, or is nothing."""

@@ -6,6 +6,7 @@ a visible root. AgentOS itself is not asked for anything.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -97,8 +98,9 @@ class DatabaseSource:
             feed.stats, feed.strangers = self.stats, self._strangers
             queries, seconds = feed.connection.queries, feed.connection.seconds
             try:
-                async for batch in feed.poll(ledger, deadline=deadline):
-                    yield batch
+                async with aclosing(feed.poll(ledger, deadline=deadline)) as batches:
+                    async for batch in batches:
+                        yield batch
             except SourceError as error:
                 failure = failure or error
             finally:
@@ -108,8 +110,9 @@ class DatabaseSource:
             raise failure
         if not self.catching_up:
             for key in self._strangers:
-                async for batch in self._ask_strangers(ledger, key):
-                    yield batch
+                async with aclosing(self._ask_strangers(ledger, key)) as batches:
+                    async for batch in batches:
+                        yield batch
 
     async def _ask_strangers(self, ledger: LedgerView, db: str) -> AsyncGenerator[Batch]:
         """What another source left open is waited for as long as it would have been; what is complete is settled."""
@@ -120,9 +123,10 @@ class DatabaseSource:
             if due and feed.connection.is_open:
                 alone = len(self._feeds) == 1
                 found: set[str] = set()
-                async for batch in feed.ask(due, db, now, alone=alone):
-                    found |= {trace.id for trace in batch.traces}
-                    yield batch
+                async with aclosing(feed.ask(due, db, now, alone=alone)) as batches:
+                    async for batch in batches:
+                        found |= {trace.id for trace in batch.traces}
+                        yield batch
                 due = [one for one in due if one.id not in found]
         if due and len(self._feeds) > 1 and all(feed.connection.is_open for feed in self._feeds):
             yield Batch(db, missed=[one.id for one in due], as_of=now)

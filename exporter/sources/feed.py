@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,8 +114,12 @@ async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
             async with aclosing(pages) as pieces:
                 async for piece in pieces:
                     await ready.put(piece)
-        finally:
+        except asyncio.CancelledError:  # nobody takes anything any more
+            raise
+        except BaseException:
             await ready.put(None)
+            raise
+        await ready.put(None)
 
     reading = asyncio.create_task(read())
     try:
@@ -162,16 +166,19 @@ class Feed:
         began, own_now = self.clock.monotonic(), self.clock.now_us()
         now = await self.connection.now(wait=self._left)
         this = _Pass(began, own_now if now is None else now)
-        async for batch in self._news(ledger, this):
-            yield batch
-        async for batch in self._judge(ledger, this):
-            yield batch
+        async with aclosing(self._news(ledger, this)) as batches:
+            async for batch in batches:
+                yield batch
+        async with aclosing(self._judge(ledger, this)) as batches:
+            async for batch in batches:
+                yield batch
         if self.catching_up:
             return
         due = [one for one in this.due if one.id not in this.touched]
         self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
-        async for batch in self.ask(due, self.db, this.now):
-            yield batch
+        async with aclosing(self.ask(due, self.db, this.now)) as batches:
+            async for batch in batches:
+                yield batch
 
     @property
     def _left(self) -> float:
@@ -241,12 +248,16 @@ class Feed:
                 batch = await self._batch(ledger, piece, this)
                 if first:
                     first, batch.settled = False, await self._settled(ledger, this)
-                if piece.position is not None:
-                    moved = self._move(*piece.position, ended=piece.ended)
-                    if moved or batch.settled or batch.traces or batch.ignored or parts:
-                        batch.cursor = asdict(self.here)
-                if batch.traces or batch.ignored or batch.settled or batch.cursor is not None or parts:
+                moved = self._moved_to(piece)
+                due = batch.traces or batch.ignored or batch.settled or parts
+                if moved is not None and (due or self._is_worth_it(moved)):
+                    batch.cursor = asdict(moved)
+                if due or batch.cursor is not None:
                     yield batch
+                # Only what is committed is so for us.
+                if moved is not None:
+                    self._moved = moved.cutoff if batch.cursor is not None else self._moved
+                    self.position = moved
                 parts.append(piece)
                 if not piece.more:
                     self._remember(parts)
@@ -361,15 +372,16 @@ class Feed:
         self.stats.traces += len(traces)
         return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True, more=piece.more)
 
-    def _move(self, cutoff: int, newest: int, *, ended: bool) -> bool:
-        """Take the new position; returns whether it is worth a commit of its own."""
-        here = self.here
-        here.cutoff, here.newest = cutoff, newest
-        first, here.first = here.first, here.first and not ended
-        worth = first is not here.first or abs(cutoff - self._moved) >= self.settings.overlap // 4
-        if worth:
-            self._moved = cutoff
-        return worth
+    def _moved_to(self, piece: _Piece) -> Position | None:
+        """Where reading stands once the piece is committed; None where that is as before."""
+        if piece.position is None:
+            return None
+        cutoff, newest = piece.position
+        return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not piece.ended)
+
+    def _is_worth_it(self, moved: Position) -> bool:
+        """Whether a position is worth a commit of its own."""
+        return moved.first is not self.here.first or abs(moved.cutoff - self._moved) >= self.settings.overlap // 4
 
     def _advance(self, this: _Pass) -> tuple[int, int]:
         """(cutoff, newest) after all that is there was read.
@@ -411,7 +423,7 @@ class Feed:
         for start in range(0, len(due), CHUNK):
             some = [one.id for one in due[start : start + CHUNK]]
             async with aclosing(self.connection.spans(some, db, given_up, wait=self._left, part=CHUNK)) as readings:
-                async for reading, _ in readings:
+                async for reading, _ in readings:  # one
                     ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
                     lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
                     yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
@@ -439,10 +451,11 @@ class Feed:
         self._alarm = True
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
-            self._alarm, self._missing, self._probed = False, 0, now
-            here.sentinels, here.witnessed = sorted(this.touched)[-3:], here.newest
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
-            yield Batch(self.db, reset=True, cursor=asdict(here))
+            moved = replace(here, sentinels=sorted(this.touched)[-3:], witnessed=here.newest)
+            yield Batch(self.db, reset=True, cursor=asdict(moved))
+            self.position = moved
+            self._alarm, self._missing, self._probed = False, 0, now
 
     async def _choose(self, ledger: LedgerView) -> None:
         """Take known traces of different age as witnesses."""

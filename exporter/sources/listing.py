@@ -42,11 +42,12 @@ class ListReader(Reader):
             self._looked_back = self.clock.monotonic()
         head.rows = len(listed)
         others, own = self.own_among(listed, here.sweep or here.cutoff, head.as_of)
-        here.sweep = max(here.sweep, head.as_of)
         async for batch in self._read_new(ledger, others, head):
             yield batch
+        reached = max(here.sweep, head.as_of)
         if own:
-            yield Batch(self.db, own=own, cursor=self._cursor(), as_of=head.as_of)
+            yield Batch(self.db, own=own, cursor={**self._cursor(), "sweep": reached}, as_of=head.as_of)
+        here.sweep = reached
         head.complete = not self.catching_up
 
     async def _list(self, since: int, head: Head) -> list[Seen] | None:

@@ -265,10 +265,11 @@ class Reader(ABC):
             )
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - one poll may have fallen into an outage
-            self._missing, self._alarm, self._probed = 0, False, now
-            here.sentinels = list(self._read)[-3:]
+            sentinels = list(self._read)[-3:]
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
-            yield Batch(self.db, reset=True, cursor=self._cursor())
+            yield Batch(self.db, reset=True, cursor={**self._cursor(), "sentinels": sentinels})
+            here.sentinels = sentinels
+            self._missing, self._alarm, self._probed = 0, False, now
 
     async def _choose(self, ledger: LedgerView) -> list[str]:
         """Three known traces of different age."""

@@ -293,9 +293,10 @@ class SearchReader(Reader):
         others, own = self.own_among(listed, here.sweep or since, until)
         async for batch in self.settle_listed(ledger, others, head, before=until):
             yield batch
-        here.sweep = max(here.sweep, until)
+        reached = max(here.sweep, until)
+        yield Batch(self.db, own=own, cursor={**self._cursor(), "sweep": reached}, as_of=head.as_of)
+        here.sweep = reached
         self._swept = self.clock.monotonic()
-        yield Batch(self.db, own=own, cursor=self._cursor(), as_of=head.as_of)
 
     async def _listed(self, since: int, until: int, head: Head) -> list[Seen] | None:
         listed: list[Seen] = []
