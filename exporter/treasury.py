@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
 from exporter.aggregate import Accounts
 from exporter.budgets import KEPT, Budget, Budgets, known_since
+from exporter.errors import StateError
 from exporter.model import MICROSECONDS
 from exporter.users import UserLabels, hashed, labeller
 
@@ -75,7 +77,8 @@ class Treasury:
             self._known, self._lookback = known, lookback
             self._unread = {name for name, was in read.items() if not was}
             self.accounts.budgets = matchers
-        self.refresh()
+        with contextlib.suppress(StateError):  # they are in force; the publisher shows them as soon as it can
+            self.refresh()
         return [name for name, (definition, _) in known.items() if name in before and before[name][0] != definition]
 
     def refresh(self) -> None:

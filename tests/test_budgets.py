@@ -305,6 +305,19 @@ def test_parts_of_a_transaction_are_charged_to_the_budgets_of_its_end():
     assert {name for name, _ in home.ledger.spent(0)} == {"b", "new"}
 
 
+def test_budgets_that_cannot_be_shown_at_once_are_in_force():
+    home = Home(budgets=[budget("old")])
+    home.ledger.spent, spent = failing, home.ledger.spent
+    home.configure(budget("new", time_zone=ZONE))
+    home.ledger.spent = spent
+    home.read(run("t", call(1, T0, 5)))
+    assert (home.gauge(SPENT, "new"), home.gauge(SPENT, "old")) == (5 * 10**9 + 1, None)
+
+
+def failing(*_):
+    raise StateError("the disk is full")
+
+
 def test_spending_survives_a_restart(tmp_path):
     budgets = [budget(time_zone=ZONE)]
     home = Home(Ledger(tmp_path / "state.db"), budgets)

@@ -776,6 +776,52 @@ async def test_two_databases_that_hold_the_same_trace(tmp_path: Path) -> None:
     await home.source.aclose()
 
 
+async def test_what_a_database_that_was_away_still_holds_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path, files=("a.db", "b.db"))
+    near, far = home.paths
+    home.now = 100
+    home.run("x", path=near)
+    home.run("y", path=far)
+    await home.poll(after=10)
+    with monkeypatch.context() as broken:
+        broken.setattr(home.source.feeds[1].connection, "open", away)
+        home.now = 300
+        for number in range(4):
+            home.run(f"z{number}", path=far, end=200 + number)
+        home.run("both", path=near)
+        home.run("both", path=far)
+        for number in range(27):
+            home.now += 3600
+            home.run(f"k{number}", path=near)
+            with pytest.raises(Unreachable):
+                await home.poll(after=1)
+    monkeypatch.setattr(feeding, "PAGE", 2)
+    for _ in range(12):  # page by page
+        await home.poll(after=15, deadline=0.09)
+    monkeypatch.undo()
+    await home.poll(after=15)
+    await home.poll(after=100)
+    assert (home.calls, home.total("agentos_traces_total")) == (34, 34)
+    await home.source.aclose()
+
+
+async def away(_: float) -> None:
+    raise Unreachable("nobody is there")
+
+
+def test_the_database_that_is_furthest_behind_decides_what_is_forgotten() -> None:
+    def stand(cutoff: int, *, seen: bool = True) -> Position:
+        return Position(cutoff=cutoff, floor=0, seen=seen)
+
+    assert handover.floors({}, ["x"]) == {}
+    assert handover.floors({"a": stand(5 * DAY), "b": None}, ["x"]) == {}
+    assert handover.floors({"a": stand(5 * DAY), "b": stand(3 * DAY)}, ["x"]) == dict.fromkeys("abx", 2 * DAY)
+    never = {"a": stand(5 * DAY), "b": stand(3 * DAY, seen=False)}
+    assert handover.floors(never, []) == dict.fromkeys("ab", 4 * DAY)
+
+
 async def test_a_database_that_fails_keeps_no_other_from_being_read(tmp_path: Path) -> None:
     home = Home(tmp_path, files=("one.db", "two.db"))
     home.run("t", path=home.paths[1])

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from exporter.errors import SourceError, SourceTimeout
+from exporter.errors import SourceError, SourceTimeout, StateError
 from exporter.intake import Intake
 from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
@@ -733,3 +733,66 @@ async def test_a_poll_costs_few_requests_and_reads_little_twice():
     polls = len(world.outcomes)
     assert world.os.requests / polls < 8
     assert world.os.bodies < 1.6 * once
+
+
+# --- What fails between reading and committing ------------------------------------------------------------------------
+
+
+async def refused(world, when=lambda changes: True):
+    """A poll whose first commit of this kind fails."""
+    real = world.ledger.commit
+
+    def commit(changes):
+        if when(changes):
+            raise StateError("the disk is full")
+        real(changes)
+
+    world.ledger.commit = commit
+    with pytest.raises(StateError):
+        await world.poll()
+    world.ledger.commit = real
+    world.os.now += 15
+
+
+async def test_a_list_looks_back_until_what_it_showed_is_committed():
+    world = World(1, ListReader)
+    world.os.add(T0 + 10)
+    await world.run(300)
+    world.os.add(T0 + 60, length=500, steps=1)
+    await world.run(15)
+    world.os.now = T0 + 4 * HORIZON  # nobody polled
+    for number in range(5):
+        world.os.add(world.os.now - 100 + number)
+    world.start()
+    await refused(world)
+    await world.run(120)
+    await world.settle()
+    world.check()
+
+
+async def test_a_list_looks_back_until_a_backlog_is_read():
+    world = World(1, ListReader, lookback=4 * 3600, deadline=12)
+    world.os.per_row = 0.02
+    for number in range(800):
+        world.os.add(T0 - 4 * 3600 + 100 + number * 3)
+    world.os.add(T0 - 4 * 3600 + 700, length=800, steps=1)
+    world.os.add(T0 - 100)
+    for _ in range(6):
+        began = world.os.now
+        await world.poll()
+        world.os.now = max(began + 15, world.os.now)
+    await world.settle()
+    world.check()
+
+
+@pytest.mark.parametrize("kind", [SearchReader, ListReader])
+async def test_nothing_is_forgotten_before_the_cursor_that_allows_it_is_committed(kind):
+    world = World(1, kind, lookback=3 * 86_400)
+    for number in range(90):
+        world.os.add(T0 - 3 * 86_400 + 60 + number * 2_870)
+    await refused(world, lambda changes: changes.cursor is not None)
+    assert world.intake.prune("main", created_before=world.reader.oldest) == 0
+    world.start()
+    await world.run(300)
+    await world.settle()
+    world.check()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
 from exporter.sources.facts import spelled
-from exporter.sources.handover import DATABASE
+from exporter.sources.handover import DATABASE, floors
 from exporter.sources.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.listing import ListReader
 from exporter.sources.reading import Reader, Settings, moment
@@ -149,9 +149,8 @@ class AgentOSSource:
     @property
     def floors(self) -> dict[str, int]:
         """By database: traces created before (source's clock, microseconds) will not be read again."""
-        floors = {db: reader.oldest for db, reader in self._readers.items() if reader.position is not None}
         inherited = {db for reader in self._readers.values() for db in reader.inherited}
-        return floors | dict.fromkeys(inherited, min(floors.values(), default=0))
+        return floors({db: reader.position for db, reader in self._readers.items()}, inherited)
 
     async def aclose(self) -> None:
         """See TraceSource."""

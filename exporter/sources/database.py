@@ -15,6 +15,7 @@ from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, P
 from exporter.sources.drivers import Connection, connection
 from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, spelled
 from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
+from exporter.sources.handover import floors
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 
 if TYPE_CHECKING:
@@ -78,10 +79,7 @@ class DatabaseSource:
     @property
     def floors(self) -> dict[str, int]:
         """By database: traces created before (database's clock, microseconds) will not be read again."""
-        floors = {feed.db: feed.oldest for feed in self._feeds if feed.position is not None}
-        if len(floors) == len(self._feeds):
-            floors |= dict.fromkeys(self._strangers or (), min(floors.values()))
-        return floors
+        return floors({feed.db: feed.position for feed in self._feeds}, self._strangers or ())
 
     async def aclose(self) -> None:
         """See TraceSource."""

@@ -6,7 +6,7 @@ it keeps the ids of spans for a day past the cursor under which they were counte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from exporter.model import MICROSECONDS
 
@@ -18,6 +18,26 @@ DATABASE: Final = "database"
 _DAY: Final = 24 * 3600 * MICROSECONDS
 _REMEMBERED: Final = 23 * 3600 * MICROSECONDS
 """A little less than the ledger keeps."""
+
+
+class Stand(Protocol):
+    """Where a database stands that is read."""
+
+    cutoff: int
+    seen: bool
+
+
+def floors(stands: Mapping[str, Stand | None], others: Iterable[str]) -> dict[str, int]:
+    """By database, `others` too: traces created before this moment will not be read again, so the ledger may forget.
+
+    Databases of one AgentOS may hold the same trace, so the one that is furthest behind decides for all of them, as
+    long as none is unknown; one that never held a trace decides nothing.
+    """
+    known = [one for one in stands.values() if one is not None]
+    if not known or len(known) < len(stands):
+        return {}
+    furthest = min(one.cutoff for one in [one for one in known if one.seen] or known)
+    return dict.fromkeys([*stands, *others], furthest - _DAY)
 
 
 def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -38,17 +38,17 @@ class ListReader(Reader):
         listed = await self._list(here.cutoff - back, head)
         if listed is None:
             return
-        if wide:
-            self._looked_back = self.clock.monotonic()
         head.rows = len(listed)
         others, own = self.own_among(listed, here.sweep or here.cutoff, head.as_of)
         async for batch in self._read_new(ledger, others, head):
             yield batch
-        reached = max(here.sweep, head.as_of)
+        swept = max(here.sweep, head.as_of)
         if own:
-            yield Batch(self.db, own=own, cursor={**self._cursor(), "sweep": reached}, as_of=head.as_of)
-        here.sweep = reached
+            yield Batch(self.db, own=own, cursor=self._cursor(sweep=swept), as_of=head.as_of)
+        self._moved(sweep=swept)
         head.complete = not self.catching_up
+        if wide and head.complete:  # what was not read yet would be missed by a narrower look
+            self._looked_back = self.clock.monotonic()
 
     async def _list(self, since: int, head: Head) -> list[Seen] | None:
         listed = await self.list_all({"start_time": moment(since)}, head)
@@ -73,8 +73,9 @@ class ListReader(Reader):
             async for batch in self.read_by_id([seen.id for seen in part], head):
                 yield batch
             if self.catching_up:
-                self.here.cutoff = max(self.here.cutoff, min(part[0].end, head.as_of) - self.settings.overlap)
-                yield Batch(self.db, cursor=self._cursor(), as_of=head.as_of)
+                cutoff = max(self.here.cutoff, min(part[0].end, head.as_of) - self.settings.overlap)
+                yield Batch(self.db, cursor=self._cursor(cutoff=cutoff), as_of=head.as_of)
+                self._moved(cutoff=cutoff)
         self.catching_up = False
 
     async def sweep(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:

@@ -213,8 +213,13 @@ class Reader(ABC):
         """Traces created before are forgotten by the ledger, and ignored if they come back (source's clock)."""
         return self.here.cutoff - DAY
 
-    def _cursor(self) -> dict[str, Any]:
-        return asdict(self.here)
+    def _cursor(self, **moved: object) -> dict[str, Any]:
+        """The position, with what will have moved once the cursor is committed: only then `_moved` may tell of it."""
+        return {**asdict(self.here), **moved}
+
+    def _moved(self, **moved: object) -> None:
+        for name, value in moved.items():
+            setattr(self.here, name, value)
 
     async def _advance(self, head: Head) -> AsyncGenerator[Batch]:
         """Move the cutoff after a believed, complete pass."""
@@ -235,10 +240,10 @@ class Reader(ABC):
                 if idle > overlap:
                     idle, believed = overlap, self._believed + overlap / MICROSECONDS
             reached = min(here.cutoff + idle, date - overlap)
-        here.cutoff = max(here.cutoff, reached)
+        moved = {"cutoff": max(here.cutoff, reached), "first": False}
+        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)
+        self._moved(**moved)
         self._believed = believed
-        here.first = False
-        yield Batch(self.db, cursor=self._cursor(), as_of=date)
 
     # Belief
 
@@ -265,10 +270,10 @@ class Reader(ABC):
             )
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - one poll may have fallen into an outage
-            sentinels = list(self._read)[-3:]
+            moved = {"sentinels": list(self._read)[-3:]}
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
-            yield Batch(self.db, reset=True, cursor={**self._cursor(), "sentinels": sentinels})
-            here.sentinels = sentinels
+            yield Batch(self.db, reset=True, cursor=self._cursor(**moved))
+            self._moved(**moved)
             self._missing, self._alarm, self._probed = 0, False, now
 
     async def _choose(self, ledger: LedgerView) -> list[str]:

@@ -113,8 +113,9 @@ class SearchReader(Reader):
                 await self._doubt()
                 return
             lo = self._read_until = hi
-            self.here.cutoff = max(self.here.cutoff, min(hi, head.as_of - self.settings.overlap))
-            yield Batch(self.db, cursor=self._cursor(), as_of=head.as_of)
+            cutoff = max(self.here.cutoff, min(hi, head.as_of - self.settings.overlap))
+            yield Batch(self.db, cursor=self._cursor(cutoff=cutoff), as_of=head.as_of)
+            self._moved(cutoff=cutoff)
             remaining -= head.rows - before
             if remaining <= self._most:
                 remaining = await self._count(lo, None, head)
@@ -293,9 +294,9 @@ class SearchReader(Reader):
         others, own = self.own_among(listed, here.sweep or since, until)
         async for batch in self.settle_listed(ledger, others, head, before=until):
             yield batch
-        reached = max(here.sweep, until)
-        yield Batch(self.db, own=own, cursor={**self._cursor(), "sweep": reached}, as_of=head.as_of)
-        here.sweep = reached
+        swept = max(here.sweep, until)
+        yield Batch(self.db, own=own, cursor=self._cursor(sweep=swept), as_of=head.as_of)
+        self._moved(sweep=swept)
         self._swept = self.clock.monotonic()
 
     async def _listed(self, since: int, until: int, head: Head) -> list[Seen] | None:
