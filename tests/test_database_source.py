@@ -27,9 +27,10 @@ from exporter.sources import feed as feeding
 from exporter.sources import handover, rows, tables, wire
 from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.drivers import SqliteConnection
+from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.location import Engine, Location, Tables, parse
-from exporter.sources.reading import DAY, Position, Settings
+from exporter.sources.reading import Position, Settings
 from exporter.sources.search import SearchReader
 from exporter.sources.tables import Sql
 from exporter.totals import Limits, Totals

@@ -443,6 +443,14 @@ def finish(home):
     home.intake.observe_idle_sessions((T0 + 10**6) * S)
 
 
+def check(home, wholes):
+    finish(home)
+    expected = at_once(wholes)
+    assert home.durable() == expected.durable()
+    home.ledger.close()
+    expected.ledger.close()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories())
 def test_any_split_order_and_repetition_gives_the_same_totals(history):
@@ -452,11 +460,7 @@ def test_any_split_order_and_repetition_gives_the_same_totals(history):
         home.intake.absorb(batch)
         home.publish()
         home.now += 1
-    finish(home)
-    expected = at_once(wholes)
-    assert home.durable() == expected.durable()
-    home.ledger.close()
-    expected.ledger.close()
+    check(home, wholes)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -481,11 +485,7 @@ def test_so_do_parts_of_one_transaction(history, more, abandoned):
             kept = []
         home.publish()
         home.now += 1
-    finish(home)
-    expected = at_once(wholes)
-    assert home.durable() == expected.durable()
-    home.ledger.close()
-    expected.ledger.close()
+    check(home, wholes)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -504,11 +504,7 @@ def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
     for (db, trace_id), _ in sorted(unfinished.items()):
         whole = next(one for one in wholes if one.id == trace_id)
         home.intake.absorb(Batch(db, [replace(whole, db=db)], as_of=T0 * S))
-    finish(home)
-    expected = at_once(wholes)
-    assert home.durable() == expected.durable()
-    home.ledger.close()
-    expected.ledger.close()
+    check(home, wholes)
 
 
 # Crashes

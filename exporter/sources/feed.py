@@ -22,8 +22,9 @@ from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView
 from exporter.sources import handover
 from exporter.sources.committed import Committed, Stretch
 from exporter.sources.facts import clean_id
+from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX
-from exporter.sources.reading import DAY, HOUR, Settings
+from exporter.sources.reading import HOUR, Settings
 from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
@@ -147,7 +148,7 @@ class Feed:
         self._deadline = 0.0
         self._committed = Committed()
         self._moved = 0
-        """the cutoff that was last worth a commit"""
+        """the cutoff that was last committed"""
         self._anchor: tuple[int, float] | None = None
         self._said_no_tables = False
         self._missing = 0
@@ -193,7 +194,7 @@ class Feed:
     @property
     def oldest(self) -> int:
         """Traces created before are forgotten by the ledger, and ignored if they come back (database's clock)."""
-        return self.here.cutoff - DAY
+        return handover.forgotten([self.here.cutoff])
 
     async def _load(self, ledger: LedgerView) -> None:
         if self.position is not None:
@@ -256,8 +257,9 @@ class Feed:
                     yield batch
                 # Only what is committed is so for us.
                 if moved is not None:
-                    self._moved = moved.cutoff if batch.cursor is not None else self._moved
                     self.position = moved
+                    if batch.cursor is not None:
+                        self._moved = moved.cutoff
                 parts.append(piece)
                 if not piece.more:
                     self._remember(parts)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 DATABASE: Final = "database"
 """`source` in the cursor of a database; the API's have none."""
-_DAY: Final = 24 * 3600 * MICROSECONDS
+DAY: Final = 24 * 3600 * MICROSECONDS
+"""how long the ledger keeps ids of spans, past the cursor"""
 _REMEMBERED: Final = 23 * 3600 * MICROSECONDS
 """A little less than the ledger keeps."""
 
@@ -37,7 +38,7 @@ def floors(stands: Mapping[str, Stand | None], others: Iterable[str]) -> dict[st
     if not known or len(known) < len(stands):
         return {}
     furthest = min(one.cutoff for one in [one for one in known if one.seen] or known)
-    return dict.fromkeys([*stands, *others], furthest - _DAY)
+    return dict.fromkeys([*stands, *others], forgotten([furthest]))
 
 
 def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -60,4 +61,4 @@ def begin(stood: Collection[int], lookback_start: int, overlap: int, *, own: int
 
 def forgotten(stood: Collection[int]) -> int:
     """Traces created before may have been counted, and forgotten since."""
-    return max(stood, default=_DAY) - _DAY
+    return max(stood, default=DAY) - DAY

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DAY: Final = 24 * 3600 * MICROSECONDS
 HOUR: Final = 3600 * MICROSECONDS
 
 ASK_IDS: Final = 100
@@ -211,7 +210,7 @@ class Reader(ABC):
     @property
     def oldest(self) -> int:
         """Traces created before are forgotten by the ledger, and ignored if they come back (source's clock)."""
-        return self.here.cutoff - DAY
+        return handover.forgotten([self.here.cutoff])
 
     def _cursor(self, **moved: object) -> dict[str, Any]:
         """The position, with what will have moved once the cursor is committed: only then `_moved` may tell of it."""

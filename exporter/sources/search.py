@@ -14,15 +14,9 @@ import structlog
 from exporter.errors import SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Seen
 from exporter.sources import wire
+from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX, TooLarge
-from exporter.sources.reading import (
-    ASK_IDS,
-    DAY,
-    PASSES,
-    Head,
-    Reader,
-    moment,
-)
+from exporter.sources.reading import ASK_IDS, PASSES, Head, Reader, moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
