@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,6 @@ from exporter.sources.agentos import AgentOSSource, Target
 from exporter.sources.reading import Settings
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
-from tests.harness.truth import wait_until_quiet
 
 _KINDS = {"UNKNOWN": SpanKind.HTTP}
 _PAGE = 100
@@ -22,10 +22,9 @@ _PAGE = 100
 
 @pytest.fixture
 async def source(tmp_path):
-    database = f"sqlite:{tmp_path}/agno.db"
-    with RunningAgentOS(sys.executable, database) as agentos:
+    with RunningAgentOS(sys.executable, f"sqlite:{tmp_path}/agno.db") as agentos:
         await load.drive(agentos.base_url, runs=40, seed=12)
-        wait_until_quiet(database)
+        await asyncio.to_thread(agentos.wait_until_quiet)
         settings = Settings(60 * MICROSECONDS, 3600 * MICROSECONDS, 3600 * MICROSECONDS, 0.05)
         source = AgentOSSource(Target("it", agentos.base_url, lambda: None), settings, Clock(time.time, time.monotonic))
         yield source

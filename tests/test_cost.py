@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from exporter import intake
-from tests.harness import load, truth
+from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.inprocess import Exporter
 
@@ -116,7 +116,7 @@ async def test_cost_is_that_of_the_spans_as_the_plain_api_shows_them(tmp_path, m
             outcome = await load.drive(agentos.base_url, runs=RUNS, seed=11)
             assert (outcome.started, outcome.failed) == (RUNS, {})
             await run_locally(agentos.base_url)
-            await asyncio.to_thread(truth.wait_until_quiet, database)
+            await asyncio.to_thread(agentos.wait_until_quiet)
             counted = await exporter.exact(database, NAME)
             expected = Expected(counted)
             await exporter.until(

@@ -187,7 +187,7 @@ async def test_fifty_kills_lose_nothing_and_no_counter_ever_falls(tmp_path: Path
             finally:
                 stop.set()
                 outcome = await traffic
-            await asyncio.to_thread(truth.wait_until_quiet, database)
+            await asyncio.to_thread(agentos.wait_until_quiet)
             expected = await asyncio.to_thread(truth.count, [database, f"sqlite:{kept}"], NAME)
             await asyncio.to_thread(exporter.start)
             samples = await asyncio.to_thread(exporter.agree, expected)
@@ -243,7 +243,7 @@ def test_sigterm_ends_it_while_agentos_hangs(tmp_path: Path) -> None:
     database = f"sqlite:{tmp_path / 'agno.db'}"
     with RunningAgentOS(sys.executable, database) as agentos:
         asyncio.run(load.drive(agentos.base_url, runs=20, leaving=False))
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         expected = truth.count(database, NAME)
         with RunningExporter(tmp_path, {NAME: agentos.base_url}) as exporter:
             exporter.agree(expected)

@@ -107,7 +107,7 @@ def exact(database: str, folder: Path, *, api: bool = False, seed_of_load: int =
     """Everything that can happen to spans, before and while the tables are read; then everything must agree."""
     with RunningAgentOS(sys.executable, database) as agentos:
         asyncio.run(load.drive(agentos.base_url, runs=45, seed=seed_of_load, kinds=load.ACCOUNTED))
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         lost = damage.lose(database)
         assert lost > 10
         instances = {NAME: reads(database)} | ({API: agentos.base_url} if api else {})
@@ -118,7 +118,7 @@ def exact(database: str, folder: Path, *, api: bool = False, seed_of_load: int =
             outcome = asyncio.run(load.drive(agentos.base_url, runs=RUNS, seed=seed_of_load, kinds=load.ACCOUNTED))
             assert (outcome.started, outcome.failed) == (RUNS, {})
             assert asyncio.run(damage.remote_parents(agentos.base_url, 10)) == 10
-            truth.wait_until_quiet(database)
+            agentos.wait_until_quiet()
             expected = sqltruth.count(database, NAME)
             assert expected.traces >= 45 + RUNS + 10 - outcome.left - 3
             check_span_facts(expected)
@@ -182,7 +182,7 @@ def test_other_releases(name: str, tmp_path: Path) -> None:
         RunningExporter(tmp_path, {NAME: reads(database), API: agentos.base_url}) as exporter,
     ):
         asyncio.run(load.drive(agentos.base_url, runs=60, kinds=load.ACCOUNTED))
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         expected = sqltruth.count(database, NAME)
         assert expected.spans > 200
         exporter.agree(expected)
@@ -256,7 +256,7 @@ def test_switching_between_api_and_tables_under_load_loses_and_doubles_nothing(t
         assert outcome.failed == {}
         assert shown == sorted(shown)
         assert len(set(shown)) == len(shown)
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         expected = sqltruth.count(database, NAME)
         assert not expected.hidden
         with on("tables") as exporter:
@@ -275,7 +275,7 @@ def test_what_only_the_tables_show_is_counted_after_the_switch(tmp_path: Path) -
     with RunningAgentOS(sys.executable, database) as agentos:
         asyncio.run(load.drive(agentos.base_url, runs=20, seed=5, leaving=False))
         assert asyncio.run(damage.remote_parents(agentos.base_url, 10)) == 10
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         counted = truth.count(database, NAME)
         everything = sqltruth.count(database, NAME)
         assert len(everything.hidden) > 30
@@ -324,7 +324,7 @@ def killed(database: str, folder: Path, *, history: int, kills: int) -> None:
         exporter.kill()
         outcome = asyncio.run(go())
         assert outcome.failed == {}
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         expected = sqltruth.count(database, NAME)
         assert expected.traces >= history + outcome.started - outcome.left
         exporter.start()

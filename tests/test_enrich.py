@@ -953,7 +953,7 @@ async def test_with_details_tokens_and_cost_are_those_of_the_spans_own_attribute
         async with Exporter(one, tmp_path / "state.db") as exporter:
             await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=3)
         await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=4)
-        await asyncio.to_thread(truth.wait_until_quiet, f"sqlite:{path}")
+        await asyncio.to_thread(agentos.wait_until_quiet)
         tokens, dollars, known = await expected(path, agentos.base_url)
         async with Exporter(one, tmp_path / "state.db") as exporter:
             (enricher,) = exporter.daemon.enrichers
@@ -999,7 +999,7 @@ async def test_without_the_scope_everything_goes_out_as_without_details(tmp_path
             one = {"it": AgentOS("it", proxy.base_url, enrich_runs=True)}
             async with Exporter(one, tmp_path / "state.db") as exporter:
                 await load.drive(agentos.base_url, runs=25, seed=5)
-                await asyncio.to_thread(truth.wait_until_quiet, database)
+                await asyncio.to_thread(agentos.wait_until_quiet)
                 await exporter.exact(database, "it")
                 shown = await exporter.shown()
                 assert shown("agentos_exporter_polls_total", outcome="ok") == shown("agentos_exporter_polls_total")
@@ -1023,7 +1023,7 @@ async def test_kills_lose_and_double_nothing(tmp_path):
                 exporter.kill()
                 await asyncio.to_thread(exporter.start)
             await traffic
-            await asyncio.to_thread(truth.wait_until_quiet, f"sqlite:{path}")
+            await asyncio.to_thread(agentos.wait_until_quiet)
             tokens, dollars, _ = await expected(path, agentos.base_url)
 
             def agrees():

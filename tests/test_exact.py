@@ -120,7 +120,7 @@ def exact(
     ):
         outcome = asyncio.run(load.drive(agentos.base_url, runs=runs, seed=seed_of_load))
         assert (outcome.started, outcome.failed) == (runs, {})
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         expected = truth.count(database, NAME)
         assert expected.traces >= runs - outcome.left  # who leaves at once may leave nothing behind
         if expected.hidden and "async-" in database:
@@ -194,7 +194,7 @@ def test_two_databases_and_what_stands_in_both(tmp_path: Path) -> None:
         RunningExporter(tmp_path, {NAME: agentos.base_url}) as exporter,
     ):
         asyncio.run(load.drive(agentos.base_url, runs=RUNS, seed=2))
-        truth.wait_until_quiet(first)
+        agentos.wait_until_quiet()
         expected = truth.count([first, second], NAME)
         samples = exporter.agree(expected)
         check_health(samples)
@@ -207,7 +207,7 @@ def test_spans_below_missing_ones_are_counted_as_hidden(tmp_path: Path) -> None:
     database = f"sqlite:{path}"
     with RunningAgentOS(sys.executable, database) as agentos:
         asyncio.run(load.drive(agentos.base_url, runs=60, seed=3))
-        truth.wait_until_quiet(database)
+        agentos.wait_until_quiet()
         with sqlite3.connect(path, timeout=30) as connection:
             traces = [row[0] for row in connection.execute("SELECT trace_id FROM agno_traces ORDER BY trace_id")]
             # The whole trace, all below the agent, a few below a workflow's step; the last trace has no span at all.

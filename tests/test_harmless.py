@@ -43,14 +43,14 @@ def own_rows(database: str) -> int:
 async def test_forty_idle_polls_leave_no_trace(database: str, tmp_path: Path) -> None:
     with RunningAgentOS(sys.executable, database) as agentos:
         await load.drive(agentos.base_url, runs=8, leaving=False)
-        await asyncio.to_thread(truth.wait_until_quiet, database, seconds=1)
+        await asyncio.to_thread(agentos.wait_until_quiet)
         traces, rows = truth.read(database)
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", poll_interval=0.25) as exporter:
             counted = await exporter.exact(database, "it")
             shown = await exporter.polls(40, "it")
             assert not exporter.logged("own_requests_traced")
             assert shown("agentos_exporter_ignored_traces_total") == 0
-        await asyncio.to_thread(truth.wait_until_quiet, database, seconds=2)
+        await asyncio.to_thread(agentos.wait_until_quiet, of="")
         assert any(row.type == "UNKNOWN" for row in rows), "AgentOS traces the requests of others"
         assert (sorted(truth.read(database)[0]), len(truth.read(database)[1])) == (sorted(traces), len(rows))
         assert counted.traces == len(traces)
@@ -100,7 +100,7 @@ async def test_hardly_more_is_read_than_there_is(database: str, tmp_path: Path) 
         settings = {"poll_interval": 5, "overlap": 20, "sessions_interval": 3600}
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
             await load.steady(agentos.base_url, rate=5, seconds=90, leaving=False)
-            await asyncio.to_thread(truth.wait_until_quiet, database, seconds=1)
+            await asyncio.to_thread(agentos.wait_until_quiet)
             counted = await exporter.exact(database, "it", deadline=180)
             polled = read_bytes(await exporter.shown())
         single = await read_once(agentos.base_url)
@@ -201,7 +201,7 @@ async def test_no_prompt_answer_argument_error_text_or_token_leaves(
                 await client.post(f"/agents/{agent}/runs", data=form)
             found = (await client.post("/traces/search", json={"limit": 100}, headers=UNSAMPLED)).text
         assert [secret for secret in SECRETS.values() if secret not in found] == [], "AgentOS itself does not show it"
-        await asyncio.to_thread(truth.wait_until_quiet, database, seconds=1)
+        await asyncio.to_thread(poisoned.wait_until_quiet)
         await exporter.exact(database, "it")
         # Errors have their own way into logs and the page.
         token.write_text("wrong-token-77")

@@ -60,8 +60,8 @@ def forget(folder: Path) -> None:
         path.unlink()
 
 
-async def quiet(database: str) -> None:
-    await asyncio.to_thread(truth.wait_until_quiet, database, seconds=1)
+async def quiet(agentos: RunningAgentOS) -> None:
+    await asyncio.to_thread(agentos.wait_until_quiet)
 
 
 def polls(outcome: str, least: int = 1, agentos: str = "it") -> Callable[[Shown], bool]:
@@ -196,7 +196,7 @@ async def outage(faults: dict[str, Case], running: RunningAgentOS, folder: Path)
         for one in proxies.values():
             one.mend()
         await exporter.until(lambda shown: shown("agentos_up") == len(faults), deadline=120, what="all up again")
-        await quiet(database)
+        await quiet(running)
         totals = {name: truth.count(database, name).totals for name in faults}
         after, differences = during, {name: ["never compared"] for name in faults}
         end = time.monotonic() + 300
@@ -226,7 +226,7 @@ def outages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     found: dict[str, Seen] = {}
     with RunningAgentOS(sys.executable, f"sqlite:{folder / 'agno.db'}") as running:
         asyncio.run(runs(running.base_url, 4, agent="tools"))
-        truth.wait_until_quiet(running.database, seconds=1)
+        running.wait_until_quiet()
         for deadline in sorted({case.deadline for case in FAULTS.values()}):
             faults = {name: case for name, case in FAULTS.items() if case.deadline == deadline}
             found |= asyncio.run(outage(faults, running, folder))
@@ -313,7 +313,7 @@ async def test_database_unreadable_while_idle(
     agentos: RunningAgentOS, database: str, tmp_path: Path, table: str
 ) -> None:
     await load.drive(agentos.base_url, runs=12, leaving=False)
-    await quiet(database)
+    await quiet(agentos)
     async with Exporter({"it": agentos.base_url}, tmp_path / "state.db") as exporter:
         counted = await exporter.exact(database, "it")
         hide(database, table)
@@ -323,7 +323,7 @@ async def test_database_unreadable_while_idle(
         shown = await exporter.until(up)
         assert truth.difference(counted.totals, shown.of("it")) == []
         await runs(agentos.base_url, 3)
-        await quiet(database)
+        await quiet(agentos)
         await exporter.exact(database, "it")
         shown = await exporter.shown()
         assert shown("agentos_exporter_source_resets_total") == 0
@@ -347,7 +347,7 @@ async def under_load(
     await asyncio.sleep(2)
     done.set()
     await traffic
-    await quiet(agentos.database)
+    await quiet(agentos)
 
 
 async def test_database_unreadable_under_load(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ async def test_half_of_the_traces_deleted(agentos: RunningAgentOS, database: str
         await exporter.matches(counted.totals, "it")
         left = truth.count(database, "it").totals
         await runs(agentos.base_url, 3)
-        await quiet(database)
+        await quiet(agentos)
         now = truth.count(database, "it").totals
         await exporter.matches(added(counted.totals, now, without=left), "it")
         shown = await exporter.shown()
@@ -419,7 +419,7 @@ def added(*parts: truth.Totals, without: truth.Totals) -> truth.Totals:
 
 async def test_database_replaced_by_a_fresh_one(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
     await load.drive(agentos.base_url, runs=15, leaving=False)
-    await quiet(database)
+    await quiet(agentos)
     async with Exporter({"it": agentos.base_url}, tmp_path / "state.db") as exporter:
         counted = await exporter.exact(database, "it")
         agentos.stop()
@@ -433,7 +433,7 @@ async def test_database_replaced_by_a_fresh_one(agentos: RunningAgentOS, databas
         await exporter.until(lambda shown: shown("agentos_exporter_source_resets_total") == 1)
         done.set()
         await traffic
-        await quiet(database)
+        await quiet(agentos)
         fresh = truth.count(database, "it").totals
         await exporter.matches(added(counted.totals, fresh, without={}), "it")
         shown = await exporter.shown()
@@ -451,7 +451,7 @@ async def test_a_trace_from_the_future_hides_no_other(agentos: RunningAgentOS, d
         for _ in range(5):
             await runs(agentos.base_url, 4)
             await exporter.polls(2, "it")
-        await quiet(database)
+        await quiet(agentos)
         await exporter.exact(database, "it")
 
 
@@ -488,7 +488,7 @@ async def test_callers_that_send_sampled_traceparents(agentos: RunningAgentOS, d
         for number in range(20):
             await runs(agentos.base_url, 1, agent="tools", traceparent=f"00-{number + 1:032x}-{number + 1:016x}-01")
         await runs(agentos.base_url, 4)
-        await quiet(database)
+        await quiet(agentos)
         counted = await exporter.exact(database, "it")
         assert len(counted.hidden) > 60
         shown = await exporter.until(
@@ -612,7 +612,7 @@ async def test_config_forbidden_and_one_database(agentos: RunningAgentOS, databa
         way.fail(proxy.status(403, "Insufficient permissions. Required scope(s): config:read"), "/config")
         async with Exporter({"it": way.base_url}, tmp_path / "state.db", sessions_interval=1) as exporter:
             await load.drive(agentos.base_url, runs=12, leaving=False)
-            await quiet(database)
+            await quiet(agentos)
             await exporter.exact(database, "it")
             assert failures(await exporter.shown()) == 0
             said = exporter.logged("config_forbidden")

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+
 _SERVER = Path(__file__).with_name("server.py")
 
 
@@ -127,6 +129,25 @@ class RunningAgentOS:
         """Stop the server if it runs, and start it on the same port."""
         self.stop()
         self.start()
+
+    def wait_until_quiet(self, *, of: str = "/runs", deadline: float = 60.0) -> None:
+        """Wait until nothing goes on any more for the requests whose path holds `of`, with all their spans written.
+
+        Runs in the background and those whose client went away are waited for too.
+
+        Raises:
+            TimeoutError: if something still goes on at the deadline, in seconds from now.
+
+        """
+        end = time.monotonic() + deadline
+        idle = 0
+        with httpx.Client(base_url=self.base_url, timeout=deadline, trust_env=False) as client:
+            while idle < 2:  # a client may have left before its request was read
+                under_way = [path for path in client.get("/under-way").raise_for_status().json() if of in path]
+                idle = 0 if under_way else idle + 1
+                if time.monotonic() > end:
+                    raise TimeoutError(f"after {deadline} s these were still under way: {', '.join(under_way)}")
+                time.sleep(0.05)
 
     def _end(self, how: signal.Signals, deadline: float) -> None:
         process, self.process = self.process, None

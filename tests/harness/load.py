@@ -1,7 +1,8 @@
 """Traffic for the AgentOS of `server.py`, through its HTTP API as real clients send it.
 
 `drive` sends a fixed number of mixed runs, `steady` a fixed rate of them. Both are deterministic in what they send;
-background runs and those whose client went away are still under way when they return: `truth.wait_until_quiet` waits.
+background runs and those whose client went away are still under way when they return:
+`RunningAgentOS.wait_until_quiet` waits for them.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ import asyncio
 import dataclasses
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -397,6 +399,44 @@ def build(db: Any, second_db: Any = None) -> Any:
     )
 
 
+class UnderWay:
+    """The ASGI application, and which of its requests still do anything: `GET /under-way` lists their paths as JSON.
+
+    A run may outlive its response and its client, in tasks of its own. They are followed from the request that began
+    them, so nobody has to guess from a silence that AgentOS has written its last span.
+    """
+
+    PATH = "/under-way"  # answered here: AgentOS neither sees nor traces it
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._request: ContextVar[str] = ContextVar("request", default="")  # copied into each task that it begins
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == self.PATH:
+            body = json.dumps(sorted(self._tasks.values())).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+            return
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().set_task_factory(self._begin)
+        elif scope["type"] == "http":
+            self._request.set(scope["path"])
+            self._follow(asyncio.current_task())
+        await self._app(scope, receive, send)
+
+    def _begin(self, loop: Any, coroutine: Any, **options: Any) -> Any:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        self._follow(task)
+        return task
+
+    def _follow(self, task: Any) -> None:
+        if request := self._request.get():
+            self._tasks[task] = request
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+
 async def create_tables(db: Any) -> None:
     """Create agno's tables beforehand: asynchronous databases lose spans if the first ones race to create them."""
     for table in ("traces", "spans", "sessions"):
@@ -426,7 +466,7 @@ def main() -> None:
 
     db = open_database(options.db, "harness-db", options.schema)
     second_db = open_database(options.second_db, "second-db") if options.second_db else None
-    app = build(db, second_db).get_app()
+    app = UnderWay(build(db, second_db).get_app())
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:

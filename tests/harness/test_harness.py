@@ -46,7 +46,7 @@ def drive(python: str | Path, database: str, *, search: bool = True) -> truth.Tr
     """Send 150 runs, and check that AgentOS shows the spans that are counted as visible."""
     with RunningAgentOS(python, database) as agentos:
         outcome = asyncio.run(load.drive(agentos.base_url))
-        truth.wait_until_quiet(database, seconds=1)
+        agentos.wait_until_quiet()
         counted = truth.count(database, "prod")
         assert counted.visible == shown(agentos.base_url, search=search)
     assert (outcome.started, outcome.failed, set(outcome.codes)) == (150, {}, set(outcome.codes) & {200, 202})

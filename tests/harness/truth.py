@@ -444,24 +444,6 @@ def _row(
     return kind(span_id, trace_id, parent or None, name, status, message, *times, attributes)
 
 
-def wait_until_quiet(database: str, *, seconds: float = 2.0, deadline: float = 60.0) -> int:
-    """Wait until agno has written nothing for `seconds`, and return the number of its spans.
-
-    Raises:
-        TimeoutError: if it still writes at the deadline, in seconds from now.
-
-    """
-    end = time.monotonic() + deadline
-    seen, since = (-1, -1), time.monotonic()
-    while time.monotonic() < end:
-        if (state := _size(database)) != seen:
-            seen, since = state, time.monotonic()
-        elif time.monotonic() - since >= seconds:
-            return state[1]
-        time.sleep(0.1)
-    raise TimeoutError(f"spans were still being written to {database} after {deadline} s")
-
-
 def wait_until(condition: Callable[[], bool], *, deadline: float = 30.0, pause: float = 0.05) -> None:
     """Poll a condition, every `pause` seconds, until it holds.
 
@@ -474,15 +456,6 @@ def wait_until(condition: Callable[[], bool], *, deadline: float = 30.0, pause: 
         if time.monotonic() > end:
             raise TimeoutError(f"not so within {deadline} s")
         time.sleep(pause)
-
-
-def _size(database: str) -> tuple[int, int]:
-    with snapshot(database) as (connection, schema):
-        if schema is None:
-            return 0, 0
-        find = f"SELECT (SELECT count(*) FROM {schema}agno_traces), (SELECT count(*) FROM {schema}agno_spans)"
-        traces, spans = connection.execute(find).fetchone()
-        return traces, spans
 
 
 def scrape(text: str) -> Totals:
