@@ -17,7 +17,7 @@ from exporter.aggregate import Delta, SessionPart, charge, digest, observe_cost
 from exporter.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
 from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Clock, Span
-from exporter.waiting import Group, RunDetail, WaitingCall, first_token_of, split
+from exporter.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
 
 if TYPE_CHECKING:
     from exporter.aggregate import Accounts, Price
@@ -255,7 +255,7 @@ class Enricher:
                 for call, span in group.shares:
                     bills.add(delta, call, self._charge(delta, call, span, price))
             for call in own:
-                if call.span not in bills.paid and (everything or self._late(call.since)):
+                if call.key not in bills.paid and (everything or self._late(call.since)):
                     bills.add(delta, call, self._charge(delta, call, call.as_span(), self._price))
         self._first_tokens(delta, runs, details)
         if not bills.paid and not delta.histograms:
@@ -310,7 +310,7 @@ class _Bills:
     def __init__(self, records: Mapping[str, list[Record]]) -> None:
         self._records = records
         self._touched: dict[tuple[str, str], Record] = {}
-        self.paid: set[int] = set()
+        self.paid: set[CallKey] = set()
 
     @property
     def touched(self) -> list[Record]:
@@ -318,7 +318,7 @@ class _Bills:
 
     def add(self, delta: Delta, call: WaitingCall, cost: int | None) -> None:
         """This call has its cost, None where it is unpriced."""
-        self.paid.add(call.span)
+        self.paid.add(call.key)
         if cost and call.session is not None:
             part = SessionPart(call.start, call.end, cost=cost)
             known = delta.sessions.setdefault(call.session, part)

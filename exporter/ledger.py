@@ -35,7 +35,7 @@ from exporter.catalog import METRICS, Kind
 from exporter.errors import StateError, StateRefused
 from exporter.model import FUTURE, Known, TraceState
 from exporter.totals import Plan, StoredSeries
-from exporter.waiting import WaitingCall
+from exporter.waiting import CallKey, WaitingCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from exporter.aggregate import Key, Labels
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 _HEADER: Final = b"SQLite format 3\0"
@@ -148,13 +148,12 @@ _waiting = sa.Table(
     "waiting",
     _schema,
     sa.Column("agentos", sa.Text, primary_key=True),
+    sa.Column("trace", sa.Text, primary_key=True),
     sa.Column("span", sa.Text, primary_key=True),  # 64 bits without a sign
-    sa.Column("trace", sa.Text, nullable=False),
     sa.Column("session", sa.BigInteger),
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
     sa.Index("waiting_since", "agentos", "since"),
-    sa.Index("waiting_trace", "agentos", "trace"),
 )
 """LLM calls that are counted, but for tokens and cost: they wait for the detail of their run"""
 
@@ -186,8 +185,8 @@ class Changes:
     sessions: Mapping[int, SessionPart] = field(default_factory=dict)
     observed_sessions: Sequence[int] = ()
     waiting: Sequence[WaitingCall] = ()
-    resolved: Sequence[int] = ()
-    """span ids of calls that waited, and whose tokens and cost are in this very plan"""
+    resolved: Sequence[CallKey] = ()
+    """calls that waited, and whose tokens and cost are in this very plan"""
     cursor: tuple[str, Mapping[str, Any]] | None = None
     spending: Mapping[Charge, int] = field(default_factory=dict)
 
@@ -257,8 +256,7 @@ class Ledger:
         if missing := sorted(expected - have):
             raise StateRefused(f"state file {self.path}: broken: table {missing[0]} is missing; {_CURE}")
         if found < SCHEMA_VERSION:
-            _schema.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _upgrade(connection, found)
 
     @contextlib.contextmanager
     def _understood(self, what: str) -> Iterator[None]:
@@ -492,14 +490,11 @@ class Ledger:
 
     @staticmethod
     def _write_waiting(connection: sa.Connection, changes: Changes) -> None:
-        resolved = [str(span) for span in changes.resolved]
-        for start in range(0, len(resolved), _CHUNK):
-            done = sa.delete(_waiting).where(
-                _waiting.c.agentos == changes.agentos, _waiting.c.span.in_(resolved[start : start + _CHUNK])
-            )
-            connection.execute(done)
+        if changes.resolved:
+            done = [{"agentos": changes.agentos, "id": trace, "span": str(span)} for trace, span in changes.resolved]
+            connection.execute(_RESOLVED, done)
         rows = [
-            (changes.agentos, str(call.span), call.trace, call.session, call.since, json.dumps(_CALL(call)))
+            (changes.agentos, call.trace, str(call.span), call.session, call.since, json.dumps(_CALL(call)))
             for call in changes.waiting
         ]
         _write_waiting(connection, rows)
@@ -533,6 +528,21 @@ class Ledger:
             connection.execute(idle)
         self._revisions[agentos] += 1
         return int(forgotten)
+
+
+def _upgrade(connection: sa.Connection, found: int) -> None:
+    """Bring a file of an earlier schema to this one, with all that it holds."""
+    by_span = found == _ADDED["waiting"]  # then calls were known by their span alone
+    if by_span:
+        for statement in ("DROP INDEX waiting_since", "DROP INDEX waiting_trace", "ALTER TABLE waiting RENAME TO old"):
+            connection.exec_driver_sql(statement)
+    _schema.create_all(connection)
+    if by_span:
+        columns = [column.name for column in _waiting.c]
+        moved = sa.select(sa.table("old", *map(sa.column, columns)))
+        connection.execute(sa.insert(_waiting).from_select(columns, moved))
+        connection.exec_driver_sql("DROP TABLE old")
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 # Statements: made once, as Core takes longer to understand a new one than SQLite takes to run it
@@ -586,6 +596,9 @@ _PARTS: Final = sa.select(
     _sessions.c.digest, _sessions.c.first, _sessions.c.last, _sessions.c.runs, _sessions.c.cost
 ).where(_sessions.c.agentos == _AGENTOS)
 """The columns of `_parts`, in its order."""
+_RESOLVED: Final = sa.delete(_waiting).where(
+    _waiting.c.agentos == _AGENTOS, _waiting.c.trace == sa.bindparam("id"), _waiting.c.span == sa.bindparam("span")
+)
 _SOME_PARTS: Final = _PARTS.where(_sessions.c.digest.in_(sa.bindparam("digests", expanding=True)))
 
 

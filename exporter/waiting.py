@@ -16,6 +16,9 @@ from typing import Final, NamedTuple
 from exporter.model import Span, SpanKind, TokenUsage, provider_label
 from exporter.pricing import money
 
+CallKey = tuple[str, int]
+"""(trace id, span id) of a call: a span id alone is known to stand in several traces, as in copies of one"""
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
@@ -47,6 +50,11 @@ class WaitingCall:
     end: int
     since: int
     first: bool = False
+
+    @property
+    def key(self) -> CallKey:
+        """What it is known by, within its AgentOS."""
+        return self.trace, self.span
 
     def as_span(self, usage: TokenUsage | None = None, reported: Decimal | None = None) -> Span:
         """The span, as far as pricing goes; with its own counts unless others are given."""

@@ -486,6 +486,54 @@ def test_a_session_may_be_in_another_database_than_the_trace():
     assert home.asked == [("s", "run1", "db"), ("s", "run1", "other")]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_calls_of_several_traces_may_have_one_span_id(together):
+    home = Home({"run1": detail(1, use("gpt-5.4", "OpenAI", 100, 10, 60))})
+    copies = run_of(1, call(100, 10)), structs.replace(run_of(1, call(100, 10), run_id="run2"), id="t2")
+    for some in [copies] if together else [[one] for one in copies]:
+        home.read(*some)
+    home.enrich()
+    assert [one.trace for one in home.ledger.waiting("os")] == ["t2"]
+    assert home.tokens() == {"input": 40, "cache_read": 60, "output": 10}
+    assert home.expire(PATIENCE)
+    assert home.tokens() == {"input": 140, "cache_read": 60, "output": 20}
+    assert home.ledger.waiting("os") == []
+
+
+SCHEMA_2 = """\
+ALTER TABLE waiting RENAME TO later;
+CREATE TABLE waiting (
+    agentos TEXT NOT NULL, span TEXT NOT NULL, trace TEXT NOT NULL, session BIGINT, since BIGINT NOT NULL,
+    data TEXT NOT NULL, PRIMARY KEY (agentos, span)
+);
+INSERT INTO waiting SELECT agentos, span, trace, session, since, data FROM later;
+DROP TABLE later;
+CREATE INDEX waiting_since ON waiting (agentos, since);
+CREATE INDEX waiting_trace ON waiting (agentos, trace);
+PRAGMA user_version = 2;
+"""
+
+
+def test_what_waits_in_a_state_file_of_the_schema_before_waits_on(tmp_path):
+    home = Home()
+    home.ledger = Ledger(tmp_path / "state.db")
+    home.open()
+    home.read(run_of(1, call(100, 10), call(200, 20)))
+    before = home.ledger.waiting("os")
+    home.ledger.close()
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.executescript(SCHEMA_2)
+    connection.close()
+    home.ledger = Ledger(tmp_path / "state.db")
+    home.open()
+    assert len(before) == 2
+    assert home.ledger.waiting("os") == before
+    home.read(structs.replace(run_of(1, call(100, 10), run_id="run2"), id="t2"))
+    assert home.expire(PATIENCE)
+    assert home.tokens() == {"input": 400, "output": 40}
+    home.ledger.close()
+
+
 # Runs and sessions
 
 
