@@ -136,9 +136,7 @@ class Intake:
     def _count(self, work: _Work, batch: Batch) -> None:
         delta, book, absorbed = work.delta, work.book, work.absorbed
         now = self._clock.now_us()
-        ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *(one for one, _ in batch.ignored)}
-        ids |= {_ignored_id(*one) for one in batch.ignored}
-        book.know(self._ledger.records(self.agentos, ids))
+        book.know(_named(batch), lambda ids: self._ledger.records(self.agentos, ids))
         as_of = batch.as_of or now
         for trace in batch.traces:
             before = delta.spans
@@ -283,6 +281,14 @@ class Intake:
         return self._ledger.prune(self.agentos, db, created_before=created_before, active_before=active_before)
 
 
+def _named(batch: Batch) -> set[str]:
+    """Ids of all records that the batch may touch, or one that comes with it."""
+    ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *batch.coming}
+    for trace_id, reason in batch.ignored:
+        ids |= {trace_id, _ignored_id(trace_id, reason)}
+    return ids
+
+
 def _ignored_id(trace_id: str, reason: str) -> str:
     """Where the ledger remembers that a trace was ignored, apart from the trace itself, which may yet be read well."""
     return f"{reason}:{trace_id}"
@@ -300,9 +306,12 @@ class _Book:
     def touched(self) -> list[Record]:
         return list(self._touched.values())
 
-    def know(self, records: dict[str, list[Record]]) -> None:
-        """Take records in as the ledger has them; those that are worked on already stay as they are."""
-        self._records = records | self._records
+    def know(self, ids: set[str], look_up: Callable[[set[str]], dict[str, list[Record]]]) -> None:
+        """Take in what the ledger has of these ids; records that are worked on already stay as they are."""
+        unknown = ids - self._records.keys()
+        found = look_up(unknown) if unknown else {}
+        for one in unknown:
+            self._records[one] = found.get(one, [])
 
     def find(self, trace_id: str, db: str) -> Record | None:
         return next((record for record in self._records.get(trace_id, ()) if record.db == db), None)

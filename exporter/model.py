@@ -196,6 +196,8 @@ class Batch:
     """the source's clock when it answered, in microseconds"""
     more: bool = False
     """the next batch, of the same database, belongs to the same transaction"""
+    coming: Sequence[str] = ()
+    """ids of traces that parts to come may bring: a hint to look them up while they are read"""
 
 
 class LedgerView(Protocol):

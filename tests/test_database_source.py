@@ -396,7 +396,7 @@ async def test_each_span_counts_once_however_often_it_is_read(home: Home) -> Non
     home.queries.clear()
     assert await home.poll(after=1) == []
     ((sql, params),) = home.queries  # nothing of the overlap is listed again
-    known, page = home.feed.connection.sql.stretch(), home.feed.connection.sql.inserted(after=True)
+    known, page = home.feed.connection.sql.stretch(), home.feed.connection.sql.inserted(after=True, gathered=True)
     assert sql == f"SELECT * FROM ({known}) AS known, ({page}) AS page"
     assert params[3:] == (at(0), "b.0", feeding.PAGE)
     home.restart()

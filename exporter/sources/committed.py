@@ -80,7 +80,7 @@ class Committed:
             if self._rows and self._new[0] < self._rows[-1]:  # late
                 self._new = sorted(self._rows + self._new)
                 self._rows, self._totals = [], [0]
-            fractions = (fraction(time) for time, _ in self._new)
+            fractions = [fraction(time) for time, _ in self._new]
             self._totals += islice(accumulate(fractions, initial=self._totals[-1]), 1, None)
             self._rows += self._new
         except (TypeError, ValueError):

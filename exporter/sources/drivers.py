@@ -12,7 +12,9 @@ import socket
 import sqlite3
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -20,12 +22,13 @@ from urllib.parse import quote
 import msgspec
 
 from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.model import MICROSECONDS
 from exporter.sources.location import Engine, Location
-from exporter.sources.rows import Reading, Row, attributes_of, extracted, page_of, read, rows_of
+from exporter.sources.rows import Reading, Row, attributes_of, extracted, ordered_page_of, page_of, read, rows_of
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterator
 
     import psycopg
 
@@ -35,9 +38,15 @@ CONNECT_TIMEOUT: Final = 10.0
 _BUSY: Final = 2.0
 """Seconds that SQLite waits for a writer that keeps readers out (only without WAL)"""
 _FETCH: Final = 100
+_CLOCK_KEPT: Final = 60.0
+"""Seconds for which ours goes on from what a database's clock told."""
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
+Choose = Callable[[int, int, Rows], Sequence[str]]
+"""Called with (rows, what their `fraction` adds up to, page after them); says which traces of the page to read.
+
+It may be called in a thread, while the loop waits for it."""
 
 
 def _no_query(_sql: str, _params: Sequence[Any]) -> None:
@@ -50,6 +59,28 @@ def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | N
         return decode(gathered)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _reading(gathered: bytes | str | None, db: str, given_up: Collection[str]) -> Reading | None:
+    """The traces of what a database gathered; None likewise."""
+    rows = None if gathered is None else _decoded(gathered, rows_of)
+    return None if rows is None else read(rows, db, given_up=given_up)
+
+
+@dataclass(slots=True)
+class Beyond:
+    """The `page` of what comes after a row, and `readings` of some of its traces, as they come."""
+
+    page: Rows
+    readings: AsyncGenerator[Reading]
+
+
+async def _nothing() -> AsyncGenerator[Reading]:
+    return
+    yield
+
+
+_END: Final = object()
 
 
 class Connection(ABC):
@@ -71,6 +102,8 @@ class Connection(ABC):
         """spent on statements"""
         self._read_password = read_password
         self._lock = asyncio.Lock()
+        self._told: tuple[int, float] | None = None
+        """the database's clock, and when it was told, by the monotonic one"""
 
     @property
     @abstractmethod
@@ -88,6 +121,7 @@ class Connection(ABC):
     async def _open(self, wait: float) -> None:
         try:
             password = await asyncio.to_thread(self._read_password)
+            self._told = None
             async with asyncio.timeout(wait):
                 await self._connect(password)
                 await self._learn()
@@ -129,17 +163,29 @@ class Connection(ABC):
 
     async def inserted(self, since: str, after: Sequence[Any] | None, most: int, *, wait: float) -> Rows:
         """Up to so many spans, `after` one or since a moment: (created_at, span_id, trace_id) as they were written."""
-        sql = self.sql.inserted(after=after is not None)
+        sql = self.sql.inserted(after=after is not None, gathered=self.gathers)
         params = (since, most) if after is None else (after[0], after[0], after[1], most)
         return await self._timed(sql, params, wait, lambda: self._inserted(sql, params, after is not None))
 
-    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
-        """(rows from a moment to that of `newest`, what their `fraction` adds up to, page of those `inserted` after).
+    @contextlib.asynccontextmanager
+    async def beyond(
+        self,
+        since: str,
+        newest: tuple[str, str],
+        most: int,
+        choose: Choose,
+        db: str,  # noqa: ARG002 - of readings
+        *,
+        wait: float,
+    ) -> AsyncIterator[Beyond]:
+        """What was `inserted` after the `newest` row that is known, and which rows there are up to it from a moment on.
 
-        Raises BadAnswer where a time is none.
+        Of the traces that are chosen, the database may go on reading. Raises BadAnswer where a time is none.
         """
         ((count, total),) = await self.rows(self.sql.stretch(), (since, newest[0]), wait=wait)
-        return count, int(total or 0), await self.inserted(since, newest, most, wait=wait)
+        page = await self.inserted(since, newest, most, wait=wait)
+        choose(count, int(total or 0), page)
+        yield Beyond(page, _nothing())
 
     async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
         return await self._rows(sql, params)
@@ -166,12 +212,8 @@ class Connection(ABC):
         sql = self.sql.spans(len(traces))
         if self.gathers:
             gathered = await self._timed(sql, traces, wait, lambda: self._gather(sql, traces))
-
-            def decode() -> Reading | None:
-                rows = None if gathered is None else _decoded(gathered, rows_of)
-                return None if rows is None else read(rows, db, given_up=given_up)
-
-            if (reading := await asyncio.to_thread(decode)) is not None:
+            reading = await asyncio.to_thread(_reading, gathered, db, given_up)
+            if reading is not None:
                 return reading
             sql = self.sql.spans(len(traces), gathered=False)
         return await self._timed(sql, traces, wait, lambda: self._spans(sql, traces, db, given_up))
@@ -189,8 +231,7 @@ class Connection(ABC):
             return await self._bounded(sql, params, min(wait, STATEMENT_TIMEOUT), work)
 
     async def _bounded(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
-        self.on_query(sql, params)
-        self.queries += 1
+        self._note(sql, params)
         began = time.monotonic()
         try:
             async with asyncio.timeout(wait):
@@ -216,11 +257,22 @@ class Connection(ABC):
             self.seconds += time.monotonic() - began
 
     async def now(self, *, wait: float) -> int | None:
-        """The database's clock in microseconds; None where it has that of whoever asks."""
-        ((value,),) = await self.rows(self._clock, wait=wait)
-        return int(value)
+        """The database's clock in microseconds; None where it has that of whoever asks.
+
+        It is asked for once a minute, and again after each connect: another server may answer now.
+        """
+        if self._told is None or time.monotonic() - self._told[1] > _CLOCK_KEPT:
+            ((value,),) = await self.rows(self._clock, wait=wait)
+            self._told = int(value), time.monotonic()
+        told, then = self._told
+        return told + round((time.monotonic() - then) * MICROSECONDS)
 
     _clock = ""
+
+    def _note(self, sql: str, params: Sequence[Any]) -> None:
+        """A statement begins."""
+        self.on_query(sql, params)
+        self.queries += 1
 
     @abstractmethod
     async def _connect(self, password: str | None) -> None: ...
@@ -393,22 +445,57 @@ class SqliteConnection(_Threaded):
         def work() -> Rows:
             gathered = self._gathered(sql, params)
             found = None if gathered is None else _decoded(gathered, page_of)
-            return self._fetched(self.sql.inserted(after=after, gathered=False), params) if found is None else found
+            return self._fetched(self.sql.inserted(after=after), params) if found is None else found
 
         return await self._run(work)
 
-    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
-        """See Connection."""
-        sql = self.sql.beyond()
-        params = (since, newest[0], newest[0], *newest, most)
+    @contextlib.asynccontextmanager
+    async def beyond(
+        self, since: str, newest: tuple[str, str], most: int, choose: Choose, db: str, *, wait: float
+    ) -> AsyncIterator[Beyond]:
+        """See Connection. The chosen traces follow part by part, without a word between its thread and ours."""
+        sql, params = self.sql.beyond(), (since, newest[0], newest[0], *newest, most)
+        found: asyncio.Queue[Any] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
 
-        def work() -> tuple[int, int, Rows] | None:
+        def work() -> None:
             count, total, gathered = self._row(sql, params) or (0, 0, b"")
             page = _decoded(gathered, page_of)
-            return None if page is None else (count, total or 0, page)
+            if page is None:
+                return
+            ids = choose(count, total or 0, page)
+            loop.call_soon_threadsafe(found.put_nowait, page)
+            for start in range(0, len(ids), self.part):
+                some = ids[start : start + self.part]
+                of_some = self.sql.spans(len(some))
+                self._note(of_some, some)
+                loop.call_soon_threadsafe(found.put_nowait, self._gathered(of_some, some))
 
-        found = await self._timed(sql, params, wait, lambda: self._run(work))
-        return await super().beyond(since, newest, most, wait=wait) if found is None else found
+        async def run() -> None:
+            try:
+                await self._timed(sql, params, wait, lambda: self._run(work))
+            finally:
+                found.put_nowait(_END)
+
+        async def readings() -> AsyncGenerator[Reading]:
+            while (gathered := await found.get()) is not _END:
+                reading = await asyncio.to_thread(_reading, gathered, db, ())
+                if reading is not None:
+                    yield reading
+            await task
+
+        task = asyncio.create_task(run())
+        try:
+            page = await found.get()
+            if page is not _END:
+                yield Beyond(page, readings())
+            else:
+                await task
+                async with super().beyond(since, newest, most, choose, db, wait=wait) as beyond:
+                    yield beyond
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | None:
         return await self._run(lambda: self._gathered(sql, traces))
@@ -455,6 +542,7 @@ class PostgresConnection(Connection):
     """PostgreSQL through psycopg. Settings hold for one short transaction each, so that a pooler may stand between."""
 
     gathers = True
+    part = 34
 
     _clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -555,6 +643,26 @@ class PostgresConnection(Connection):
                     await connection.rollback()
             raise self._explain(error) or error from error
 
+    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: FBT001 - private
+        ((gathered,),) = await self._rows(sql, params)
+        found = _decoded(gathered, ordered_page_of)
+        return await self._rows(self.sql.inserted(after=after), params) if found is None else found
+
+    @contextlib.asynccontextmanager
+    async def beyond(
+        self, since: str, newest: tuple[str, str], most: int, choose: Choose, db: str, *, wait: float
+    ) -> AsyncIterator[Beyond]:
+        """See Connection. In one statement."""
+        params = (since, newest[0], newest[0], *newest, most)
+        ((count, total, gathered),) = await self.rows(self.sql.beyond(), params, wait=wait)
+        page = _decoded(gathered, ordered_page_of)
+        if page is not None:
+            choose(count, int(total or 0), page)
+            yield Beyond(page, _nothing())
+        else:
+            async with super().beyond(since, newest, most, choose, db, wait=wait) as beyond:
+                yield beyond
+
     async def _gather(self, sql: str, traces: Sequence[str]) -> str | None:
         ((found,),) = await self._rows_of(traces, sql, gathered=True)
         return "[]" if found is None else str(found)
@@ -615,11 +723,10 @@ class PostgresConnection(Connection):
         return failure(text)
 
 
+_PG_SETTINGS: Final = {"statement_timeout": round(STATEMENT_TIMEOUT * 1000), "enable_seqscan": "off", "jit": "off"}
 _PG_BEGIN: Final = (
     "BEGIN READ ONLY",
-    f"SET LOCAL statement_timeout = {round(STATEMENT_TIMEOUT * 1000)}",
-    "SET LOCAL enable_seqscan = off",
-    "SET LOCAL jit = off",
+    "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _PG_SETTINGS.items()),
 )
 """Planning without statistics (agno's tables may be minutes old) must not end in a scan; compiling takes longer than
 any of these statements."""

@@ -10,7 +10,7 @@ ledger knows them.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +29,7 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from exporter.sources.drivers import Connection, Rows
 
@@ -95,15 +95,28 @@ class _Pass:
 class _Piece:
     """What is handed over together, and committed unless there is `more` to be committed with it.
 
-    `own` are spans of our own requests; `position` is (cutoff, newest) after a page.
+    `coming` are traces of the pieces to come; `own` are spans of our own requests; `position` is (cutoff, newest) after
+    a page.
     """
 
     reading: Reading
     more: bool = False
+    coming: Sequence[str] = ()
     own: dict[str, Any] = field(default_factory=dict)
     own_traces: Sequence[str] = ()
     position: tuple[int, int] | None = None
     ended: bool = False
+
+
+@dataclass(slots=True)
+class _Beyond:
+    """A page of what was written `after` a row, with what it brings, and `readings` of the first of its traces."""
+
+    after: tuple[Any, ...]
+    page: Rows
+    ids: list[str]
+    final: _Piece
+    readings: AsyncGenerator[Reading]
 
 
 async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
@@ -250,7 +263,7 @@ class Feed:
                 if first:
                     first, batch.settled = False, await self._settled(ledger, this)
                 moved = self._moved_to(piece)
-                due = batch.traces or batch.ignored or batch.settled or parts
+                due = batch.traces or batch.ignored or batch.settled or batch.coming or parts
                 if moved is not None and (due or self._is_worth_it(moved)):
                     batch.cursor = asdict(moved)
                 if due or batch.cursor is not None:
@@ -277,23 +290,32 @@ class Feed:
     async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
         """Read page by page, and the traces of each page some at a time."""
         since = stamp(self.here.cutoff)
-        after, page = await self._beyond(since)
+        async with self._beyond(since) as beyond, aclosing(self._pages_from(since, beyond, this)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pages_from(self, since: str, beyond: _Beyond | None, this: _Pass) -> AsyncGenerator[_Piece]:
+        after = None if beyond is None else beyond.after
         passed: set[str] = set()
         took = 0.0
         while True:
             began = self.clock.monotonic()
-            if page is None:
+            if beyond is None:
                 page = await self._page(since, after)
+                ids, final = self._unread(page, passed)
+                ahead = None
+            else:
+                page, ids, final, ahead = beyond.page, beyond.ids, beyond.final, beyond.readings
+                beyond = None
             ended = len(page) < PAGE
-            ids, final = self._unread(page, passed)
             if page:
                 this.newest = max(this.newest, _moment_or(page[-1][0], this.now))
                 after = page[-1]
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
             this.touched.update(ids, final.own_traces)
             if ids:  # what has settled can be counted while they are read
-                yield _Piece(Reading(), more=True)
-            async with aclosing(self._read(ids)) as readings:
+                yield _Piece(Reading(), more=True, coming=ids[:CHUNK])
+            async with aclosing(self._read(ids, ahead)) as readings:
                 async for reading, more, last in readings:
                     passed.update(*reading.inserted.values())
                     if last:
@@ -305,7 +327,6 @@ class Feed:
             yield final
             if ended:
                 return
-            page = None
             took = max(took, self.clock.monotonic() - began)
             if self._left < 0.1 + 2 * took:
                 self.catching_up = True
@@ -326,11 +347,22 @@ class Feed:
                 traces[trace_id] = None
         return list(traces), _Piece(Reading(), own=own, own_traces=list(own_traces))
 
-    async def _read(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool, bool]]:
+    async def _read(
+        self, ids: Sequence[str], ahead: AsyncGenerator[Reading] | None
+    ) -> AsyncGenerator[tuple[Reading, bool, bool]]:
         """Read these traces: (reading, whether more is to be committed with it, whether it is the last).
 
-        Few are read in parts, to count one while the database reads the next; of many the next ones are read meanwhile.
+        Some may be read `ahead`, then it goes on with the others. Few are read in parts, to count one while the
+        database reads the next; of many the next ones are read meanwhile.
         """
+        if ahead is not None:
+            left = dict.fromkeys(ids)
+            async with aclosing(ahead):
+                async for reading in ahead:
+                    for trace_id in reading.inserted:
+                        left.pop(trace_id, None)
+                    yield reading, True, not left
+            ids = list(left)
         for start in range(0, len(ids), CHUNK):
             some = ids[start : start + CHUNK]
             part = None if len(ids) <= CHUNK else CHUNK
@@ -338,21 +370,30 @@ class Feed:
                 async for reading, more in readings:
                     yield reading, more, not more and start + CHUNK >= len(ids)
 
-    async def _beyond(self, since: str) -> tuple[tuple[Any, ...] | None, Rows | None]:
-        """(newest span that was committed, page after it); (None, None) where others than those were written before."""
+    @asynccontextmanager
+    async def _beyond(self, since: str) -> AsyncIterator[_Beyond | None]:
+        """What comes after the newest span that was committed; None where others than those were written before."""
         newest = self._committed.newest
         if newest is None or newest[0] < since:
-            return None, None
+            yield None
+            return
         self.stats.pages += 1
-        beyond = self.connection.beyond(since, newest, PAGE, wait=self._left)
-        try:
-            (*found, page), known = await asyncio.gather(beyond, self._known(since))  # summed up while it counts
-        except BadAnswer:  # a time that is none
-            return None, None
-        return (newest, page) if Stretch(*found) == known else (None, None)
+        chosen: tuple[list[str], _Piece] | None = None
 
-    async def _known(self, since: str) -> Stretch | None:
-        return self._committed.since(since)
+        def choose(rows: int, total: int, page: Rows) -> Sequence[str]:
+            nonlocal chosen
+            if Stretch(rows, total) != self._committed.since(since):
+                return ()
+            chosen = self._unread(page, set())
+            return chosen[0][:CHUNK]
+
+        async with AsyncExitStack() as stack:
+            try:
+                reading = self.connection.beyond(since, newest, PAGE, choose, self.db, wait=self._left)
+                beyond = await stack.enter_async_context(reading)
+            except BadAnswer:  # a time that is none
+                chosen = None
+            yield None if chosen is None else _Beyond(newest, beyond.page, *chosen, beyond.readings)
 
     async def _page(self, since: str, after: tuple[Any, ...] | None) -> Rows:
         self.stats.pages += 1
@@ -372,7 +413,16 @@ class Feed:
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
-        return Batch(self.db, traces, ignored=ignored, first=here.first, as_of=this.now, follows=True, more=piece.more)
+        return Batch(
+            self.db,
+            traces,
+            ignored=ignored,
+            first=here.first,
+            as_of=this.now,
+            follows=True,
+            more=piece.more,
+            coming=piece.coming,
+        )
 
     def _moved_to(self, piece: _Piece) -> Position | None:
         """Where reading stands once the piece is committed; None where that is as before."""

@@ -123,8 +123,13 @@ def rows_of(gathered: bytes | str) -> list[Row]:
     return _rows.decode(gathered)
 
 
+def ordered_page_of(gathered: bytes | str) -> list[tuple[str, str, str]]:
+    """(created_at, span_id, trace_id) likewise, in the database's order."""
+    return _page.decode(gathered)
+
+
 def page_of(gathered: bytes | str) -> list[tuple[str, str, str]]:
-    """(created_at, span_id, trace_id) likewise, in this order: what SQLite gathers, it does not promise to order."""
+    """The same, put in order: what SQLite gathers, it does not promise to order."""
     page = _page.decode(gathered)
     page.sort()
     return page

@@ -66,11 +66,11 @@ class Sql:
                 full += f" FORCE INDEX (`{column.index}`)"
         return full
 
-    def inserted(self, *, after: bool, gathered: bool = True) -> str:
+    def inserted(self, *, after: bool, gathered: bool = False) -> str:
         """Spans in the order in which they were written: (created_at, span_id, trace_id).
 
-        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. SQLite has them
-        `gathered` into one JSON array, if wanted.
+        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. PostgreSQL and SQLite have
+        them `gathered` into one JSON array, if wanted.
         """
         table = self.table(self.location.tables.spans_table, "created_at")
         mark = self.mark
@@ -83,8 +83,12 @@ class Sql:
             f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
             f"ORDER BY created_at, span_id LIMIT {mark}"
         )
-        if self.location.engine is Engine.SQLITE and gathered:
-            return f"SELECT {_gathered('created_at, span_id, trace_id')} FROM ({rows}) AS page"
+        columns = "created_at, span_id, trace_id"
+        if gathered and self.location.engine is Engine.SQLITE:
+            return f"SELECT {_gathered(columns)} FROM ({rows}) AS page"
+        if gathered and self.location.engine is Engine.POSTGRESQL:
+            array = f"json_agg(json_build_array({columns}) ORDER BY created_at, span_id)"
+            return f"SELECT coalesce({array}, '[]')::text FROM ({rows}) AS page"
         return rows
 
     def stretch(self) -> str:
@@ -100,8 +104,8 @@ class Sql:
         )
 
     def beyond(self) -> str:
-        """SQLite: a `stretch`, and what was `inserted` after a row, gathered: one row. Parameters: theirs."""
-        return f"SELECT * FROM ({self.stretch()}) AS known, ({self.inserted(after=True)}) AS page"
+        """A `stretch`, and what was `inserted` after a row, gathered: one row. Parameters: theirs."""
+        return f"SELECT * FROM ({self.stretch()}) AS known, ({self.inserted(after=True, gathered=True)}) AS page"
 
     def spans(self, traces: int, *, gathered: bool = True) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
