@@ -404,6 +404,20 @@ class Activity:
 
 @pytest.mark.slow
 @pytest.mark.postgres
+async def test_the_clock_of_a_database_is_asked_for_once_a_connection(postgres: Postgres) -> None:
+    location = parse(str(reads(f"postgres:{postgres.url('agno')}")["database"]), Path())
+    connection = drivers.connection(location, lambda: None)
+    asked: list[str] = []
+    connection.on_query = lambda sql, _: asked.append(sql)
+    for connects in (1, 2):
+        await connection.open(10)
+        told = [await connection.now(wait=10) for _ in range(3)]
+        assert told == sorted(told)
+        assert abs(told[-1] / 1e6 - time.time()) < 5
+        assert len(asked) == connects
+        await connection.aclose()
+
+
 def test_one_connection_and_short_transactions(tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.url("agno")
     database = f"postgres:{url}"

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -455,6 +456,30 @@ async def test_a_ledger_that_fails_in_the_middle_ends_the_poll(
     assert [batch.more for batch in batches] == [True, True, True, False]
     assert (list(batches[0].settled), [len(batch.traces) for batch in batches]) == (["before"], [0, 40, 40, 1])
     assert home.calls == 2 * SqliteConnection.part + 2
+
+
+@pytest.mark.parametrize("number", [1, SqliteConnection.part + 1, feeding.CHUNK + SqliteConnection.part])
+async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    home.write(OWN_TRACE_PREFIX + "0" * 16, "own", None, LLM)
+    home.write("odd", "odd", None, "no object")
+    for one in range(number):
+        home.run(f"t{one}")
+    home.queries.clear()
+    await home.poll(after=1)
+    assert home.calls == number + 1
+    ignored = {reason: home.value("agentos_exporter_ignored_traces_total", reason) for reason in ("own", "malformed")}
+    assert ignored == {"own": 1, "malformed": 1}
+    (beyond, _), *others = home.queries
+    assert beyond == home.feed.connection.sql.beyond()
+    asked = Counter(trace for sql, traces in others if "attributes" in sql for trace in traces)
+    # The part with what agno does not write is read once more, row by row.
+    part = 1 + min(number, SqliteConnection.part - 1)
+    assert (set(asked), asked.total()) == ({"odd", *(f"t{one}" for one in range(number))}, number + 1 + 2 * part)
+    home.queries.clear()
+    assert await home.poll(after=1) == []
+    assert len(home.queries) == 1
 
 
 async def test_a_database_that_fails_between_two_parts_loses_none(home: Home) -> None:

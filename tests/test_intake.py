@@ -614,6 +614,20 @@ def test_parts_of_one_transaction_are_committed_with_the_last():
     assert home.durable() == other.durable()
 
 
+def test_traces_to_come_are_looked_up_at_once(monkeypatch):
+    home, expected = Home(), Home()
+    for one in (home, expected):
+        one.read(trace(3))
+    asked, look_up = [], home.ledger.records
+    monkeypatch.setattr(home.ledger, "records", lambda agentos, ids: asked.append({*ids}) or look_up(agentos, ids))
+    home.intake.absorb(Batch("db", coming=["t", "u"], more=True))
+    home.read(trace(3, 4), more=True)
+    home.read(trace(2, trace_id="u"), trace(2, trace_id="v"))
+    expected.read(trace(3, 4), trace(2, trace_id="u"), trace(2, trace_id="v"))
+    assert asked == [{"t", "u"}, {"v"}]
+    assert home.durable() == expected.durable()
+
+
 def test_parts_whose_last_one_never_came_do_not_count():
     home = Home()
     home.read(trace(3), more=True)
