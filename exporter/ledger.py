@@ -38,7 +38,7 @@ from exporter.totals import Plan, StoredSeries
 from exporter.waiting import CallKey, WaitingCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from exporter.aggregate import Key, Labels
@@ -256,7 +256,7 @@ class Ledger:
         if missing := sorted(expected - have):
             raise StateRefused(f"state file {self.path}: broken: table {missing[0]} is missing; {_CURE}")
         if found < SCHEMA_VERSION:
-            _upgrade(connection, found)
+            _upgrade(connection, have)
 
     @contextlib.contextmanager
     def _understood(self, what: str) -> Iterator[None]:
@@ -530,12 +530,13 @@ class Ledger:
         return int(forgotten)
 
 
-def _upgrade(connection: sa.Connection, found: int) -> None:
-    """Bring a file of an earlier schema to this one, with all that it holds."""
-    by_span = found == _ADDED["waiting"]  # then calls were known by their span alone
+def _upgrade(connection: sa.Connection, have: Container[str]) -> None:
+    """Bring a file of an earlier schema, which has these tables, to this one, with all that it holds."""
+    by_span = _waiting.name in have  # before schema 3, calls that wait were known by their span alone
     if by_span:
-        for statement in ("DROP INDEX waiting_since", "DROP INDEX waiting_trace", "ALTER TABLE waiting RENAME TO old"):
-            connection.exec_driver_sql(statement)
+        for index in ("waiting_since", "waiting_trace"):
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
+        connection.exec_driver_sql("ALTER TABLE waiting RENAME TO old")
     _schema.create_all(connection)
     if by_span:
         columns = [column.name for column in _waiting.c]

@@ -500,6 +500,18 @@ def test_calls_of_several_traces_may_have_one_span_id(together):
     assert home.ledger.waiting("os") == []
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_detail_holds_for_each_copy_of_a_trace(together):
+    home = Home({"run1": detail(1, use("gpt-5.4", "OpenAI", 300, 30, 180))})
+    run = run_of(1, call(100, 10), call(200, 20))
+    copies = run, structs.replace(run, id="t2")
+    for at, some in enumerate([copies] if together else [[one] for one in copies]):
+        home.read(*some)
+        home.enrich(10 * at)
+    assert home.tokens() == {"input": 240, "cache_read": 360, "output": 60}
+    assert home.ledger.waiting("os") == []
+
+
 SCHEMA_2 = """\
 ALTER TABLE waiting RENAME TO later;
 CREATE TABLE waiting (

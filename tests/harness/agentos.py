@@ -133,7 +133,8 @@ class RunningAgentOS:
     def wait_until_quiet(self, *, of: str = "/runs", deadline: float = 60.0) -> None:
         """Wait until nothing goes on any more for the requests whose path holds `of`, with all their spans written.
 
-        Runs in the background and those whose client went away are waited for too.
+        Runs in the background and those whose client went away are waited for too; not so the thread of a synchronous
+        tool whose run was broken off.
 
         Raises:
             TimeoutError: if something still goes on at the deadline, in seconds from now.
