@@ -404,6 +404,22 @@ class Activity:
 
 @pytest.mark.slow
 @pytest.mark.postgres
+async def test_each_part_may_hold_what_is_no_object(postgres: Postgres) -> None:
+    database = f"postgres:{postgres.url('agno')}"
+    await asyncio.to_thread(write, database, 1, traces=3 * drivers.PostgresConnection.part)
+    traces, spans = truth.read(database)
+    for one in (traces[0], traces[drivers.PostgresConnection.part], traces[-1]):
+        root = next(row.span_id for row in spans if row.trace_id == one and not row.parent)
+        damage.change(database, f"UPDATE {{}}agno_spans SET attributes = '[]' WHERE span_id = '{root}'")
+    connection = drivers.connection(parse(str(reads(database)["database"]), Path()), lambda: None)
+    await connection.open(10)
+    readings = [reading async for reading, _ in connection.spans(traces, "db", (), wait=60)]
+    assert len(readings) == 3
+    assert {trace for reading in readings for trace in reading.inserted} == set(traces)
+    assert [len(reading.traces) for reading in readings] == [drivers.PostgresConnection.part] * 3
+    await connection.aclose()
+
+
 async def test_the_clock_of_a_database_is_asked_for_once_a_connection(postgres: Postgres) -> None:
     location = parse(str(reads(f"postgres:{postgres.url('agno')}")["database"]), Path())
     connection = drivers.connection(location, lambda: None)

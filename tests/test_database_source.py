@@ -24,8 +24,8 @@ from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS as S
 from exporter.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
 from exporter.poller import View
+from exporter.sources import drivers, handover, rows, tables, wire
 from exporter.sources import feed as feeding
-from exporter.sources import handover, rows, tables, wire
 from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.drivers import SqliteConnection
 from exporter.sources.handover import DAY
@@ -480,6 +480,23 @@ async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -
     home.queries.clear()
     assert await home.poll(after=1) == []
     assert len(home.queries) == 1
+
+
+async def test_no_limit_of_one_statement_holds_for_all_of_a_poll(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    for number in range(4 * SqliteConnection.part):
+        home.run(f"t{number}")
+    limit, gathered = 0.6, SqliteConnection._gathered
+
+    def slowly(self: SqliteConnection, sql: str, params: Sequence[object]) -> bytes | None:
+        time.sleep(0.4 * limit)  # the limit is of real time
+        return gathered(self, sql, params)
+
+    monkeypatch.setattr(drivers, "STATEMENT_TIMEOUT", limit)
+    monkeypatch.setattr(SqliteConnection, "_gathered", slowly)
+    await home.poll(after=1)
+    assert home.calls == 4 * SqliteConnection.part + 1
 
 
 async def test_a_database_that_fails_between_two_parts_loses_none(home: Home) -> None:

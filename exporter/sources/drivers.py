@@ -459,6 +459,7 @@ class SqliteConnection(_Threaded):
         loop = asyncio.get_running_loop()
 
         def work() -> None:
+            began = time.monotonic()
             count, total, gathered = self._row(sql, params) or (0, 0, b"")
             page = _decoded(gathered, page_of)
             if page is None:
@@ -466,6 +467,8 @@ class SqliteConnection(_Threaded):
             ids = choose(count, total or 0, page)
             loop.call_soon_threadsafe(found.put_nowait, page)
             for start in range(0, len(ids), self.part):
+                if time.monotonic() - began > STATEMENT_TIMEOUT / 4:
+                    return  # all this has the time of one statement: what is slow is better read one by one
                 some = ids[start : start + self.part]
                 of_some = self.sql.spans(len(some))
                 self._note(of_some, some)
@@ -682,10 +685,13 @@ class PostgresConnection(Connection):
             return await self._rows(sql, (list(traces),))
         except BadAnswer as error:
             # Attributes of a single span that are no object fail the whole statement.
-            if self.sql.careful or not isinstance(error.__cause__, psycopg.DataError):
+            if not isinstance(error.__cause__, psycopg.DataError):
                 raise
             self.sql.careful = True
-            return await self._rows(self.sql.spans(len(traces), gathered=gathered), (list(traces),))
+            carefully = self.sql.spans(len(traces), gathered=gathered)
+            if carefully == sql:
+                raise
+            return await self._rows(carefully, (list(traces),))
 
     async def _break(self) -> None:
         gone, self._connection = self._connection, None
