@@ -16,8 +16,9 @@ import pytest
 from tests.harness import damage, load, seed, sqltruth, truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, reads, total
-from tests.harness.mariadb import MariaDB, MariaDBMissingError
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.mariadb import MariaDB
+from tests.harness.postgres import Postgres
+from tests.harness.tools import or_skip
 from tests.test_crash import Watch, kill_often
 
 RUNS = 150
@@ -31,21 +32,13 @@ HORIZON = "12s"
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    try:
-        server = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(Postgres) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def mariadb() -> Iterator[MariaDB]:
-    try:
-        server = MariaDB()
-    except MariaDBMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(MariaDB) as server:
         yield server
 
 

@@ -19,9 +19,10 @@ from exporter.sources import drivers
 from exporter.sources.location import parse
 from tests.harness import damage, seed, sqltruth, truth
 from tests.harness.exporter import RunningExporter, reads, total
-from tests.harness.mariadb import MariaDB, MariaDBMissingError
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.mariadb import MariaDB
+from tests.harness.postgres import Postgres
 from tests.harness.tcp import Switch
+from tests.harness.tools import or_skip
 
 NAME = "it"
 SMALL = (50, 80)
@@ -31,21 +32,13 @@ FAST = {"overlap": "2s"}
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    try:
-        server = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(Postgres) as server:
         yield server
 
 
 @pytest.fixture
 def mariadb() -> Iterator[MariaDB]:
-    try:
-        server = MariaDB()
-    except MariaDBMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(MariaDB) as server:
         yield server
 
 

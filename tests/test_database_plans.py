@@ -22,8 +22,9 @@ from exporter.sources import drivers
 from tests.harness import damage, seed, server, truth
 from tests.harness.exporter import QUICK, RunningExporter, reads
 from tests.harness.inprocess import Exporter
-from tests.harness.mariadb import MariaDB, MariaDBMissingError
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.mariadb import MariaDB
+from tests.harness.postgres import Postgres
+from tests.harness.tools import or_skip
 
 pytestmark = pytest.mark.slow
 
@@ -86,11 +87,7 @@ def exporter_outcomes(exporter: RunningExporter) -> Counter[str]:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    try:
-        running = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with running:
+    with or_skip(Postgres) as running:
         yield running
 
 
@@ -153,11 +150,7 @@ def report(read: Counter[str]) -> None:
 
 @pytest.fixture
 def mariadb() -> Iterator[MariaDB]:
-    try:
-        running = MariaDB()
-    except MariaDBMissingError as missing:
-        pytest.skip(str(missing))
-    with running:
+    with or_skip(MariaDB) as running:
         yield running
 
 

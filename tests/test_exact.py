@@ -13,7 +13,8 @@ import pytest
 from tests.harness import load, seed, truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, total
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.postgres import Postgres
+from tests.harness.tools import or_skip
 
 RUNS = 150
 NAME = "it"
@@ -21,11 +22,7 @@ NAME = "it"
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    try:
-        server = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(Postgres) as server:
         yield server
 
 

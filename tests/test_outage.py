@@ -19,9 +19,10 @@ from exporter.config import AgentOS
 from tests.harness import load, proxy, truth
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.inprocess import Exporter, Shown
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.postgres import Postgres
 from tests.harness.proxy import FaultyProxy
 from tests.harness.seed import seed
+from tests.harness.tools import or_skip
 
 TOKEN = "sesame-7f3a9c"
 DAY = 86_400
@@ -373,11 +374,7 @@ async def test_agentos_down_under_load(agentos: RunningAgentOS, database: str, t
 @pytest.mark.postgres
 @pytest.mark.parametrize("kind", ["postgres", "async-postgres"])
 async def test_postgresql_down_under_load(tmp_path: Path, kind: str) -> None:
-    try:
-        server = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with server, RunningAgentOS(sys.executable, f"{kind}:{server.url('agno')}") as agentos:
+    with or_skip(Postgres) as server, RunningAgentOS(sys.executable, f"{kind}:{server.url('agno')}") as agentos:
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=8) as exporter:
             await under_load(exporter, agentos, server.stop, server.start)
             counted = await exporter.exact(agentos.database, "it", deadline=180)

@@ -7,14 +7,13 @@ late while another one of the very same fraction of a second was deleted is all 
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import KeysView, Mapping, Sequence
 
 _FEW: Final = 1_000
+_SECOND: Final = len("2027-01-15T08:00:00")
 
 
 class Stretch(NamedTuple):
@@ -37,61 +36,78 @@ class Committed:
     def __init__(self) -> None:
         self._spans: dict[str, Any] = {}
         self._forget_at = _FEW
-        self._rows: list[tuple[str, str]] = []
-        """(time, span id), in this order"""
-        self._totals: list[int] = [0]
-        """before each row, and after the last: what the fractions add up to"""
-        self._new: list[tuple[str, str]] = []
-        """rows that are not in order yet"""
+        self._newest = ("", "")
+        """(time, span id)"""
+        self._seconds: dict[str, list[str]] = {}
+        """times by their text up to the second: as texts, times sort like themselves"""
+        self._sums: dict[str, Stretch] = {}
+        """what they added up to when they were last asked for"""
         self._odd = False
         """whether there were times of another form"""
 
-    def __contains__(self, span_id: str) -> bool:
-        return span_id in self._spans
+    @property
+    def ids(self) -> KeysView[str]:
+        """Of all that is remembered."""
+        return self._spans.keys()
 
     def add(self, spans: Mapping[str, Any]) -> None:
         """Remember spans, by id with their time of insertion; those that are known stay as they are."""
-        if not self._odd:
-            self._new += [(time, span_id) for span_id, time in spans.items() if span_id not in self._spans]
+        new = [(time, span_id) for span_id, time in spans.items() if span_id not in self._spans]
         self._spans.update(spans)
+        if not new or self._odd:
+            return
+        seconds = self._seconds
+        try:
+            self._newest = max(self._newest, *new)
+            for time, _ in new:
+                second = time[:_SECOND]
+                if second in seconds:
+                    seconds[second].append(time)
+                else:
+                    seconds[second] = [time]
+        except TypeError:
+            self._odd = True
 
     @property
     def newest(self) -> tuple[str, str] | None:
         """(time, span id) of the newest span; None where there is none, or none that is known."""
-        try:
-            newest = max([*self._rows[-1:], *self._new], default=("", ""))
-        except TypeError:
-            return None
-        return newest if newest[0] and isinstance(newest[0], str) else None
+        return None if self._odd or self._newest == ("", "") else self._newest
 
     def since(self, time: str) -> Stretch | None:
         """What was inserted since; None where that is not known, or is nothing."""
-        if self._new:
-            self._order()
-        first = bisect_left(self._rows, (time, ""))
-        if first == len(self._rows):
+        if self._odd:
             return None
-        return Stretch(len(self._rows) - first, self._totals[-1] - self._totals[first])
-
-    def _order(self) -> None:
-        """Put new rows in order and add them up."""
+        rows, total, first = 0, 0, time[:_SECOND]
         try:
-            self._new.sort()
-            if self._rows and self._new[0] < self._rows[-1]:  # late
-                self._new = sorted(self._rows + self._new)
-                self._rows, self._totals = [], [0]
-            fractions = [fraction(time) for time, _ in self._new]
-            self._totals += islice(accumulate(fractions, initial=self._totals[-1]), 1, None)
-            self._rows += self._new
+            for second, times in self._seconds.items():
+                if second > first:
+                    one = self._sum(second, times)
+                elif second == first:
+                    one = _stretch([each for each in times if each >= time])
+                else:
+                    continue
+                rows, total = rows + one.rows, total + one.total
         except (TypeError, ValueError):
-            self._odd, self._rows, self._totals = True, [], [0]
-        self._new = []
+            self._odd = True
+            return None
+        return Stretch(rows, total) if rows else None
+
+    def _sum(self, second: str, times: list[str]) -> Stretch:
+        known = self._sums.get(second)
+        if known is None or known.rows != len(times):
+            known = self._sums[second] = _stretch(times)
+        return known
 
     def forget(self, before: str) -> None:
-        """Forget spans that were inserted before, once there are many; as texts, times sort like themselves."""
+        """Forget spans that were inserted before, once there are many."""
         if len(self._spans) < self._forget_at:
             return
         self._spans = {span_id: time for span_id, time in self._spans.items() if str(time) >= before}
-        self._rows, self._totals = [], [0]
-        self._new = [] if self._odd else [(time, span_id) for span_id, time in self._spans.items()]
         self._forget_at = _FEW + 2 * len(self._spans)
+        kept = ((second, [time for time in times if time >= before]) for second, times in self._seconds.items())
+        self._seconds = {} if self._odd else {second: times for second, times in kept if times}
+        self._sums = {}
+
+
+def _stretch(times: Sequence[str]) -> Stretch:
+    return Stretch(len(times), sum(map(fraction, times)))

@@ -334,18 +334,14 @@ class Feed:
 
     def _unread(self, page: Rows, passed: set[str]) -> tuple[list[str], _Piece]:
         """The traces of a page that have spans which were not read yet; and a piece with those of our own requests."""
-        traces: dict[str, None] = {}
-        own: dict[str, Any] = {}
-        own_traces: dict[str, None] = {}
-        for created, span_id, trace_id in page:
-            if span_id in self._committed or span_id in passed:
-                continue
-            if trace_id.startswith(OWN_TRACE_PREFIX):
-                own[span_id] = created
-                own_traces[trace_id] = None
-            else:
-                traces[trace_id] = None
-        return list(traces), _Piece(Reading(), own=own, own_traces=list(own_traces))
+        known = self._committed.ids
+        new = [row for row in page if row[1] not in known and row[1] not in passed]
+        traces = dict.fromkeys(trace_id for _, _, trace_id in new)
+        own = {trace_id for trace_id in traces if trace_id.startswith(OWN_TRACE_PREFIX)}
+        final = _Piece(Reading(), own_traces=[trace_id for trace_id in traces if trace_id in own])
+        if own:
+            final.own = {span_id: created for created, span_id, trace_id in new if trace_id in own}
+        return [trace_id for trace_id in traces if trace_id not in own], final
 
     async def _read(
         self, ids: Sequence[str], ahead: AsyncGenerator[Reading] | None

@@ -11,7 +11,8 @@ import pytest
 
 from tests.harness import load, seed, truth, venvs
 from tests.harness.agentos import RunningAgentOS
-from tests.harness.postgres import Postgres, PostgresMissingError
+from tests.harness.postgres import Postgres
+from tests.harness.tools import or_skip
 
 UNSAMPLED = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"}  # our own reading leaves no traces
 
@@ -107,11 +108,7 @@ def test_other_releases(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_postgresql() -> None:
-    try:
-        server = Postgres()
-    except PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
+    with or_skip(Postgres) as server:
         check(drive(sys.executable, f"postgres:{server.url('agno')}"))
         seed.seed(f"postgres:{server.url('seeded')}", 20, prompt_bytes=(50, 80))
         assert truth.count(f"postgres:{server.url('seeded')}", "prod").traces == 20

@@ -13,15 +13,28 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.harness import gotools
+from tests.harness.mariadb import MariaDBMissingError
+from tests.harness.postgres import PostgresMissingError
+
+T = TypeVar("T")
 
 DEBIAN = {"alertmanager": "prometheus-alertmanager"}
 """Names that Debian's packages give."""
+
+
+def or_skip(server: Callable[[], T]) -> T:
+    """Return a server of this kind, to be entered, or skip the test if this machine has none."""
+    try:
+        return server()
+    except (MariaDBMissingError, PostgresMissingError) as missing:
+        pytest.skip(str(missing))
 
 
 def tool(name: str) -> str:
