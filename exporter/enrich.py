@@ -250,7 +250,7 @@ class Enricher:
             runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
             detail = details.get(run_id)
-            for group in _split(detail, own) if detail is not None else ():
+            for group in split(detail, own) if detail is not None else ():
                 price = self._priced(group)
                 for call, span in group.shares:
                     bills.add(delta, call, self._charge(delta, call, span, price))
@@ -302,20 +302,6 @@ class Enricher:
                 labels = (self.agentos, *first_token_of(details[run_id], runs[run_id]))
                 delta.observe("agentos_llm_time_to_first_token_seconds", labels, first_token)
                 delta.see(_TIMED, run_id, self._clock.now_us())
-
-
-def _split(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
-    """As `split`; where not all calls of the run together agree with the detail, those of each trace may: copies."""
-    groups = split(detail, calls)
-    done = {call.key for group in groups for call, _ in group.shares}
-    by_trace: dict[str, list[WaitingCall]] = {}
-    for call in calls:
-        if call.key not in done:
-            by_trace.setdefault(call.trace, []).append(call)
-    if len(by_trace) > 1:
-        for own in by_trace.values():
-            groups += split(detail, own)
-    return groups
 
 
 class _Bills:

@@ -130,7 +130,23 @@ class Group(NamedTuple):
 
 
 def split(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
-    """The calls of a run for which its detail holds: those of a model where the sums agree."""
+    """The calls of a run for which its detail holds: those of a model where the sums agree.
+
+    Where not all of them together agree, those of each trace may: copies of it.
+    """
+    groups = _agreeing(detail, calls)
+    done = {call.key for group in groups for call, _ in group.shares}
+    by_trace: dict[str, list[WaitingCall]] = {}
+    for call in calls:
+        if call.key not in done:
+            by_trace.setdefault(call.trace, []).append(call)
+    if len(by_trace) > 1:
+        for own in by_trace.values():
+            groups += _agreeing(detail, own)
+    return groups
+
+
+def _agreeing(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
     by_model: dict[str, list[WaitingCall]] = {}
     for call in calls:
         by_model.setdefault(call.model, []).append(call)

@@ -24,9 +24,7 @@ class Stretch(NamedTuple):
 
 
 def fraction(time: str) -> int:
-    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError, TypeError."""
-    if not isinstance(time, str):
-        raise TypeError("not a text")
+    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError."""
     return int(time[20:26]) if time[19:20] == "." else 0
 
 
@@ -65,7 +63,7 @@ class Committed:
                     seconds[second].append(time)
                 else:
                     seconds[second] = [time]
-        except TypeError:
+        except TypeError:  # one that is no text
             self._odd = True
 
     @property
@@ -87,7 +85,7 @@ class Committed:
                 else:
                     continue
                 rows, total = rows + one.rows, total + one.total
-        except (TypeError, ValueError):
+        except ValueError:
             self._odd = True
             return None
         return Stretch(rows, total) if rows else None

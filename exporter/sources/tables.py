@@ -79,11 +79,11 @@ class Sql:
             further = f" AND (created_at > {mark} OR span_id > {mark})"
         elif after:
             further = f" AND (created_at, span_id) > ({mark}, {mark})"
+        columns = "created_at, span_id, trace_id"
         rows = (
-            f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
+            f"SELECT {columns} FROM {table} WHERE created_at >= {mark}{further} "
             f"ORDER BY created_at, span_id LIMIT {mark}"
         )
-        columns = "created_at, span_id, trace_id"
         if gathered and self.location.engine is Engine.SQLITE:
             return f"SELECT {_gathered(columns)} FROM ({rows}) AS page"
         if gathered and self.location.engine is Engine.POSTGRESQL:
