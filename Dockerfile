@@ -7,9 +7,9 @@ WORKDIR /src
 # Dependencies first: they change less often than the code.
 COPY requirements/ requirements/
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
+    && /opt/build/bin/pip install --require-hashes --no-deps -r requirements/build.txt \
     && python -m venv /opt/agentos-exporter \
-    && /opt/agentos-exporter/bin/pip install --require-hashes -r requirements/runtime.txt
+    && /opt/agentos-exporter/bin/pip install --require-hashes --no-deps -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter/ exporter/
 # pip serves no purpose in the final image.

@@ -4,6 +4,8 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
+# Where it is set, as in some images, each of the hundreds of programs that tests start would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -89,6 +91,7 @@ clean: ## Remove everything that the targets made
 	find exporter tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment. Each stamp is newer than the locks it was made from; .dev holds all that .runtime holds, in the same versions.
+# Nothing is resolved: a lock names all that is needed, and to some releases of pip `x[extra]` is not pinned by `x==1`.
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or newer among python3.13, python3.12, python3.11, python3;' \
 		'install one or run make PYTHON=/path/to/python' >&2; exit 1; }
@@ -99,11 +102,11 @@ $(BIN)/python:
 	'$(PYTHON)' -m venv --clear $(VENV)
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/runtime.txt -r requirements/build.txt
 	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.txt
 	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@ $(VENV)/.runtime

@@ -67,7 +67,7 @@ def python(name: str, *, uv: str | None = None) -> Path:
 
     """
     lock = LOCKS[name]
-    key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    key = hashlib.sha256(lock.read_bytes() + sys.version.encode() + b" compiled").hexdigest()[:12]
     cache = Path(os.environ.get("AGENTOS_EXPORTER_CACHE") or Path.home() / ".cache" / "agentos-exporter" / "venvs")
     home = cache / f"{name}-{key}"
     interpreter, done = home / "bin" / "python", home / ".complete"
@@ -93,10 +93,11 @@ def _build(home: Path, lock: Path, uv: str | None) -> None:
     interpreter = str(home / "bin" / "python")
     if uv:
         _run(uv, "venv", "--quiet", "--python", sys.executable, str(home))
-        _run(uv, "pip", "install", "--quiet", "--python", interpreter, "--require-hashes", "-r", str(lock))
+        install = (uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter)
+        _run(*install, "--require-hashes", "--no-deps", "-r", str(lock))
     else:
         _run(sys.executable, "-m", "venv", str(home))
-        _run(interpreter, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock))
+        _run(interpreter, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(lock))
 
 
 def resolve(name: str, *, uv: str) -> None:
