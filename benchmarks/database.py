@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -225,21 +226,25 @@ def _connect(database: str) -> tuple[Callable[[str, tuple[Any, ...]], list[Any]]
 async def _measure_polls(database: str, rounds: int, prompt: tuple[int, int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         poller, totals = _poller(database, Path(folder) / "state.db", 300)
+        scout, scouted = _poller(database, Path(folder) / "scout.db", 300)
         run, plain_query = _connect(database)
         said: list[_Statement] = []
-        for feed in poller._source.feeds:  # noqa: SLF001
+        for feed in scout._source.feeds:  # noqa: SLF001
             feed.connection.on_query = lambda sql, params: said.append((sql, _parameters(sql, params)))
         with QueryExporter(database, _WINDOW) as windowed, QueryExporter(database) as exact:
             times: dict[str, list[float]] = {name: [] for name in ("ours", "bare", "plain", "windowed", "exact")}
             await poller.poll()
+            await scout.poll()
             for number in range(rounds + 1):  # the first one warms up
                 began = datetime.now(UTC)
                 news = {"until": began, "spread": timedelta(seconds=1), "prompt_bytes": prompt, "written": began}
                 await asyncio.to_thread(seed, database, _NEW, number=number + 1, **news)
                 since = began.isoformat()
+                said.clear()
+                await scout.poll()  # its statements are those that ours is about to say, and nobody comes first
+                _expect(_NEW * (number + 1), scouted, scout)
 
                 async def ours() -> float:
-                    said.clear()
                     began = time.perf_counter()
                     await poller.poll()
                     return time.perf_counter() - began
@@ -256,18 +261,24 @@ async def _measure_polls(database: str, rounds: int, prompt: tuple[int, int]) ->
                     return (await asyncio.to_thread(rival.scrape))[0]
 
                 ways: dict[str, Callable[[], Awaitable[float]]] = {"plain": plain, "ours": ours, "windowed": theirs}
+                ways["bare"] = partial(_replay, run, said)
                 for name, way in ways.items() if number % 2 else reversed(ways.items()):
                     times[name].append(await way())
-                began_bare = time.perf_counter()
-                for statement in said:
-                    run(*statement)
-                times["bare"].append(time.perf_counter() - began_bare)
                 if number in {0, 1}:  # it takes the longer, and always the same
                     times["exact"].append(await theirs(exact))
                 _expect(_NEW * (number + 1), totals, poller)
                 await asyncio.sleep(_WINDOW)
         await poller.aclose()
+        await scout.aclose()
     report(**{name: 1000 * min(some[1:]) for name, some in times.items()})
+
+
+async def _replay(run: Callable[[str, tuple[Any, ...]], list[Any]], said: Sequence[_Statement]) -> float:
+    """Seconds that these statements take by themselves."""
+    began = time.perf_counter()
+    for statement in said:
+        run(*statement)
+    return time.perf_counter() - began
 
 
 def _parameters(sql: str, params: Sequence[Any]) -> tuple[Any, ...]:

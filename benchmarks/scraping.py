@@ -42,9 +42,9 @@ def main(*, quick: bool) -> None:
 @contextlib.asynccontextmanager
 async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]:
     """A daemon's inside, polling without pause, with `samples` more samples on show."""
-    from exporter.aggregate import Delta
     from exporter.config import Address, AgentOS, Config
     from exporter.daemon import Daemon
+    from exporter.delta import Delta
     from exporter.ledger import Changes
     from exporter.logs import configure
 

@@ -11,16 +11,13 @@ Which span counts where follows the shape of AgentOS's trees:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from exporter.budgets import Budgets, Charge
-from exporter.catalog import METRICS
+from exporter.budgets import Budgets
+from exporter.delta import SESSION, USER, CallTally, Delta, Labels, SessionPart, digest
 from exporter.model import RUN_KINDS, Span, SpanKind, Trace
+from exporter.pricing.tokens import NO_CLASSES, Classes
 from exporter.waiting import WaitingCall
 
 if TYPE_CHECKING:
@@ -30,73 +27,19 @@ if TYPE_CHECKING:
 
     Price = Callable[[Span], Priced]
 
-Labels = tuple[str, ...]
-Key = tuple[str, Labels]
-"""A series: metric name and label values in the catalog's order."""
-
 # Looking a member up in its enum takes as long as the rest of a test for it.
 _HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
 _AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
 _UNTYPED: Final = frozenset({_HTTP, SpanKind.OTHER})
 _BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
 
-Place = TypeVar("Place")
-
+_NONE: Final = -1
+"""the place of a span that is not there"""
+_NOWHERE: Final = -2
+"""in place of an agent: the span is not to be counted at all"""
+_LATER: Final = -3
+"""likewise: a later reading may show the agent"""
 _REPORTED: Final = "reported"
-
-SESSION: Final = "session"
-USER: Final = "user"
-
-
-class Exemplar(msgspec.Struct, frozen=True, gc=False):
-    """A trace that stands for one increment: `value` in storage units, `at` in microseconds since the epoch."""
-
-    trace_id: str
-    value: int
-    at: int
-
-
-def keep_newest(exemplars: dict[Place, Exemplar], place: Place, exemplar: Exemplar) -> None:
-    """Put an exemplar in its place unless a newer one is there: Prometheus refuses exemplars that go back in time."""
-    if place not in exemplars or exemplars[place].at <= exemplar.at:
-        exemplars[place] = exemplar
-
-
-@dataclass(slots=True)
-class HistogramDelta:
-    """Observations to add: `counts` per bucket (not cumulative, +Inf last), `total` their sum in storage units."""
-
-    bounds: Sequence[int]
-    counts: list[int]
-    total: int = 0
-    exemplars: dict[int, Exemplar] = field(default_factory=dict)
-
-    def observe(self, value: int) -> int:
-        """Add one observation; returns its bucket."""
-        bucket = bisect_left(self.bounds, value)
-        self.counts[bucket] += 1
-        self.total += value
-        return bucket
-
-
-@dataclass(slots=True)
-class SessionPart:
-    """What a session did since it was last observed.
-
-    `first` start and `last` end in microseconds, number of `runs`, `cost` in 10**-18 USD.
-    """
-
-    first: int
-    last: int
-    runs: int = 0
-    cost: int = 0
-
-    def join(self, other: SessionPart) -> None:
-        """Take the other part in."""
-        self.first = min(self.first, other.first)
-        self.last = max(self.last, other.last)
-        self.runs += other.runs
-        self.cost += other.cost
 
 
 @dataclass(slots=True)
@@ -135,76 +78,6 @@ class Accounts:
         return self.user_label is not None or bool(self.budgets)
 
 
-@dataclass(slots=True)
-class Delta:
-    """Increments of one AgentOS, summed up."""
-
-    agentos: str
-    counters: dict[Key, int] = field(default_factory=dict)
-    histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
-    exemplars: dict[Key, Exemplar] = field(default_factory=dict)
-    activity: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(session or user, digest of its id) → end of its latest span"""
-    sessions: dict[int, SessionPart] = field(default_factory=dict)
-    spending: dict[Charge, int] = field(default_factory=dict)
-    """budget and period → what was spent, in 10**-18 USD"""
-    waiting: list[WaitingCall] = field(default_factory=list)
-    """LLM calls whose tokens and cost are to be added once the detail of their run is known"""
-    spans: int = 0
-    lacking: int = 0
-    """spans that were not counted because a later reading may show their agent"""
-    _digests: dict[str, int] = field(default_factory=dict)
-
-    def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a counter; an amount of 0 gives birth to the series."""
-        key = (metric, labels)
-        self.counters[key] = self.counters.get(key, 0) + amount
-
-    def observe(self, metric: str, labels: Labels, value: int, exemplar: Exemplar | None = None) -> None:
-        """Add one observation in storage units to a histogram."""
-        delta = self.histogram(metric, labels)
-        bucket = delta.observe(value)
-        if exemplar is not None:
-            keep_newest(delta.exemplars, bucket, exemplar)
-
-    def histogram(self, metric: str, labels: Labels) -> HistogramDelta:
-        """The histogram to observe in."""
-        key = (metric, labels)
-        delta = self.histograms.get(key)
-        if delta is None:
-            bounds = METRICS[metric].buckets
-            delta = self.histograms[key] = HistogramDelta(bounds, [0] * (len(bounds) + 1))
-        return delta
-
-    def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
-        """Count one error and remember its trace; `at` is in microseconds."""
-        self.add(metric, labels)
-        keep_newest(self.exemplars, (metric, labels), Exemplar(trace_id, 1, at))
-
-    def take_part(self, session_id: str | None, part: SessionPart) -> None:
-        """Add to what a session did."""
-        if session_id:
-            known = self.sessions.setdefault(self._digest(session_id), part)
-            if known is not part:
-                known.join(part)
-
-    def see(self, what: str, identifier: str, at: int) -> None:
-        """Note that a session or user was active; ids themselves are not kept."""
-        key = (what, self._digest(identifier))
-        self.activity[key] = max(at, self.activity.get(key, at))
-
-    def _digest(self, identifier: str) -> int:
-        found = self._digests.get(identifier)
-        if found is None:
-            found = self._digests[identifier] = digest(identifier)
-        return found
-
-
-def digest(identifier: str) -> int:
-    """Signed 64-bit digest of an id (blake2b)."""
-    return int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "big", signed=True)
-
-
 def root_kind(trace: Trace) -> str:
     """Kind of the outermost AGENT, TEAM or WORKFLOW span; `http` if none is shown, `unknown` if nothing is.
 
@@ -216,11 +89,17 @@ def root_kind(trace: Trace) -> str:
     return next((str(span.kind) for span in trace.spans if span.kind in RUN_KINDS), none)
 
 
+def awaits_run(trace: Trace) -> bool:
+    """Whether a run may yet show: there is none so far, but a request that can start one, and answer before it ends."""
+    return root_kind(trace) == "http" and any(span.name == "POST" for span in trace.spans if span.kind is _HTTP)
+
+
 class _Tree:
     """Where each span of a trace stands. All lists are parallel to `trace.spans`; -1 stands for none."""
 
     def __init__(self, trace: Trace) -> None:
         self.spans = trace.spans
+        self.still_open = trace.open
         self.root: list[int] = []
         """outermost AGENT, TEAM or WORKFLOW at or above"""
         self.agent: list[int] = []
@@ -278,19 +157,22 @@ class _Tree:
             self.users[root] = next(filter(None, below), "")
         return self.users[root]
 
-    def is_view(self, index: int) -> bool:
-        """Whether the span is a vendor's view of the LLM call above it, which counts nowhere."""
-        above = self.above[index]
-        return self.spans[index].kind is _LLM and above >= 0 and self.spans[above].kind is _LLM
-
     def beside_agent(self, index: int) -> bool:
         """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
         owner = self.owner[index]
         return self.spans[index].kind in _BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is _WORKFLOW
 
-    def lacks_agent(self, index: int, *, still_open: bool) -> bool:
-        """Whether a later reading may show the agent beside which the span stands."""
-        return self.beside_agent(index) and (still_open or not self.agents_below.get(self.owner[index]))
+    def agent_for(self, index: int, *, final: bool) -> int:
+        """`agent_of` an LLM or TOOL span that is to be counted; `_NOWHERE` or `_LATER` where it is not, or not yet.
+
+        A vendor's view of the LLM call above it counts nowhere.
+        """
+        above = self.above[index]
+        if above >= 0 and self.spans[above].kind is _LLM and self.spans[index].kind is _LLM:
+            return _NOWHERE
+        if not final and self.beside_agent(index) and (self.still_open or not self.agents_below.get(self.owner[index])):
+            return _LATER
+        return self.agent_of(index)
 
     def agent_of(self, index: int) -> int:
         """The agent that a span belongs to, -1 for none."""
@@ -319,66 +201,77 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     more of are left to `delta.waiting`.
     """
     tree = _Tree(trace)
-    spans, still_open = trace.spans, trace.open
-    fresh: list[int] = []
-    ends: list[int] = []
+    spans, trace_id = trace.spans, trace.id
+    fresh: list[Span] = []
     charged = accounts or None
     orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
         if kind is _HTTP or span.id in counted:
             continue
-        root, agent = tree.root[index], tree.agent[index]
-        if kind in _BESIDE_THEIR_AGENT:
-            if tree.is_view(index):
-                continue
-            if not final and tree.lacks_agent(index, still_open=still_open):
-                delta.lacking += 1
-                continue
-            agent = tree.agent_of(index)
-        base = (delta.agentos, spans[root].name if root >= 0 else "", spans[agent].name if agent >= 0 else "")
-        fresh.append(span.id)
-        ends.append(span.end)
+        agent = tree.agent_for(index, final=final) if kind in _BESIDE_THEIR_AGENT else tree.agent[index]
+        if agent < _NONE:
+            delta.lacking += agent == _LATER
+            continue
+        root = tree.root[index]
+        root_name = spans[root].name if root >= 0 else ""
+        agent_name = spans[agent].name if agent >= 0 else ""
+        fresh.append(span)
         orphans += index in trace.orphans
-        _count_span(delta, span, base, trace.id)
+        if span.error_type is not None:
+            _count_error(delta, span, (delta.agentos, root_name, agent_name), span.error_type, trace_id)
         if kind is _LLM:
-            _count_llm(delta, span, base, trace.id)
+            tally = delta.calls(root_name, agent_name, span.provider, span.model)
+            tally.count(span, trace_id)
             run = runs.get(spans[root].id) if root >= 0 else None
-            waiting = _waiting(trace, tree, index, base, now) if enrich else None
-            _bill(delta, tree, index, base, run, price, waiting, charged)
+            waiting = _waiting(trace, tree, index, tally, now) if enrich else None
+            _bill(delta, tree, index, tally, run, price, waiting, charged)
         elif kind is _TOOL:
-            _count_tool(delta, span, base, trace.id)
-        elif root == index:
-            _count_run(delta, span, trace.id)
-            delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
-            runs[span.id] = RunRecord(str(kind), span.name)
+            delta.tools(root_name, agent_name, span.name).count(span, trace_id)
+        else:
+            delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
+            if root == index:
+                _count_run(delta, span, trace_id)
+                delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
+                runs[span.id] = RunRecord(str(kind), span.name)
     if fresh:
-        _count_reading(delta, ends, orphans, now)
-    return fresh
+        _count_reading(delta, fresh, orphans, now)
+    return [span.id for span in fresh]
 
 
-def _count_reading(delta: Delta, ends: Sequence[int], orphans: int, now: int) -> None:
-    """Count the spans of one reading, which ended then, once more: as ours."""
+def _count_reading(delta: Delta, fresh: Sequence[Span], orphans: int, now: int) -> None:
+    """Count the spans of one reading once more, as ours; and note who was active."""
     delays = delta.histogram("agentos_exporter_span_ingest_delay_seconds", (delta.agentos,))
-    for end in ends:
-        delays.observe(max(0, now - end))
+    delays.observe_all([max(0, now - span.end) for span in fresh])
     if orphans:
         delta.add("agentos_exporter_orphan_spans_total", (delta.agentos,), orphans)
-    delta.spans += len(ends)
+    delta.spans += len(fresh)
+    sessions: dict[str, int] = {}
+    users: dict[str, int] = {}
+    for span in fresh:
+        end, session, user = span.end, span.session_id, span.user_id
+        if session and sessions.get(session, end) <= end:
+            sessions[session] = end
+        if user and users.get(user, end) <= end:
+            users[user] = end
+    for session, end in sessions.items():
+        delta.see(SESSION, session, end)
+    for user, end in users.items():
+        delta.see(USER, user, end)
 
 
-def _count_span(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
-    labels = (*base, str(span.kind))
-    delta.add("agentos_spans_total", labels)
-    if span.error_type is not None:
-        delta.error("agentos_error_spans_total", (*labels, span.error_type), trace_id, span.end)
-    if span.session_id:
-        delta.see(SESSION, span.session_id, span.end)
-    if span.user_id:
-        delta.see(USER, span.user_id, span.end)
+def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_id: str) -> None:
+    """Count an error of a span; `base` are the labels agentos, root, agent."""
+    kind, at = span.kind, span.end
+    delta.error("agentos_error_spans_total", (*base, str(kind), error_type), trace_id, at)
+    if kind is _LLM:
+        labels = (*base, span.provider, span.model, error_type)
+        delta.error("agentos_llm_call_errors_total", labels, trace_id, at)
+    elif kind is _TOOL:
+        delta.error("agentos_tool_call_errors_total", (*base, span.name, error_type), trace_id, at)
 
 
-def _waiting(trace: Trace, tree: _Tree, index: int, base: Labels, now: int) -> WaitingCall | None:
+def _waiting(trace: Trace, tree: _Tree, index: int, tally: CallTally, now: int) -> WaitingCall | None:
     """The call as one that waits for the detail of its run; None where there is nothing to wait for."""
     span, agent = tree.spans[index], tree.agent_of(index)
     if agent < 0 or not span.usage.known or span.usage.detailed:
@@ -397,8 +290,8 @@ def _waiting(trace: Trace, tree: _Tree, index: int, base: Labels, now: int) -> W
         outer.id,
         digest(session) if session else None,
         tree.user_of(index) or None,
-        base[1],
-        base[2],
+        tally.labels[1],
+        tally.labels[2],
         span.provider,
         span.model,
         span.model_class,
@@ -414,7 +307,7 @@ def _bill(
     delta: Delta,
     tree: _Tree,
     index: int,
-    base: Labels,
+    tally: CallTally,
     run: RunRecord | None,
     price: Price | None,
     waiting: WaitingCall | None,
@@ -430,61 +323,38 @@ def _bill(
         delta.waiting.append(waiting if run is not None else replace(waiting, root=0))
         return
     span = tree.spans[index]
-    cost = charge(delta, span, base, price, accounts, tree.user_of(index) if accounts else "")
+    cost = charge(delta, tally, span, price, accounts, tree.user_of(index) if accounts else "")
     if run is not None:
         run.add_cost(cost)
     if cost:
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
 
 
-def _count_llm(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
-    """Count a call, but for its tokens and cost."""
-    labels = (*base, span.provider, span.model)
-    model = (delta.agentos, span.provider, span.model)
-    usage = span.usage
-    delta.add("agentos_llm_calls_total", labels)
-    if span.error_type is not None:
-        delta.error("agentos_llm_call_errors_total", (*labels, span.error_type), trace_id, span.end)
-    if not usage.known:
-        delta.add("agentos_llm_calls_without_usage_total", labels)
-    _time(delta, "agentos_llm_call_duration_seconds", model, span, trace_id)
-    for tokens, direction in ((usage.prompt, "input"), (usage.completion, "output")):
-        if tokens is not None:
-            delta.observe(f"agentos_llm_call_{direction}_tokens", model, tokens)
-
-
 def charge(
-    delta: Delta, span: Span, base: Labels, price: Price | None, accounts: Accounts | None = None, user: str = ""
+    delta: Delta, tally: CallTally, span: Span, price: Price | None, accounts: Accounts | None = None, user: str = ""
 ) -> int | None:
-    """Add tokens and cost of a call; returns its cost in units of money, None where it is not known.
+    """Add tokens and cost of a call to its tally; returns its cost in units of money, None where it is not known.
 
-    `base` are the labels agentos, root, agent; `user` is the id of whom `accounts` charge, '' where unknown.
+    `user` is the id of whom `accounts` charge, '' where unknown.
     """
-    labels = (*base, span.provider, span.model)
-    model = (delta.agentos, span.provider, span.model)
     usage = span.usage
     priced = price(span) if price is not None and (usage.known or span.reported_cost is not None) else None
-    classes = {"input": usage.prompt, "output": usage.completion} if priced is None else priced.classes._asdict()
-    known = {token_class: tokens for token_class, tokens in classes.items() if tokens is not None}
-    for token_class, tokens in known.items():
-        delta.add("agentos_llm_tokens_total", (*labels, token_class), tokens)
     if accounts:
-        _account(delta, span, base, user, accounts, priced)
+        _account(delta, span, tally.labels, user, accounts, priced)
     if priced is None:
+        tally.take(Classes(usage.prompt, None, None, usage.completion, None))
         return None
+    tally.take(priced.classes)
     if priced.usd is None:
-        for token_class, tokens in known.items():
-            delta.add("agentos_llm_unpriced_tokens_total", (*model, token_class), tokens)
+        tally.lack(priced.classes)
         return None
     # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
-    free = {} if priced.cost_source == _REPORTED else dict.fromkeys(known, 0)
-    for token_class, amount in (free | priced.usd).items():
-        delta.add("agentos_llm_cost_usd_total", (*labels, token_class, priced.cost_source), amount)
+    tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
     return priced.total
 
 
-def _account(delta: Delta, span: Span, base: Labels, user: str, accounts: Accounts, priced: Priced | None) -> None:
-    """Put a call on its user's account, and on that of each budget it falls under."""
+def _account(delta: Delta, span: Span, call: Labels, user: str, accounts: Accounts, priced: Priced | None) -> None:
+    """Put a call on its user's account, and on that of each budget it falls under; `call` are its tally's labels."""
     usage = span.usage
     cost = priced.total if priced is not None else None
     if accounts.user_label is not None:
@@ -495,17 +365,9 @@ def _account(delta: Delta, span: Span, base: Labels, user: str, accounts: Accoun
         if cost is not None:
             delta.add("agentos_user_cost_usd_total", labels, cost)
     if cost:
-        agentos, root, agent = base
+        agentos, root, agent, *_ = call
         for charge in accounts.budgets.charges((agentos, root, agent), span.model, user, span.start):
             delta.spending[charge] = delta.spending.get(charge, 0) + cost
-
-
-def _count_tool(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
-    labels = (*base, span.name)
-    delta.add("agentos_tool_calls_total", labels)
-    if span.error_type is not None:
-        delta.error("agentos_tool_call_errors_total", (*labels, span.error_type), trace_id, span.end)
-    _time(delta, "agentos_tool_call_duration_seconds", (delta.agentos, span.name), span, trace_id)
 
 
 def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
@@ -513,12 +375,7 @@ def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
     delta.add("agentos_runs_total", labels)
     if span.error_type is not None:
         delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
-    _time(delta, "agentos_run_duration_seconds", labels, span, trace_id)
-
-
-def _time(delta: Delta, metric: str, labels: Labels, span: Span, trace_id: str) -> None:
-    duration = span.duration
-    delta.observe(metric, labels, duration, Exemplar(trace_id, duration, span.end))
+    delta.histogram("agentos_run_duration_seconds", labels).time(span, trace_id)
 
 
 def settle(delta: Delta, runs: dict[int, RunRecord]) -> None:

@@ -124,7 +124,8 @@ _ALL: Final = (
         "agentos_traces_total",
         ("agentos", "root_kind"),
         "Traces by kind of their outermost agent, team or workflow span; http: it has none; unknown: it stayed hidden.",
-        notes="Counted when the trace settles (unchanged for one overlap) or expires, so it lags the span counters.",
+        notes="Counted when the trace settles (unchanged for one overlap) or expires, so it lags the span counters. "
+        "One that shows only a POST, whose run may go on in the background, has `trace_horizon` to show it.",
     ),
     _counter(
         "agentos_runs_total",

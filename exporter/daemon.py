@@ -27,7 +27,6 @@ from exporter.model import MICROSECONDS, Clock
 from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
 from exporter.publisher import Publisher
-from exporter.sources.agentos import AgentOSSource, Target
 from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.reading import Settings
 from exporter.totals import Limits, Totals
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from exporter.config import AgentOS, Config
     from exporter.model import Span
     from exporter.pricing.prices import Priced, Pricer
+    from exporter.sources.agentos import AgentOSSource
 
 log = structlog.get_logger(__name__)
 
@@ -347,16 +347,16 @@ class Daemon:
 
     def _poller(self, agentos: AgentOS, shared: Shared) -> Poller:
         config, name = self.config, agentos.name
-        source = self._database_source(agentos) if agentos.databases else self._api_source(agentos, shared)
+        source: AgentOSSource | DatabaseSource
+        fetch: Fetch = no_details
+        databases: Callable[[], Sequence[str]] = tuple
+        if agentos.databases:
+            source = self._database_source(agentos)
+        else:
+            source = self._api_source(agentos, shared)
+            fetch, databases = source.run_detail, source.session_databases
         self.sources.append(source)
-        api = source if isinstance(source, AgentOSSource) else None
-        enricher = self._enricher(
-            name,
-            shared,
-            fetch=api.run_detail if api is not None else no_details,
-            databases=api.session_databases if api is not None else tuple,
-            enabled=agentos.enrich_runs,
-        )
+        enricher = self._enricher(name, shared, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
         self.enrichers.append(enricher)
         return Poller(
             name,
@@ -370,6 +370,9 @@ class Daemon:
         )
 
     def _api_source(self, agentos: AgentOS, shared: Shared) -> AgentOSSource:
+        # agno takes a second and 40 MB, which who reads tables alone does without.
+        from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
+
         target = Target(
             agentos.name,
             agentos.url,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.aggregate import Delta, SessionPart, charge, digest, observe_cost
+from exporter.aggregate import charge, observe_cost
+from exporter.delta import Delta, SessionPart, digest
 from exporter.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
 from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Clock, Span
@@ -276,8 +277,8 @@ class Enricher:
         return len(bills.paid)
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, price: Price) -> int | None:
-        base = (self.agentos, call.root_name, call.agent_name)
-        return charge(delta, span, base, price, self._accounts, call.user_id or "")
+        tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
+        return charge(delta, tally, span, price, self._accounts, call.user_id or "")
 
     def _priced(self, group: Group) -> Price:
         """The price of the group's calls: an estimate where it matters how the tokens were dealt out among them."""

@@ -1,8 +1,8 @@
 """One batch, or all parts of one → one transaction: which spans are new, what they add up to, where each trace stands.
 
-Life of a trace: OPEN while spans are hidden → COMPLETE → SETTLED once unchanged for an overlap; an OPEN trace that
-did not change for the horizon is EXPIRED, and what it never showed is counted as hidden. Any reading that shows more
-reopens it.
+Life of a trace: OPEN while spans are hidden → COMPLETE → SETTLED once unchanged for an overlap, or for the horizon
+while all it shows is a request whose run may still go on in the background; an OPEN trace that did not change for the
+horizon is EXPIRED, and what it never showed is counted as hidden. Any reading that shows more reopens it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.aggregate import Accounts, Delta, RunRecord, fold, observe_session, root_kind, settle
+from exporter.aggregate import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
 from exporter.catalog import IGNORED_REASONS, ROOT_KINDS
+from exporter.delta import Delta
 from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Batch, Clock, Trace, TraceState
 
@@ -211,9 +212,17 @@ class Intake:
                     self._ask_later(record, now, again=not changed)
         elif changed or record.state is not TraceState.SETTLED:
             record.state = TraceState.COMPLETE
-            if (old and not was_complete) or now - record.changed >= self._overlap:
+            record.next_ask = self._settles(record, trace, now=now, as_of=as_of, at_once=old and not was_complete)
+            if record.next_ask <= now:
                 self._settle(delta, book, record)
         book.touch(record)
+
+    def _settles(self, record: Record, trace: Trace, *, now: int, as_of: int, at_once: bool) -> int:
+        """When a complete trace settles unless it changes; `at_once` where there is nothing to wait for but its run."""
+        due = now if at_once else record.changed + self._overlap
+        if awaits_run(trace):
+            due = max(due, now + self._horizon - max(now - record.changed, as_of - trace.end))
+        return due
 
     def _ask_later(self, record: Record, now: int, *, again: bool) -> None:
         if again and record.next_ask <= now:

@@ -29,9 +29,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 
-from exporter.aggregate import RunRecord, SessionPart
+from exporter.aggregate import RunRecord
 from exporter.budgets import Charge
 from exporter.catalog import METRICS, Kind
+from exporter.delta import SessionPart
 from exporter.errors import StateError, StateRefused
 from exporter.model import FUTURE, Known, TraceState
 from exporter.totals import Plan, StoredSeries
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from exporter.aggregate import Key, Labels
+    from exporter.delta import Key, Labels
 
 SCHEMA_VERSION: Final = 3
 APPLICATION_ID: Final = 0x41474F58
@@ -287,14 +288,10 @@ class Ledger:
     def records(self, agentos: str, ids: Iterable[str]) -> dict[str, list[Record]]:
         """What is known of these traces, by id: one record for each database that holds a part of it."""
         found: dict[str, list[Record]] = {}
-        wanted = list(ids)
-        with self._begin() as connection:
-            for start in range(0, len(wanted), _CHUNK):
-                some = {"agentos": agentos, "ids": wanted[start : start + _CHUNK]}
-                with self._understood("a trace"):
-                    for row in connection.execute(_RECORDS, some).all():
-                        record = _record(row)
-                        found.setdefault(record.id, []).append(record)
+        with self._begin() as connection, self._understood("a trace"):
+            for row in _find_records(connection, agentos, list(ids)):
+                record = _record(row)
+                found.setdefault(record.id, []).append(record)
         return found
 
     def known(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, Known]:
@@ -310,11 +307,9 @@ class Ledger:
         """Open traces to be asked for at `now`, the most overdue first."""
         return self._known(_OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
-    def unsettled(
-        self, agentos: str, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE
-    ) -> list[Known]:
-        """Complete, unsettled traces that did not change since and ended before `before`, oldest first."""
-        values = {"agentos": agentos, "db": db, "before": before, "since": unchanged_since, "most": limit}
+    def unsettled(self, agentos: str, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
+        """Complete traces that are to settle by `due` and ended before `before`, the most overdue first."""
+        values = {"agentos": agentos, "db": db, "before": before, "due": due, "most": limit}
         return self._known(_UNSETTLED, values)
 
     def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[Known]:
@@ -466,17 +461,13 @@ class Ledger:
 
     @staticmethod
     def _write_sessions(connection: sa.Connection, changes: Changes) -> None:
-        digests, rows = list(changes.sessions), []
-        for start in range(0, len(digests), _CHUNK):
-            some = digests[start : start + _CHUNK]
-            found = connection.execute(_SOME_PARTS, {"agentos": changes.agentos, "digests": some})
-            before = _parts(found.all())
-            for digest in some:
-                part = changes.sessions[digest]
-                if (whole := before.get(digest)) is not None:
-                    whole.join(part)
-                    part = whole
-                rows.append((changes.agentos, digest, part.first, part.last, part.runs, str(part.cost)))
+        before = _parts(_find_parts(connection, changes.agentos, list(changes.sessions)))
+        rows = []
+        for digest, part in changes.sessions.items():
+            whole = before.get(digest, part)
+            if whole is not part:
+                whole.join(part)
+            rows.append((changes.agentos, digest, whole.first, whole.last, whole.runs, str(whole.cost)))
         _write_sessions(connection, rows)
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:
@@ -550,9 +541,6 @@ def _upgrade(connection: sa.Connection, have: Container[str]) -> None:
 
 _AGENTOS: Final[sa.BindParameter[str]] = sa.bindparam("agentos")
 _MOST: Final = sa.bindparam("most", type_=sa.Integer)
-_RECORDS: Final = sa.select(_traces).where(
-    _traces.c.agentos == _AGENTOS, _traces.c.id.in_(sa.bindparam("ids", expanding=True))
-)
 _KNOWN: Final = sa.select(*(_traces.c[name] for name in Known.__match_args__)).where(
     _traces.c.agentos == _AGENTOS, _traces.c.db == sa.bindparam("db")
 )
@@ -567,9 +555,9 @@ _UNSETTLED: Final = (
     _KNOWN.where(
         _traces.c.state == TraceState.COMPLETE,
         _traces.c.end < sa.bindparam("before"),
-        _traces.c.changed <= sa.bindparam("since"),
+        _traces.c.next_ask <= sa.bindparam("due"),
     )
-    .order_by(_traces.c.end)
+    .order_by(_traces.c.next_ask)
     .limit(_MOST)
 )
 
@@ -600,7 +588,6 @@ _PARTS: Final = sa.select(
 _RESOLVED: Final = sa.delete(_waiting).where(
     _waiting.c.agentos == _AGENTOS, _waiting.c.trace == sa.bindparam("id"), _waiting.c.span == sa.bindparam("span")
 )
-_SOME_PARTS: Final = _PARTS.where(_sessions.c.digest.in_(sa.bindparam("digests", expanding=True)))
 
 
 def _upsert(table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
@@ -615,6 +602,35 @@ def _upsert(table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, .
     if not change:
         return statement.on_conflict_do_nothing(index_elements=keys)
     return statement.on_conflict_do_update(index_elements=keys, set_=change)
+
+
+class _Find:
+    """Finds the rows of one AgentOS that have one of many values in a column; as the driver returns them.
+
+    Core would write a new statement for each number of values, and look at each value of each row. Numbers are few
+    here, the last value standing in for those that lack, so that a connection has the statements ready.
+    """
+
+    def __init__(self, query: sa.Select[Any], column: sa.Column[Any]) -> None:
+        """`query` chooses columns of the rows of `_AGENTOS`."""
+        self._statement = query.where(column.in_(sa.bindparam("values", expanding=True)))
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def __call__(self, connection: sa.Connection, agentos: str, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(values), _CHUNK):
+            some = list(values[start : start + _CHUNK])
+            size = 1 << (len(some) - 1).bit_length()
+            text = self._text(connection.dialect, size)
+            params = (agentos, *some, *some[-1:] * (size - len(some)))
+            yield from connection.exec_driver_sql(text, params).all()
+
+    def _text(self, dialect: sa.Dialect, size: int) -> str:
+        key = dialect.name, size
+        if key not in self._texts:
+            statement = self._statement.params(agentos="", values=[None] * size)
+            compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+            self._texts[key] = str(compiled)
+        return self._texts[key]
 
 
 class _Write:
@@ -653,6 +669,9 @@ class _Write:
         return self._texts[dialect.name]
 
 
+_find_records: Final = _Find(sa.select(_traces).where(_traces.c.agentos == _AGENTOS), _traces.c.id)
+_find_parts: Final = _Find(_PARTS, _sessions.c.digest)
+
 _write_traces: Final = _Write(_upsert(_traces))
 # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
 _write_series: Final = _Write(_upsert(_series, keep=("shown",)))
@@ -681,12 +700,12 @@ def _row(agentos: str, record: Record) -> tuple[Any, ...]:
 
 def _record(row: Sequence[Any]) -> Record:
     """The columns of its table have the order of its fields."""
-    _, trace, db, state, *standing, unsettled, spans = row
+    _, trace, db, state, *standing, reported, unsettled, spans = row
     runs = {
         span: RunRecord(str(kind), str(root), int(calls), int(priced), int(cost), int(waiting), bool(settled))
         for span, kind, root, calls, priced, cost, waiting, settled in json.loads(unsettled)
     }
-    values = (trace, db, TraceState(state), *standing, runs, _unpack(spans))
+    values = (trace, db, TraceState(state), *standing, bool(reported), runs, _unpack(spans))
     return Record(*values)
 
 

@@ -69,8 +69,9 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     """One visible span.
 
     `parent` is the index of the parent in `Trace.spans` (-1 for a root); parents stand before their children. `name`
-    has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`). `error_type` is None unless the status is
-    ERROR. `model_class` is the `name` of agno's model class, `reported_cost` what the span itself says it cost, in USD.
+    has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
+    without one. `error_type` is None unless the status is ERROR. `model_class` is the `name` of agno's model class,
+    `reported_cost` what the span itself says it cost, in USD.
     """
 
     id: int
@@ -149,8 +150,8 @@ class Known:
     """What the ledger knows of a trace in one database (times in microseconds of our own clock unless said otherwise).
 
     `end` and `created` are the source's. `changed` is when the present (total_spans, nodes, end) was first read,
-    `next_ask` when an open trace is asked for again, `asks` how often it was, `misses` how often in a row it was not
-    returned.
+    `next_ask` when an open trace is asked for again or a complete one settles, `asks` how often it was asked for,
+    `misses` how often in a row it was not returned.
     """
 
     id: str
@@ -212,8 +213,8 @@ class LedgerView(Protocol):
     async def open_due(self, db: str, now: int, limit: int) -> list[Known]:
         """Open traces whose time to be asked for again has come, the most overdue first."""
 
-    async def unsettled(self, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE) -> list[Known]:
-        """Complete but unsettled traces that were last seen to change by `unchanged_since`, oldest first.
+    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
+        """Complete traces that are to settle by `due` if they do not change, the most overdue first.
 
         Of those whose end (source's clock) lies before `before`.
         """
@@ -315,6 +316,8 @@ class Clock:
 
 _METHOD = re.compile(r"\._?a?(?:continue_run|run|execute)(?:_stream)?$")
 _MODEL_METHOD = re.compile(r"\.a?(?:invoke|response)(?:_stream)?$")
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_LONGEST_METHOD: Final = 1 + max(map(len, _METHODS))
 _ERROR_TYPE = re.compile(r"^\w+(?:\.\w+)*(?:Error|Exception|Timeout|Interrupt|Exit|Warning)(?=:|$)")
 _ERROR_TYPE_LENGTH: Final = 64
 _ERROR_TEXT: Final = 4096
@@ -323,6 +326,15 @@ _ERROR_TEXT: Final = 4096
 def component_name(span_name: str) -> str:
     """Name of the agent, team, workflow or step whose span is so named (`Nesting_Agent_v1.2.arun` → …`_v1.2`)."""
     return _METHOD.sub("", span_name)
+
+
+def http_method(span_name: str) -> str:
+    """Method of the HTTP request whose span is so named (`POST /agents/{agent_id}/runs` → `POST`), '' if there is none.
+
+    The name of such a span is `{method} {route}`, as OpenTelemetry's semantic conventions say.
+    """
+    method, _, _ = span_name[:_LONGEST_METHOD].partition(" ")
+    return method if method in _METHODS else ""
 
 
 def model_class(span_name: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from exporter.aggregate import SESSION, USER
 from exporter.catalog import OUTCOMES, WINDOWS
+from exporter.delta import SESSION, USER
 from exporter.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
 from exporter.model import FUTURE, MICROSECONDS, Clock, Known, LedgerView
 
@@ -53,11 +53,9 @@ class View(LedgerView):
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.open_due, self._agentos, db, now, limit)
 
-    async def unsettled(self, db: str, limit: int, *, unchanged_since: int, before: int = FUTURE) -> list[Known]:
+    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
         """See LedgerView."""
-        return await asyncio.to_thread(
-            self._ledger.unsettled, self._agentos, db, limit, unchanged_since=unchanged_since, before=before
-        )
+        return await asyncio.to_thread(self._ledger.unsettled, self._agentos, db, limit, due=due, before=before)
 
     async def sentinels(self, db: str, ages: Sequence[int]) -> list[str]:
         """See LedgerView."""

@@ -12,8 +12,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from exporter.aggregate import Delta, Exemplar, Key, Labels, keep_newest
 from exporter.catalog import METRICS, OTHER, Kind, Life, Metric
+from exporter.delta import Delta, Exemplar, Key, Labels, keep_newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import Delta, RunRecord, fold, observe_session, root_kind, settle
-from exporter.aggregate import digest as digest_of
+from exporter.aggregate import RunRecord, fold, observe_session, root_kind, settle
 from exporter.catalog import METRICS
+from exporter.delta import Delta
+from exporter.delta import digest as digest_of
 from exporter.model import (
     NO_USAGE,
     Span,
@@ -15,6 +16,7 @@ from exporter.model import (
     Trace,
     component_name,
     error_type,
+    http_method,
     model_class,
     provider_label,
 )
@@ -307,6 +309,25 @@ def test_error_types(text, expected):
 )
 def test_names_of_components(name, expected):
     assert component_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("POST /agents/{agent_id}/runs", "POST"),
+        ("POST /agents/{agent_id}/runs http send", "POST"),
+        ("GET /sessions", "GET"),
+        ("OPTIONS /", "OPTIONS"),
+        ("POST", "POST"),
+        ("POSTAL", ""),
+        ("Clerk.arun", ""),
+        ("OpenAI Chat", ""),
+        ("connect POST /", ""),
+        ("", ""),
+    ],
+)
+def test_methods_of_requests(name, expected):
+    assert http_method(name) == expected
 
 
 @pytest.mark.parametrize(

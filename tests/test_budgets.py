@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import config
-from exporter.aggregate import Delta
 from exporter.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
 from exporter.config import Address, AgentOS, Config
 from exporter.daemon import Daemon
+from exporter.delta import Delta
 from exporter.errors import StateError
 from exporter.intake import Intake
 from exporter.ledger import Changes, Ledger

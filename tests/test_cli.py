@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from exporter import __version__, cli, demo, reference
+from tests.harness.seed import seed
 
 VERSION = re.compile(
     r"agentos_exporter, version (\S+) \(branch: (\S*), revision: (\S*)\)\n"
@@ -66,6 +68,36 @@ for arguments in (["--version"], ["metrics"], ["check-config", "--agentos.url", 
 assert not {"agno", "httpx", "apscheduler", "sqlalchemy"} & set(sys.modules), sorted(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_who_reads_tables_alone_does_without_agno(tmp_path):
+    """It takes a second to import, and 40 MB."""
+    script = """
+import asyncio, sys
+from exporter import config
+from exporter.daemon import Daemon
+
+async def read(daemon):
+    await daemon.start()
+    poller, source = daemon.pollers[0], daemon.sources[0]
+    while not daemon.ready():
+        await asyncio.sleep(0.01)
+    assert (poller.health.outcome, source.stats.traces) == ("ok", 3), (poller.health, source.stats)
+    await poller.survey()
+    await daemon.stop()
+
+flags = {"config_file": sys.argv[1], "listen_address": "127.0.0.1:0"}
+asyncio.run(read(Daemon(config.load(flags, {}))))
+assert "agno" not in sys.modules, sorted(sys.modules)
+"""
+    seed(f"sqlite:{tmp_path / 'agno.db'}", 3, spread=timedelta(minutes=5), prompt_bytes=(50, 100))
+    file = tmp_path / "exporter.yml"
+    database = f"sqlite:///{tmp_path / 'agno.db'}"
+    instance = {"name": "it", "database": database}
+    file.write_text(json.dumps({"state": str(tmp_path / "state.db"), "agentos": [instance]}))
+    command = [sys.executable, "-c", script, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 

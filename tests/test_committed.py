@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.sources.committed import Committed, Stretch, fraction
+from exporter.sources.committed import Committed, Stretch, fractions
 from exporter.sources.location import Engine, Location
 from exporter.sources.tables import Sql
 
@@ -22,7 +22,7 @@ def written(microseconds: int) -> str:
 
 def brute(spans: dict[str, str], since: str) -> Stretch | None:
     times = [time for time in spans.values() if time >= since]
-    return Stretch(len(times), sum(map(fraction, times))) if times else None
+    return Stretch(len(times), fractions(times)) if times else None
 
 
 @given(st.lists(st.tuples(st.lists(MICROSECONDS, max_size=5), MICROSECONDS, st.booleans()), max_size=12))
@@ -35,21 +35,35 @@ def test_any_order_of_rows(polls: list[tuple[list[int], int, bool]]) -> None:
         spans |= some
         floor = max(floor, written(since)) if forget else floor
         if forget:
-            committed._forget_at = 0
             committed.forget(floor)
         moment = max(floor, written(since))
         left = [(time, span_id) for span_id, time in spans.items() if time >= moment]
         assert not left or committed.newest == max(left)
         assert committed.since(moment) == brute(spans, moment)
-        assert all(one in committed.ids for one, time in spans.items() if time >= floor)
+        assert all(committed.knows(time, one) for one, time in spans.items() if time >= floor)
 
 
 def test_what_is_forgotten_is_not_known() -> None:
+    committed, second = Committed(), 1_000_000
+    spans = {f"{number:05}": written(number * second // 10) for number in range(200)}
+    committed.add(spans)
+    committed.forget(written(15 * second + second // 2))
+    left = {span_id: time for span_id, time in spans.items() if time >= written(15 * second)}
+    assert len(left) == 50
+    assert {span_id for span_id, time in spans.items() if committed.knows(time, span_id)} == set(left)
+    assert committed.since("") == brute(left, "")
+
+
+@pytest.mark.parametrize(
+    ("time", "kept"), [(b"2027", True), (None, True), ("x", True), (START, True), (START.replace(second=29), False)]
+)
+def test_of_what_is_no_text_only_old_dates_are_forgotten(time: object, *, kept: bool) -> None:
     committed = Committed()
-    committed.add({f"{number:05}": written(number) for number in range(2_000)})
-    committed.forget(written(1_500))
-    assert ("01499" in committed.ids, "01500" in committed.ids) == (False, True)
-    assert committed.since("") == brute({f"{number:05}": written(number) for number in range(1_500, 2_000)}, "")
+    committed.add({"a": time, b"b": time, "c": "2027-01-15T07:59:29.9"})
+    assert committed.knows(time, "a")
+    committed.forget(written(0))
+    assert (committed.knows(time, "a"), committed.knows(time, b"b")) == (kept, kept)
+    assert not committed.knows("2027-01-15T07:59:29.9", "c")
 
 
 @given(st.lists(MICROSECONDS, min_size=1, max_size=40), MICROSECONDS)
@@ -83,5 +97,5 @@ def test_times_of_another_form_are_no_stretch(time: object) -> None:
     assert committed.newest is None
     committed.add({"d": written(2)})
     assert committed.since("") is None
-    assert "b" in committed.ids
-    assert "d" in committed.ids
+    assert committed.knows(time, "b")
+    assert committed.knows(written(2), "d")

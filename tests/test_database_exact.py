@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import httpx
 import pytest
 
 from tests.harness import damage, load, seed, sqltruth, truth, venvs
@@ -26,7 +27,7 @@ NAME = "tables"
 API = "api"
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 SMALL = (50, 80)
-HORIZON = "12s"
+HORIZON = "40s"
 """of open traces; longer than any run takes here"""
 
 
@@ -182,6 +183,32 @@ def test_other_releases(name: str, tmp_path: Path) -> None:
         check_health(exporter)
         check_people(exporter, database, expected)
         exporter.agree(truth.count(database, API), settle=1)
+
+
+@pytest.mark.slow
+def test_runs_in_the_background_are_no_requests_however_long_they_take(tmp_path: Path) -> None:
+    """Their request is answered, and all that is written of their trace, for longer than an overlap."""
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with (
+        RunningAgentOS(sys.executable, database) as agentos,
+        RunningExporter(
+            tmp_path, {NAME: reads(database), API: agentos.base_url}, overlap="3s", trace_horizon=HORIZON
+        ) as exporter,
+    ):
+        background = load.Run("agents", "slow", "Take your time sleep=12", background=True)
+        outcome = asyncio.run(load.drive(agentos.base_url, runs=3, kinds=[background]))
+        assert outcome.codes == {202: 3}
+        assert httpx.post(f"{agentos.base_url}/agents/nobody/runs", data={"message": "Hello"}).status_code == 404
+        assert httpx.get(f"{agentos.base_url}/agents").status_code == 200
+        # Soon the one that cannot start a run, from both.
+        truth.wait_until(lambda: exporter.total("agentos_traces_total", root_kind="http") >= 2, deadline=60)
+        assert exporter.total("agentos_traces_total", root_kind="http") == 2
+        agentos.wait_until_quiet()
+        for name, counted in ((NAME, sqltruth.count(database, NAME)), (API, truth.count(database, API))):
+            assert counted.total("agentos_traces_total", root_kind="agent") == 3
+            assert counted.total("agentos_traces_total", root_kind="http") == 2
+            exporter.agree(counted)
+            check_health(exporter, name)
 
 
 # From the API to the tables and back, on one state file

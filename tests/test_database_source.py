@@ -1,6 +1,7 @@
 """The database source, on SQLite files whose rows and times the test makes."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
@@ -475,11 +476,138 @@ async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -
     assert beyond == home.feed.connection.sql.beyond()
     asked = Counter(trace for sql, traces in others if "attributes" in sql for trace in traces)
     # The part with what agno does not write is read once more, row by row.
-    part = 1 + min(number, SqliteConnection.part - 1)
-    assert (set(asked), asked.total()) == ({"odd", *(f"t{one}" for one in range(number))}, number + 1 + 2 * part)
+    part = min(number + 1, SqliteConnection.part if number < feeding.CHUNK else feeding.CHUNK)
+    assert (set(asked), asked.total()) == ({"odd", *(f"t{one}" for one in range(number))}, number + 1 + part)
     home.queries.clear()
     assert await home.poll(after=1) == []
     assert len(home.queries) == 1
+
+
+NO_TEXT = b"\xff\x00"
+
+
+@pytest.mark.parametrize("where", ["trace_id", "span_id", "parent_span_id", "name", "status_message", "start_time"])
+@pytest.mark.parametrize("kind", ["BLOB", "TEXT"])
+async def test_rows_of_other_hands_cost_their_own_trace_alone(home: Home, where: str, kind: str) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    home.write("odd", "o", None, AGENT, status="ERROR", message="x")
+    home.execute(f"UPDATE agno_spans SET {where} = CAST(? AS {kind}) WHERE span_id = 'o'", NO_TEXT)
+    home.run("after")
+    await home.poll(after=1)
+    assert home.calls == 2
+    assert await home.poll(after=1) == []
+    home.run("later")
+    await home.poll(after=1)
+    assert home.calls == 3
+    harmless = where in {"parent_span_id", "status_message"}
+    assert home.value("agentos_exporter_ignored_traces_total", "malformed") == (0 if harmless else 1)
+    home.restart()
+    await home.poll(after=1)
+    assert (home.calls, home.value("agentos_exporter_ignored_traces_total", "malformed")) == (3, 0 if harmless else 1)
+
+
+@pytest.mark.parametrize("where", ["created_at", "span_id", "trace_id"])
+@pytest.mark.parametrize("kind", ["BLOB", "TEXT"])
+@pytest.mark.parametrize("place", range(4))
+async def test_pages_go_on_after_rows_of_other_hands(
+    home: Home, monkeypatch: pytest.MonkeyPatch, where: str, kind: str, place: int
+) -> None:
+    monkeypatch.setattr(feeding, "PAGE", 4)
+    home.now = 3 * OVERLAP  # a backlog
+    for number in range(12):
+        home.run(f"t{number:02}", end=number // 2)
+        if number == place:
+            home.write("odd", "t99", None, AGENT, end=number // 2)
+    value = b"t99\xff" if where != "created_at" else at(place // 2).encode()[:-6] + b"\xff"
+    home.execute(f"UPDATE agno_spans SET {where} = CAST(? AS {kind}) WHERE span_id = 't99'", value)
+    await home.poll()
+    await home.poll(after=1)
+    assert home.calls == 12
+    assert home.feed.position.cutoff <= (T0 + 6 + OVERLAP) * S
+
+
+async def test_rows_that_all_are_of_other_hands_fail_aloud(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeding, "PAGE", 2)
+    for number in range(3):
+        home.write(f"t{number}", f"s{number}", None, AGENT)
+    home.execute("UPDATE agno_spans SET span_id = CAST(span_id AS BLOB)")
+    with pytest.raises(BadAnswer, match="2 rows of spans whose ids or times are no text"):
+        await home.poll(after=1)
+
+
+async def test_no_witness_is_a_row_of_other_hands(home: Home) -> None:
+    home.run("before")
+    await home.poll(after=1)
+    home.execute("DELETE FROM agno_spans")
+    for number in range(8):
+        home.run(f"t{number}")
+        for odd in range(3):
+            home.write(f"odd{number}.{odd}", f"o{number}.{odd}", None, AGENT)
+        home.execute("UPDATE agno_spans SET trace_id = CAST(trace_id AS BLOB) WHERE trace_id LIKE 'odd%'")
+        await home.poll(after=OVERLAP)
+    assert home.value("agentos_exporter_source_resets_total") == 1
+    assert home.calls == 9
+
+
+async def test_bytes_are_no_span_id(home: Home) -> None:
+    home.write("t", "00000000000000ff", None, AGENT)
+    home.write("t", "x", "00000000000000ff", LLM)
+    home.execute("UPDATE agno_spans SET span_id = CAST(span_id AS BLOB) WHERE span_id <> 'x'")
+    await home.poll(after=1)
+    assert home.value("agentos_exporter_ignored_traces_total", "malformed") == 1
+
+
+def test_only_short_texts_are_remembered() -> None:
+    kept = rows._identifier.cache_info().currsize, rows._what.cache_info().currsize
+    long = "x" * 100_000
+    found = rows.Attributes("LLM", session=long, user=long, run=long, model=long, provider=long)
+    row = rows.Row("t", "s", None, long, "OK", None, at(0), at(1), at(1), found)
+    (trace,) = rows.read([row], "db").traces
+    span = trace.spans[0]
+    assert {len(text) for text in (span.name, span.model, span.provider, span.session_id, span.user_id)} == {256}
+    assert (rows._identifier.cache_info().currsize, rows._what.cache_info().currsize) == kept
+
+
+async def test_a_database_that_is_gone_and_one_that_hangs_starve_no_third(tmp_path: Path) -> None:
+    home = Home(tmp_path, files=("a.db", "b.db", "c.db"))
+    home.run("c", path=home.paths[2])
+    home.remove()
+
+    def hang(_sql: str, _params: Sequence[object]) -> None:
+        home.now += 10
+
+    home.source.feeds[1].connection.on_query = hang
+    for _ in range(3):  # the first is gone, then the second takes all the time
+        with pytest.raises(SourceError):
+            await home.poll(after=1, deadline=3)
+    assert home.calls == 1
+
+
+async def test_no_backlog_of_one_database_starves_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path, files=("a.db", "b.db"))
+    monkeypatch.setattr(feeding, "PAGE", 8)
+    home.now = 40 * OVERLAP
+    for number in range(40):
+        home.run(f"a{number}", end=number * OVERLAP)
+    home.run("b", path=home.paths[1])
+
+    def slowly(_sql: str, _params: Sequence[object]) -> None:
+        home.now += 2
+
+    home.feed.connection.on_query = slowly
+    with pytest.raises(SourceTimeout):
+        await home.poll(after=1, deadline=3)
+    assert 0 < home.calls < 40
+    assert not home.ledger.known("os", home.source.feeds[1].db, ["b"])
+    with contextlib.suppress(SourceTimeout):
+        await home.poll(after=1, deadline=3)
+    assert home.ledger.known("os", home.source.feeds[1].db, ["b"])
+    assert home.calls < 41
+    for _ in range(40):
+        with contextlib.suppress(SourceTimeout):
+            await home.poll(after=1, deadline=3)
+    assert home.calls == 41
 
 
 async def test_no_limit_of_one_statement_holds_for_all_of_a_poll(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -630,6 +758,21 @@ async def test_open_traces_are_not_asked_for_before_the_horizon(home: Home) -> N
     assert not [sql for sql, _ in home.queries if "attributes" in sql]
     await home.poll(after=HORIZON)
     assert len([sql for sql, _ in home.queries if "attributes" in sql]) == 1
+
+
+async def test_what_settles_waits_for_all_pages(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in the background went on while nobody looked: its agent stands pages behind what is due to settle."""
+    monkeypatch.setattr(feeding, "PAGE", 4)
+    home.write("t", "t.request", None, {}, name="POST /agents/{agent_id}/runs")
+    await home.poll()
+    for number in range(5):
+        home.run(f"u{number}", end=100 + number)
+    home.write("t", "t.agent", "t.request", AGENT, end=200)
+    await home.poll(HORIZON + 10)
+    await home.poll(OVERLAP)
+    assert home.record("t").state is TraceState.SETTLED
+    traces = {kind: home.value("agentos_traces_total", kind) for kind in ("agent", "http")}
+    assert traces == {"agent": 6, "http": 0}
 
 
 async def test_a_killed_run_is_billed_after_the_horizon_and_marked(home: Home) -> None:

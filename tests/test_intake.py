@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import random
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -110,6 +111,12 @@ def trace(nodes, total=None, *, trace_id="t", end=1, db="db"):
         span(place + 1, 0 if place else -1, SpanKind.LLM if place else SpanKind.AGENT) for place in range(nodes)
     )
     return Trace(trace_id, db, T0 * S, (T0 + end) * S, T0 * S, nodes if total is None else total, spans)
+
+
+def request(*names, end=1, trace_id="t"):
+    """A trace of HTTP spans alone, as far as it is written."""
+    spans = tuple(replace(span(place + 1, place - 1, SpanKind.HTTP), name=name) for place, name in enumerate(names))
+    return Trace(trace_id, "db", T0 * S, (T0 + end) * S, T0 * S, len(spans), spans)
 
 
 # The life of a trace
@@ -244,6 +251,53 @@ def test_what_is_old_at_its_first_complete_reading_is_settled_at_once(age, state
     home = Home()
     home.read(trace(3, end=0), at=age)
     assert home.record().state is state
+
+
+def test_a_request_that_can_start_a_run_has_the_horizon_to_show_it():
+    """A background run answers at once: for as long as it goes on its trace is a request and nothing else."""
+    home = Home()
+    home.read(request("POST"), request("GET", "", trace_id="look"), at=2)
+    for at, shown in ((62, 0), (HORIZON - 1, 1)):
+        assert home.value("agentos_traces_total", "http") == shown
+        assert home.record().next_ask == (T0 + 1 + HORIZON) * S  # it ended then
+        home.read(request("POST"), request("GET", "", trace_id="look"), at=at)
+    home.read(trace(3, end=HORIZON), at=HORIZON)
+    home.read(trace(3, end=HORIZON), at=HORIZON + OVERLAP)
+    assert home.record().state is TraceState.SETTLED
+    assert (home.value("agentos_traces_total", "http"), home.value("agentos_traces_total", "agent")) == (1, 1)
+
+
+@pytest.mark.parametrize("settles", ["read again", "listed"])
+def test_a_request_whose_run_never_shows_is_one_at_the_horizon(settles):
+    home = Home()
+    home.read(request("POST", "", "POST"), at=2)
+    home.now = T0 + HORIZON
+    assert home.ledger.unsettled("os", "db", 10, due=int(home.now * S)) == []
+    home.now += 1
+    (due,) = home.ledger.unsettled("os", "db", 10, due=int(home.now * S))
+    if settles == "listed":
+        home.intake.absorb(Batch("db", settled=[due.id]))
+    else:
+        home.read(request("POST", "", "POST"))
+    assert home.record().state is TraceState.SETTLED
+    assert home.value("agentos_traces_total", "http") == 1
+
+
+@pytest.mark.parametrize(("age", "state"), [(HORIZON - 1, TraceState.COMPLETE), (HORIZON, TraceState.SETTLED)])
+def test_in_history_a_request_waits_for_what_is_left_of_the_horizon(age, state):
+    home = Home()
+    home.read(request("POST", end=0), at=age)
+    assert home.record().state is state
+    home.read(request("POST", end=0), at=HORIZON + OVERLAP)
+    assert home.record().state is TraceState.SETTLED
+    assert home.value("agentos_traces_total", "http") == 1
+
+
+def test_no_request_settles_before_an_overlap_however_short_the_horizon(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "HORIZON", 5)
+    home = Home()
+    home.read(request("POST"), at=20)
+    assert home.record().next_ask == (T0 + 20 + OVERLAP) * S
 
 
 def test_a_listing_settles_what_is_complete_and_nothing_else():

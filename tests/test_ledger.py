@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.aggregate import Delta, RunRecord, SessionPart
+from exporter.aggregate import RunRecord
+from exporter.delta import Delta, SessionPart
 from exporter.errors import StateError, StateRefused
 from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
 from exporter.model import TraceState

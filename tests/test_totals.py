@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import Delta
 from exporter.catalog import METRICS, Kind
 from exporter.collector import Renderer
+from exporter.delta import Delta
 from exporter.ledger import Changes, Ledger
 from exporter.totals import Limits, StoredSeries, Totals
 

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import Accounts, Delta, fold
+from exporter.aggregate import Accounts, fold
 from exporter.budgets import Budget, Budgets, Period
 from exporter.catalog import OTHER
 from exporter.collector import Renderer
 from exporter.config import Address, AgentOS, Config
 from exporter.daemon import Daemon
+from exporter.delta import Delta
 from exporter.errors import StateRefused
 from exporter.intake import Intake
 from exporter.ledger import Ledger

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.aggregate import Delta, fold
+from exporter.aggregate import fold
 from exporter.collector import Renderer
+from exporter.delta import Delta
 from exporter.errors import BadAnswer
 from exporter.intake import Intake
 from exporter.ledger import Ledger

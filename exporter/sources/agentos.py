@@ -24,6 +24,7 @@ from exporter.sources.listing import ListReader
 from exporter.sources.reading import Reader, Settings, moment
 from exporter.sources.runs import fetch_run
 from exporter.sources.search import SearchReader
+from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
     import ssl
@@ -117,6 +118,7 @@ class AgentOSSource:
         self._tells_version = True
         self._readers: dict[str, Reader] = {}
         self._inherited: tuple[str, ...] | None = None
+        self._turns = Turns()
         self._stats_allowed = float("-inf")
         self._stats: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
         self.stats = PollStats()
@@ -165,11 +167,14 @@ class AgentOSSource:
         if self._inherited is None:
             cursors = await ledger.cursors()
             self._inherited = tuple(sorted(db for db, one in cursors.items() if one.get("source") == DATABASE))
-        for db in await self._databases(deadline):
+        for db in self._turns.order(await self._databases(deadline)):
             try:
                 async for batch in self._read_database(db, ledger, deadline):
                     yield batch
-            except (Unreachable, SourceTimeout, Unauthorized):
+            except SourceTimeout:
+                self._turns.ran_out_of_time()
+                raise
+            except (Unreachable, Unauthorized):
                 raise
             except SourceError as error:
                 failure = failure or error

@@ -10,60 +10,64 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import KeysView, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-_FEW: Final = 1_000
 _SECOND: Final = len("2027-01-15T08:00:00")
 
 
 class Stretch(NamedTuple):
-    """Rows from a moment on: how many, and what `fraction` of their times adds up to."""
+    """Rows from a moment on: how many, and what the `fractions` of their times add up to."""
 
     rows: int
     total: int
 
 
-def fraction(time: str) -> int:
-    """Microseconds of the second, of a time as agno writes it; 0 without a point. Raises ValueError."""
-    return int(time[20:26]) if time[19:20] == "." else 0
+def fractions(times: Iterable[str]) -> int:
+    """Sum of the microseconds of seconds, of times as agno writes them; 0 without a point. Raises ValueError."""
+    return sum([int(time[20:26]) for time in times if time[19:20] == "."])
 
 
 class Committed:
     """Spans that were read and committed. Times of insertion are as the table has them, text as agno writes it."""
 
     def __init__(self) -> None:
-        self._spans: dict[str, Any] = {}
-        self._forget_at = _FEW
+        self._seconds: dict[str, dict[Any, Any]] = {}
+        """ids with their times, by the text of these up to the second: as texts, times sort like themselves"""
+        self._totals: dict[str, int] = {}
+        """what their fractions add up to, by second"""
         self._newest = ("", "")
         """(time, span id)"""
-        self._seconds: dict[str, list[str]] = {}
-        """times by their text up to the second: as texts, times sort like themselves"""
-        self._sums: dict[str, Stretch] = {}
-        """what they added up to when they were last asked for"""
         self._odd = False
         """whether there were times of another form"""
 
-    @property
-    def ids(self) -> KeysView[str]:
-        """Of all that is remembered."""
-        return self._spans.keys()
+    def knows(self, time: object, span_id: object) -> bool:
+        """Whether a span is remembered."""
+        return span_id in self._seconds.get(_second(time), ())
 
-    def add(self, spans: Mapping[str, Any]) -> None:
+    def add(self, spans: Mapping[Any, Any]) -> None:
         """Remember spans, by id with their time of insertion; those that are known stay as they are."""
-        new = [(time, span_id) for span_id, time in spans.items() if span_id not in self._spans]
-        self._spans.update(spans)
-        if not new or self._odd:
-            return
-        seconds = self._seconds
+        fresh: dict[str, dict[Any, Any]] = {}
+        for span_id, time in spans.items():
+            second = _second(time)
+            if second in fresh:
+                fresh[second][span_id] = time
+            else:
+                fresh[second] = {span_id: time}
+        for second, some in fresh.items():
+            known = self._seconds.get(second)
+            if known is None:
+                self._seconds[second], new = some, some
+            else:
+                new = {span_id: time for span_id, time in some.items() if span_id not in known}
+                known.update(new)
+            if new and not self._odd:
+                self._sum_up(second, new)
+
+    def _sum_up(self, second: str, new: Mapping[Any, Any]) -> None:
         try:
-            self._newest = max(self._newest, *new)
-            for time, _ in new:
-                second = time[:_SECOND]
-                if second in seconds:
-                    seconds[second].append(time)
-                else:
-                    seconds[second] = [time]
-        except TypeError:  # one that is no text
+            self._totals[second] = self._totals.get(second, 0) + fractions(new.values())
+            self._newest = max(self._newest, *zip(new.values(), new.keys(), strict=True))
+        except (TypeError, ValueError):
             self._odd = True
 
     @property
@@ -76,36 +80,21 @@ class Committed:
         if self._odd:
             return None
         rows, total, first = 0, 0, time[:_SECOND]
-        try:
-            for second, times in self._seconds.items():
-                if second > first:
-                    one = self._sum(second, times)
-                elif second == first:
-                    one = _stretch([each for each in times if each >= time])
-                else:
-                    continue
-                rows, total = rows + one.rows, total + one.total
-        except ValueError:
-            self._odd = True
-            return None
+        for second, spans in self._seconds.items():
+            if second > first:
+                rows, total = rows + len(spans), total + self._totals[second]
+            elif second == first:
+                late = [each for each in spans.values() if each >= time]
+                rows, total = rows + len(late), total + fractions(late)
         return Stretch(rows, total) if rows else None
 
-    def _sum(self, second: str, times: list[str]) -> Stretch:
-        known = self._sums.get(second)
-        if known is None or known.rows != len(times):
-            known = self._sums[second] = _stretch(times)
-        return known
-
     def forget(self, before: str) -> None:
-        """Forget spans that were inserted before, once there are many."""
-        if len(self._spans) < self._forget_at:
-            return
-        self._spans = {span_id: time for span_id, time in self._spans.items() if str(time) >= before}
-        self._forget_at = _FEW + 2 * len(self._spans)
-        kept = ((second, [time for time in times if time >= before]) for second, times in self._seconds.items())
-        self._seconds = {} if self._odd else {second: times for second, times in kept if times}
-        self._sums = {}
+        """Forget spans that were inserted before, but for those of the same second."""
+        for second in [second for second in self._seconds if second < before[:_SECOND]]:
+            del self._seconds[second]
+            self._totals.pop(second, None)
 
 
-def _stretch(times: Sequence[str]) -> Stretch:
-    return Stretch(len(times), sum(map(fraction, times)))
+def _second(time: object) -> str:
+    """Of what is no text, something alike: a date and time of a driver's sorts in, bytes come after all others."""
+    return time[:_SECOND] if type(time) is str else str(time).replace(" ", "T")[:_SECOND]

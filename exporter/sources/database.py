@@ -10,13 +10,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.errors import SourceError
+from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
 from exporter.sources.drivers import Connection, connection
 from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, spelled
 from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
 from exporter.sources.handover import floors
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
+from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -50,6 +51,7 @@ class DatabaseSource:
             Feed(connection(target.location, target.read_password), target.location.key, settings, clock)
             for target in targets
         ]
+        self._turns = Turns()
         self._strangers: tuple[str, ...] | None = None
         """keys of the ledger under which this AgentOS is read no more"""
         self._allowed = float("-inf")
@@ -90,9 +92,10 @@ class DatabaseSource:
         """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""
         self.stats = PollStats()
         failure: SourceError | None = None
+        late = False
         if self._strangers is None:
             self._strangers = tuple(sorted(set(await ledger.cursors()) - {feed.db for feed in self._feeds}))
-        for feed in self._feeds:
+        for feed in self._turns.order(self._feeds):
             feed.stats, feed.strangers = self.stats, self._strangers
             queries, seconds = feed.connection.queries, feed.connection.seconds
             try:
@@ -101,9 +104,12 @@ class DatabaseSource:
                         yield batch
             except SourceError as error:
                 failure = failure or error
+                late = late or isinstance(error, SourceTimeout)
             finally:
                 self.stats.requests += feed.connection.queries - queries
                 self.stats.search_ms += 1000 * (feed.connection.seconds - seconds)
+        if late or self.catching_up:
+            self._turns.ran_out_of_time()
         if failure is not None:
             raise failure
         if not self.catching_up:
@@ -116,7 +122,7 @@ class DatabaseSource:
         """What another source left open is waited for as long as it would have been; what is complete is settled."""
         now = self._clock.now_us()
         due = await ledger.open_due(db, now, OPEN_TRACES)
-        due += await ledger.unsettled(db, UNSETTLED, unchanged_since=now - self._settings.overlap)
+        due += await ledger.unsettled(db, UNSETTLED, due=now)
         for feed in self._feeds:
             if due and feed.connection.is_open:
                 alone = len(self._feeds) == 1

@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -43,14 +42,16 @@ _CLOCK_KEPT: Final = 60.0
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
-Choose = Callable[[int, int, Rows], Sequence[str]]
-"""Called with (rows, what their `fraction` adds up to, page after them); says which traces of the page to read.
-
-It may be called in a thread, while the loop waits for it."""
 
 
 def _no_query(_sql: str, _params: Sequence[Any]) -> None:
     """Nobody wants to know."""
+
+
+def _demand_time(wait: float) -> None:
+    """Raise SourceTimeout where no time is left."""
+    if wait <= 0:
+        raise SourceTimeout("the poll took longer than poll_deadline; what was read so far is counted")
 
 
 def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | None:
@@ -61,26 +62,18 @@ def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | N
         return None
 
 
+def _text(raw: bytes) -> str | bytes:
+    """Text of a column; what is no UTF-8 stays as it is: then its trace is malformed, and not every poll a failure."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
 def _reading(gathered: bytes | str | None, db: str, given_up: Collection[str]) -> Reading | None:
     """The traces of what a database gathered; None likewise."""
     rows = None if gathered is None else _decoded(gathered, rows_of)
     return None if rows is None else read(rows, db, given_up=given_up)
-
-
-@dataclass(slots=True)
-class Beyond:
-    """The `page` of what comes after a row, and `readings` of some of its traces, as they come."""
-
-    page: Rows
-    readings: AsyncGenerator[Reading]
-
-
-async def _nothing() -> AsyncGenerator[Reading]:
-    return
-    yield
-
-
-_END: Final = object()
 
 
 class Connection(ABC):
@@ -112,6 +105,7 @@ class Connection(ABC):
 
     async def open(self, wait: float) -> None:
         """Connect, unless there is a connection; learn what the tables look like. `wait` is in seconds."""
+        _demand_time(wait)
         async with self._turn(wait):
             if self._stale():
                 await self._close()
@@ -167,25 +161,13 @@ class Connection(ABC):
         params = (since, most) if after is None else (after[0], after[0], after[1], most)
         return await self._timed(sql, params, wait, lambda: self._inserted(sql, params, after is not None))
 
-    @contextlib.asynccontextmanager
-    async def beyond(
-        self,
-        since: str,
-        newest: tuple[str, str],
-        most: int,
-        choose: Choose,
-        db: str,  # noqa: ARG002 - of readings
-        *,
-        wait: float,
-    ) -> AsyncIterator[Beyond]:
-        """What was `inserted` after the `newest` row that is known, and which rows there are up to it from a moment on.
+    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
+        """(rows, sum of the `fractions` of their times, page): up to the `newest` row known, and what came after it.
 
-        Of the traces that are chosen, the database may go on reading. Raises BadAnswer where a time is none.
+        The rows are those from a moment on, the page is one of `inserted`. Raises BadAnswer where a time is none.
         """
         ((count, total),) = await self.rows(self.sql.stretch(), (since, newest[0]), wait=wait)
-        page = await self.inserted(since, newest, most, wait=wait)
-        choose(count, int(total or 0), page)
-        yield Beyond(page, _nothing())
+        return count, int(total or 0), await self.inserted(since, newest, most, wait=wait)
 
     async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
         return await self._rows(sql, params)
@@ -223,8 +205,7 @@ class Connection(ABC):
         raise NotImplementedError
 
     async def _timed(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
-        if wait <= 0:
-            raise SourceTimeout("the poll took longer than poll_deadline; what was read so far is counted")
+        _demand_time(wait)
         async with self._turn(wait):
             if not self.is_open:
                 raise Unreachable(f"{self.location}: the connection was closed meanwhile")
@@ -392,6 +373,7 @@ class SqliteConnection(_Threaded):
             uri, uri=True, timeout=_BUSY, check_same_thread=False, isolation_level=None, cached_statements=64
         )
         connection.execute("PRAGMA query_only = ON")
+        connection.text_factory = _text
         return connection
 
     async def now(self, *, wait: float) -> int | None:  # noqa: ARG002 - asks nobody
@@ -449,56 +431,17 @@ class SqliteConnection(_Threaded):
 
         return await self._run(work)
 
-    @contextlib.asynccontextmanager
-    async def beyond(
-        self, since: str, newest: tuple[str, str], most: int, choose: Choose, db: str, *, wait: float
-    ) -> AsyncIterator[Beyond]:
-        """See Connection. The chosen traces follow part by part, without a word between its thread and ours."""
+    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
+        """See Connection. In one statement."""
         sql, params = self.sql.beyond(), (since, newest[0], newest[0], *newest, most)
-        found: asyncio.Queue[Any] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
 
-        def work() -> None:
-            began = time.monotonic()
+        def work() -> tuple[int, int, Rows] | None:
             count, total, gathered = self._row(sql, params) or (0, 0, b"")
             page = _decoded(gathered, page_of)
-            if page is None:
-                return
-            ids = choose(count, total or 0, page)
-            loop.call_soon_threadsafe(found.put_nowait, page)
-            for start in range(0, len(ids), self.part):
-                if time.monotonic() - began > STATEMENT_TIMEOUT / 4:
-                    return  # all this has the time of one statement: what is slow is better read one by one
-                some = ids[start : start + self.part]
-                of_some = self.sql.spans(len(some))
-                self._note(of_some, some)
-                loop.call_soon_threadsafe(found.put_nowait, self._gathered(of_some, some))
+            return None if page is None else (count, total or 0, page)
 
-        async def run() -> None:
-            try:
-                await self._timed(sql, params, wait, lambda: self._run(work))
-            finally:
-                found.put_nowait(_END)
-
-        async def readings() -> AsyncGenerator[Reading]:
-            while (gathered := await found.get()) is not _END:
-                reading = await asyncio.to_thread(_reading, gathered, db, ())
-                if reading is not None:
-                    yield reading
-            await task
-
-        task = asyncio.create_task(run())
-        try:
-            page = await found.get()
-            if page is not _END:
-                yield Beyond(page, readings())
-            else:
-                await task
-                async with super().beyond(since, newest, most, choose, db, wait=wait) as beyond:
-                    yield beyond
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        found = await self._timed(sql, params, wait, lambda: self._run(work))
+        return await super().beyond(since, newest, most, wait=wait) if found is None else found
 
     async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | None:
         return await self._run(lambda: self._gathered(sql, traces))
@@ -630,16 +573,17 @@ class PostgresConnection(Connection):
         return layout
 
     async def _rows(self, sql: str, params: Sequence[Any]) -> Rows:
+        import psycopg  # noqa: PLC0415 - an extra
+
         connection = self._connection
         assert connection is not None  # noqa: S101 - a mistake of ours
         try:
-            # In one go: the transaction never waits for us.
-            async with connection.pipeline():
-                for setting in _PG_BEGIN:
-                    await connection.execute(setting)
-                cursor = await connection.execute(sql, params or None)
-                await connection.execute("COMMIT")
-            return await cursor.fetchall()
+            # One message, and one answer: the transaction never waits for us.
+            async with psycopg.AsyncClientCursor(connection) as cursor:
+                await cursor.execute(f"{_PG_BEGIN}; {sql}; COMMIT", params or None)
+                for _ in range(_PG_BEFORE):
+                    cursor.nextset()
+                return await cursor.fetchall()
         except Exception as error:
             if not connection.closed and not connection.broken:
                 with contextlib.suppress(Exception):
@@ -651,20 +595,12 @@ class PostgresConnection(Connection):
         found = _decoded(gathered, ordered_page_of)
         return await self._rows(self.sql.inserted(after=after), params) if found is None else found
 
-    @contextlib.asynccontextmanager
-    async def beyond(
-        self, since: str, newest: tuple[str, str], most: int, choose: Choose, db: str, *, wait: float
-    ) -> AsyncIterator[Beyond]:
+    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
         """See Connection. In one statement."""
         params = (since, newest[0], newest[0], *newest, most)
         ((count, total, gathered),) = await self.rows(self.sql.beyond(), params, wait=wait)
         page = _decoded(gathered, ordered_page_of)
-        if page is not None:
-            choose(count, int(total or 0), page)
-            yield Beyond(page, _nothing())
-        else:
-            async with super().beyond(since, newest, most, choose, db, wait=wait) as beyond:
-                yield beyond
+        return await super().beyond(since, newest, most, wait=wait) if page is None else (count, int(total or 0), page)
 
     async def _gather(self, sql: str, traces: Sequence[str]) -> str | None:
         ((found,),) = await self._rows_of(traces, sql, gathered=True)
@@ -730,12 +666,13 @@ class PostgresConnection(Connection):
 
 
 _PG_SETTINGS: Final = {"statement_timeout": round(STATEMENT_TIMEOUT * 1000), "enable_seqscan": "off", "jit": "off"}
-_PG_BEGIN: Final = (
-    "BEGIN READ ONLY",
-    "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _PG_SETTINGS.items()),
+_PG_BEGIN: Final = "BEGIN READ ONLY; SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', true)" for name, value in _PG_SETTINGS.items()
 )
 """Planning without statistics (agno's tables may be minutes old) must not end in a scan; compiling takes longer than
 any of these statements."""
+_PG_BEFORE: Final = _PG_BEGIN.count("; ") + 1
+"""results that come before that of the statement"""
 _PG_LAYOUT: Final = """
 SELECT c.relname, a.attname, format_type(a.atttypid, NULL),
   (SELECT min(i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid

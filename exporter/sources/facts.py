@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final
@@ -13,6 +14,7 @@ _MOST_TOKENS: Final = 2**53
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_eight_bytes: Final = struct.Struct(">Q").unpack
 
 
 def micros(moment: datetime) -> int:
@@ -33,6 +35,11 @@ def clean(text: str, length: int) -> str:
 def clean_id(text: str) -> str:
     """An id, no longer than the ledger and labels take it."""
     return clean(text, ID_LENGTH)
+
+
+def stand_in(raw: bytes) -> str:
+    """By what a malformed row is remembered that has no id of its own."""
+    return "digest-" + blake2b(raw, digest_size=12).hexdigest()
 
 
 def identifier(value: object) -> str | None:
@@ -58,9 +65,9 @@ def span_id(text: str) -> int:
     """A span id as an unsigned 64-bit integer; OpenTelemetry's are 16 hex digits, anything else goes by its digest."""
     if len(text) == 16:  # noqa: PLR2004
         try:
-            packed = bytes.fromhex(text)
-        except ValueError:
-            packed = b""
-        if len(packed) == 8:  # noqa: PLR2004 - it passes over spaces
-            return int.from_bytes(packed, "big")
+            (known,) = _eight_bytes(bytes.fromhex(text))
+        except (ValueError, struct.error):  # not hex, or spaces, which it passes over
+            pass
+        else:
+            return int(known)
     return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")

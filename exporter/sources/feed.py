@@ -10,7 +10,7 @@ ledger knows them.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from exporter.errors import BadAnswer
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
 from exporter.sources.committed import Committed, Stretch
-from exporter.sources.facts import clean_id
+from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.reading import HOUR, Settings
@@ -29,7 +29,7 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from exporter.sources.drivers import Connection, Rows
 
@@ -81,13 +81,14 @@ class Position:
 class _Pass:
     """One poll: when it began by the monotonic clock and by the database's, and what it met.
 
-    `due` are open traces whose time to be read again has come.
+    `listed`: `touched` are all traces with new spans. `due` are open traces whose time to be read again has come.
     """
 
     began: float
     now: int
     newest: int = 0
     touched: set[str] = field(default_factory=set)
+    listed: bool = False
     due: Sequence[Known] = ()
 
 
@@ -95,28 +96,17 @@ class _Pass:
 class _Piece:
     """What is handed over together, and committed unless there is `more` to be committed with it.
 
-    `coming` are traces of the pieces to come; `own` are spans of our own requests; `position` is (cutoff, newest) after
-    a page.
+    `coming` are traces of the pieces to come; `ignored` are traces that are not read at all, with the reason, and
+    `passed_over` their spans; `position` is (cutoff, newest) after a page.
     """
 
     reading: Reading
     more: bool = False
     coming: Sequence[str] = ()
-    own: dict[str, Any] = field(default_factory=dict)
-    own_traces: Sequence[str] = ()
+    ignored: Sequence[tuple[str, str]] = ()
+    passed_over: dict[Any, Any] = field(default_factory=dict)
     position: tuple[int, int] | None = None
     ended: bool = False
-
-
-@dataclass(slots=True)
-class _Beyond:
-    """A page of what was written `after` a row, with what it brings, and `readings` of the first of its traces."""
-
-    after: tuple[Any, ...]
-    page: Rows
-    ids: list[str]
-    final: _Piece
-    readings: AsyncGenerator[Reading]
 
 
 async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
@@ -254,14 +244,14 @@ class Feed:
     # News
 
     async def _news(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
-        """Hand over what was written since the last poll, piece by piece; with the first one what has settled."""
-        first = True
+        """Hand over what was written since the last poll, piece by piece; and what has settled, once that is listed."""
+        settled = False
         parts: list[_Piece] = []
         async with aclosing(_ahead(self._pages(this))) as pieces:
             async for piece in pieces:
                 batch = await self._batch(ledger, piece, this)
-                if first:
-                    first, batch.settled = False, await self._settled(ledger, this)
+                if this.listed and not settled:
+                    settled, batch.settled = True, await self._settled(ledger, this)
                 moved = self._moved_to(piece)
                 due = batch.traces or batch.ignored or batch.settled or batch.coming or parts
                 if moved is not None and (due or self._is_worth_it(moved)):
@@ -280,85 +270,65 @@ class Feed:
 
     def _remember(self, parts: Sequence[_Piece]) -> None:
         """Take note of what is committed."""
+        inserted: dict[str, Any] = {}
         for piece in parts:
-            for inserted in piece.reading.inserted.values():
-                self._committed.add(inserted)
-            self._committed.add(piece.own)
-            if piece.position is not None:
-                self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
+            for some in (*piece.reading.inserted.values(), piece.passed_over):
+                inserted.update(some)
+        self._committed.add(inserted)
+        if any(piece.position is not None for piece in parts):
+            self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
 
     async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
         """Read page by page, and the traces of each page some at a time."""
-        since = stamp(self.here.cutoff)
-        async with self._beyond(since) as beyond, aclosing(self._pages_from(since, beyond, this)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def _pages_from(self, since: str, beyond: _Beyond | None, this: _Pass) -> AsyncGenerator[_Piece]:
-        after = None if beyond is None else beyond.after
+        since, began, took = stamp(self.here.cutoff), self.clock.monotonic(), 0.0
+        page = await self._beyond(since)
+        if page is None:
+            page = await self._page(since, None)
         passed: set[str] = set()
-        took = 0.0
         while True:
-            began = self.clock.monotonic()
-            if beyond is None:
-                page = await self._page(since, after)
-                ids, final = self._unread(page, passed)
-                ahead = None
-            else:
-                page, ids, final, ahead = beyond.page, beyond.ids, beyond.final, beyond.readings
-                beyond = None
+            ids, final = self._unread(page, passed)
             ended = len(page) < PAGE
-            if page:
-                this.newest = max(this.newest, _moment_or(page[-1][0], this.now))
-                after = page[-1]
+            this.newest = max(this.newest, _newest(page))
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
-            this.touched.update(ids, final.own_traces)
+            this.touched.update(ids, (trace_id for trace_id, reason in final.ignored if reason == "own"))
+            this.listed = ended
             if ids:  # what has settled can be counted while they are read
                 yield _Piece(Reading(), more=True, coming=ids[:CHUNK])
-            async with aclosing(self._read(ids, ahead)) as readings:
+            async with aclosing(self._read(ids)) as readings:
                 async for reading, more, last in readings:
                     passed.update(*reading.inserted.values())
                     if last:
                         final.reading = reading
                     else:
                         yield _Piece(reading, more)
-            passed.update(final.own)
+            passed.update(final.passed_over)
             final.ended, final.position = ended, self._advance(this) if ended else self._advance_to(this)
             yield final
             if ended:
                 return
-            took = max(took, self.clock.monotonic() - began)
+            now = self.clock.monotonic()
+            took, began = max(took, now - began), now
             if self._left < 0.1 + 2 * took:
                 self.catching_up = True
                 return
+            page = await self._page(since, self._last(page))
 
     def _unread(self, page: Rows, passed: set[str]) -> tuple[list[str], _Piece]:
-        """The traces of a page that have spans which were not read yet; and a piece with those of our own requests."""
-        known = self._committed.ids
-        new = [row for row in page if row[1] not in known and row[1] not in passed]
-        traces = dict.fromkeys(trace_id for _, _, trace_id in new)
-        own = {trace_id for trace_id in traces if trace_id.startswith(OWN_TRACE_PREFIX)}
-        final = _Piece(Reading(), own_traces=[trace_id for trace_id in traces if trace_id in own])
-        if own:
-            final.own = {span_id: created for created, span_id, trace_id in new if trace_id in own}
-        return [trace_id for trace_id in traces if trace_id not in own], final
+        """The traces of a page that have spans which were not read yet; and a piece with those that are not to be."""
+        knows = self._committed.knows
+        new = [row for row in page if row[1] not in passed and not knows(row[0], row[1])]
+        reasons = {trace_id: _reason(trace_id) for trace_id in dict.fromkeys(trace_id for _, _, trace_id in new)}
+        final = _Piece(Reading())
+        if any(reasons.values()):
+            final.ignored = [(_named(trace_id), reason) for trace_id, reason in reasons.items() if reason]
+            final.passed_over = {span_id: created for created, span_id, trace_id in new if reasons[trace_id]}
+        return [trace_id for trace_id, reason in reasons.items() if not reason], final
 
-    async def _read(
-        self, ids: Sequence[str], ahead: AsyncGenerator[Reading] | None
-    ) -> AsyncGenerator[tuple[Reading, bool, bool]]:
+    async def _read(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool, bool]]:
         """Read these traces: (reading, whether more is to be committed with it, whether it is the last).
 
-        Some may be read `ahead`, then it goes on with the others. Few are read in parts, to count one while the
-        database reads the next; of many the next ones are read meanwhile.
+        Few are read in parts, to count one while the database reads the next; of many the next ones are read meanwhile.
         """
-        if ahead is not None:
-            left = dict.fromkeys(ids)
-            async with aclosing(ahead):
-                async for reading in ahead:
-                    for trace_id in reading.inserted:
-                        left.pop(trace_id, None)
-                    yield reading, True, not left
-            ids = list(left)
         for start in range(0, len(ids), CHUNK):
             some = ids[start : start + CHUNK]
             part = None if len(ids) <= CHUNK else CHUNK
@@ -366,30 +336,24 @@ class Feed:
                 async for reading, more in readings:
                     yield reading, more, not more and start + CHUNK >= len(ids)
 
-    @asynccontextmanager
-    async def _beyond(self, since: str) -> AsyncIterator[_Beyond | None]:
+    async def _beyond(self, since: str) -> Rows | None:
         """What comes after the newest span that was committed; None where others than those were written before."""
         newest = self._committed.newest
         if newest is None or newest[0] < since:
-            yield None
-            return
+            return None
         self.stats.pages += 1
-        chosen: tuple[list[str], _Piece] | None = None
+        try:
+            rows, total, page = await self.connection.beyond(since, newest, PAGE, wait=self._left)
+        except BadAnswer:  # a time that is none
+            return None
+        return page if Stretch(rows, total) == self._committed.since(since) else None
 
-        def choose(rows: int, total: int, page: Rows) -> Sequence[str]:
-            nonlocal chosen
-            if Stretch(rows, total) != self._committed.since(since):
-                return ()
-            chosen = self._unread(page, set())
-            return chosen[0][:CHUNK]
-
-        async with AsyncExitStack() as stack:
-            try:
-                reading = self.connection.beyond(since, newest, PAGE, choose, self.db, wait=self._left)
-                beyond = await stack.enter_async_context(reading)
-            except BadAnswer:  # a time that is none
-                chosen = None
-            yield None if chosen is None else _Beyond(newest, beyond.page, *chosen, beyond.readings)
+    def _last(self, page: Rows) -> tuple[Any, ...]:
+        """The row after which one can read on: SQLite has bytes after all text, whatever they stand for."""
+        for row in reversed(page):
+            if not isinstance(row[0], bytes) and not isinstance(row[1], bytes):
+                return row
+        raise BadAnswer(f"{self.connection.location}: {len(page)} rows of spans whose ids or times are no text")
 
     async def _page(self, since: str, after: tuple[Any, ...] | None) -> Rows:
         self.stats.pages += 1
@@ -399,7 +363,7 @@ class Feed:
         here, reading = self.here, piece.reading
         traces = [trace for trace in reading.traces if trace.end >= here.floor]
         ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-        ignored += [(clean_id(trace_id), "own") for trace_id in piece.own_traces]
+        ignored += piece.ignored
         floor = max(self.oldest, here.forgotten)
         old = [trace.id for trace in traces if trace.created < floor]
         if old:
@@ -455,9 +419,9 @@ class Feed:
     # What is known, and waited for
 
     async def _settled(self, ledger: LedgerView, this: _Pass) -> list[str]:
-        """Complete traces that no span was added to for one overlap; and notes which open ones are to be read."""
+        """Complete traces that settle, as no span was added to them; and notes which open ones are to be read."""
         now = self.clock.now_us()
-        complete = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=now - self.settings.overlap)
+        complete = await ledger.unsettled(self.db, UNSETTLED, due=now)
         this.due = await ledger.open_due(self.db, now, OPEN_TRACES)
         return [one.id for one in complete if one.id not in this.touched]
 
@@ -513,8 +477,22 @@ class Feed:
         here.witnessed = newest
 
 
-def _moment_or(value: object, otherwise: int) -> int:
-    try:
-        return moment_of(value)
-    except (ValueError, OverflowError, TypeError):
-        return otherwise
+def _reason(trace_id: object) -> str:
+    """Why a trace is not read at all; '' where it is. Nobody asked a table of other hands to have ids that are text."""
+    if not isinstance(trace_id, str):
+        return "malformed"
+    return "own" if trace_id.startswith(OWN_TRACE_PREFIX) else ""
+
+
+def _named(trace_id: object) -> str:
+    return clean_id(trace_id) if isinstance(trace_id, str) else stand_in(repr(trace_id).encode())
+
+
+def _newest(page: Rows) -> int:
+    """When the newest row of a page was written, in microseconds; of those that tell a time at all, 0 if none does."""
+    for row in reversed(page):
+        try:
+            return moment_of(row[0])
+        except (ValueError, OverflowError, TypeError):
+            continue
+    return 0

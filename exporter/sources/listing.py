@@ -81,8 +81,8 @@ class ListReader(Reader):
     async def sweep(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         """See Reader: traces that are complete and no longer listed are asked for by id, to settle them."""
         before = self.here.cutoff - self.settings.overlap // 2
-        unchanged_since = self.clock.now_us() - 2 * self.settings.overlap
-        waiting = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=unchanged_since, before=before)
+        due = self.clock.now_us() - self.settings.overlap
+        waiting = await ledger.unsettled(self.db, UNSETTLED, due=due, before=before)
         async for batch in self.read_by_id([one.id for one in waiting], head):
             yield batch
         self._swept = self.clock.monotonic()

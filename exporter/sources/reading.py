@@ -354,7 +354,7 @@ class Reader(ABC):
         """What a database left open is waited for as long as it would have been; what is complete is settled."""
         now = self.clock.now_us()
         due = await ledger.open_due(db, now, ASK_IDS)
-        due += await ledger.unsettled(db, ASK_IDS, unchanged_since=now - self.settings.overlap)
+        due += await ledger.unsettled(db, ASK_IDS, due=now)
         async for batch in self.read_by_id([known.id for known in due[: self.page_size.rows]], head):
             yield replace(batch, db=db, traces=[msgspec.structs.replace(trace, db=db) for trace in batch.traces])
 
@@ -385,7 +385,7 @@ class Reader(ABC):
                     verdict.fetch.append(seen)
             elif (found.total_spans, found.end) != (seen.total_spans, seen.end):
                 verdict.fetch.append(seen)
-            elif found.state is TraceState.COMPLETE and now - found.changed >= self.settings.overlap:
+            elif found.state is TraceState.COMPLETE and now >= found.next_ask:
                 verdict.settled.append(seen.id)
         return verdict
 
@@ -399,8 +399,7 @@ class Reader(ABC):
             yield Batch(self.db, settled=verdict.settled, ignored=verdict.too_old, first=here.first, as_of=head.as_of)
         fetch = [seen.id for seen in verdict.fetch]
         names = {seen.id for seen in listed}
-        unchanged_since = now - self.settings.overlap
-        waiting = await ledger.unsettled(self.db, UNSETTLED, unchanged_since=unchanged_since, before=before)
+        waiting = await ledger.unsettled(self.db, UNSETTLED, due=now, before=before)
         fetch += [one.id for one in waiting if one.id not in names]
         self.stats.details["swept"] = len(listed)
         async for batch in self.read_by_id(fetch, head):

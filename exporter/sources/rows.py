@@ -13,7 +13,7 @@ import json
 import operator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,7 @@ from exporter.model import (
     Trace,
     component_name,
     error_type,
+    http_method,
     model_class,
     provider_label,
 )
@@ -102,7 +103,8 @@ _page = msgspec.json.Decoder(list[tuple[str, str, str]])
 _NO_ATTRIBUTES: Final = Attributes()
 MALFORMED: Final = Attributes()
 """stands for attributes that cannot be read"""
-_NO_KIND: Final = frozenset({None, "UNKNOWN"})
+_UNKNOWN: Final = "UNKNOWN"
+"""AgentOS's word for a kind that is none"""
 
 
 @dataclass(slots=True)
@@ -224,7 +226,7 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
         inserted = reading.inserted[trace_id] = {row.span_id: row.created_at for row in own}
         try:
             reading.traces.append(_trace(trace_id, db, own, moment_of(min(inserted.values())), trace_id in given_up))
-        except (ValueError, OverflowError, TypeError):
+        except (ValueError, OverflowError, TypeError, AttributeError):  # the last two: what should be text and is not
             reading.malformed.append(clean_id(trace_id))
     return reading
 
@@ -280,8 +282,31 @@ def _show(roots: Sequence[_Node], below: dict[str | None, list[_Node]], spans: l
 
 
 _NONE: Final[frozenset[int]] = frozenset()
-_component_name = functools.lru_cache(4096)(component_name)
-_model_class = functools.lru_cache(4096)(model_class)
+
+
+class _What(NamedTuple):
+    """What spans alike have in common. `called` is the name of a model's class."""
+
+    kind: SpanKind
+    name: str
+    model: str = ""
+    provider: str = ""
+    called: str = ""
+
+
+_identifier = functools.lru_cache(4096)(identifier)
+
+
+def _id(value: object) -> str | None:
+    """`identifier`, remembered: those of one trace mostly have the same. What is too long to keep is not."""
+    if value is None:
+        return None
+    return _identifier(value) if _is_short(value) else identifier(value)
+
+
+def _is_short(value: object) -> bool:
+    """Whether a value may be remembered: users put there what they like."""
+    return value is None or (type(value) is str and len(value) <= LABEL_LENGTH)
 
 
 def _span(row: Row, parent: int, start: int, end: int) -> Span:
@@ -290,17 +315,14 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         found = _NO_ATTRIBUTES
     if found is MALFORMED or status not in _STATUSES:
         raise ValueError("not a span")
-    session = None if found.session is None else identifier(found.session)
-    user = None if found.user is None else identifier(found.user)
-    if found.kind in _NO_KIND:  # most rows of a server with HTTP roots: they count nowhere
-        return Span(span_id(row.span_id), parent, _HTTP, "", start, end, session_id=session, user_id=user)
-    kind = _kind(found)
-    name, model, provider, called = clean(row.name, LABEL_LENGTH), "", "", ""
+    session, user, said = _id(found.session), _id(found.user), found.kind
+    if said is None or said == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
+        method = http_method(row.name)
+        return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
+    what = (row.name, said, found.model, found.provider, bool(found.agno_team or found.team))
+    kind, name, model, provider, called = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
     usage, cost = NO_USAGE, None
     if kind is _LLM:
-        called = _model_class(name)
-        model = clean(found.model, LABEL_LENGTH) if isinstance(found.model, str) else ""
-        provider = _provider(found.provider, called, model)
         usage = TokenUsage(
             tokens(found.prompt),
             tokens(found.completion),
@@ -308,11 +330,9 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
             tokens(found.cache_write),
             tokens(found.reasoning),
             tokens(found.total),
-            detailed=True,
+            True,  # noqa: FBT003 - detailed
         )
         cost = found.cost if isinstance(found.cost, (int, float)) and not isinstance(found.cost, bool) else None
-    elif kind in RUN_KINDS:
-        name = _component_name(name)
     failed = None
     if status == "ERROR":
         text = row.status_message or found.exception
@@ -330,16 +350,25 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         called,
         usage,
         cost,
-        None if found.run is None else identifier(found.run),
+        _id(found.run),
         session,
         user,
     )
 
 
-def _kind(found: Attributes) -> SpanKind:
-    if found.kind == "AGENT":
-        return SpanKind.TEAM if found.agno_team or found.team else SpanKind.AGENT
-    return _KINDS.get(found.kind, SpanKind.OTHER) if isinstance(found.kind, str) else SpanKind.OTHER
+def _told(name: str, kind: object, model: object, provider: object, team: bool) -> _What:  # noqa: FBT001 - private
+    """What a span is, from its own name and the attributes that say so."""
+    name = clean(name, LABEL_LENGTH)
+    if kind == "AGENT":
+        return _What(SpanKind.TEAM if team else SpanKind.AGENT, component_name(name))
+    known = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
+    if known is _LLM:
+        called, ref = model_class(name), clean(model, LABEL_LENGTH) if isinstance(model, str) else ""
+        return _What(known, name, ref, _provider(provider, called, ref), called)
+    return _What(known, component_name(name) if known in RUN_KINDS else name)
+
+
+_what = functools.lru_cache(4096, typed=True)(_told)
 
 
 def _provider(said: object, called: str, model: str) -> str:

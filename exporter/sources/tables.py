@@ -92,7 +92,7 @@ class Sql:
         return rows
 
     def stretch(self) -> str:
-        """(rows, what `committed.fraction` of their times adds up to) from one moment to another, by an index alone."""
+        """(rows, what `committed.fractions` of their times add up to) from one moment to another, by an index alone."""
         table = self.table(self.location.tables.spans_table, "created_at")
         whole = "SIGNED" if self.location.engine is Engine.MYSQL else "BIGINT"
         fraction = f"CAST(substr(created_at, 21, 6) AS {whole})"

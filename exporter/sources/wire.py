@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -26,10 +25,11 @@ from exporter.model import (
     Trace,
     component_name,
     error_type,
+    http_method,
     model_class,
 )
 from exporter.pricing.providers import provider_of_class
-from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, tokens
+from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, stand_in, tokens
 
 _MOST_SPANS: Final = 2**31
 _KINDS: Final = {
@@ -296,7 +296,7 @@ def _stand_in(raw: bytes, trace_id: str | None = None) -> str:
         try:
             trace_id = _named.decode(raw).trace_id
         except (msgspec.DecodeError, RecursionError):
-            return "digest-" + blake2b(raw, digest_size=12).hexdigest()
+            return stand_in(raw)
     return clean_id(trace_id)
 
 
@@ -376,6 +376,8 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         usage = TokenUsage(prompt=tokens(metadata.input_tokens), completion=tokens(metadata.output_tokens))
     elif kind in RUN_KINDS:
         name = component_name(name)
+    elif kind is SpanKind.HTTP:
+        name = http_method(name)
     return Span(
         span_id(node.id),
         parent,

@@ -1,0 +1,299 @@
+"""What is to be added to the totals of one AgentOS: increments, summed up. Pure arithmetic on integers.
+
+Calls that are alike in all their labels are added up where they meet, in a tally, and become increments of counters
+only when those are asked for: to look up the eight or so series of a call takes longer than to add to them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from exporter.catalog import METRICS
+from exporter.model import SpanKind
+from exporter.pricing.tokens import TOKEN_CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.budgets import Charge
+    from exporter.model import Span
+    from exporter.pricing.tokens import Classes
+    from exporter.waiting import WaitingCall
+
+Labels = tuple[str, ...]
+Key = tuple[str, Labels]
+"""A series: metric name and label values in the catalog's order."""
+
+Place = TypeVar("Place")
+
+SESSION: Final = "session"
+USER: Final = "user"
+_LLM: Final = str(SpanKind.LLM)
+_TOOL: Final = str(SpanKind.TOOL)
+
+
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
+    """A trace that stands for one increment: `value` in storage units, `at` in microseconds since the epoch."""
+
+    trace_id: str
+    value: int
+    at: int
+
+
+def keep_newest(exemplars: dict[Place, Exemplar], place: Place, exemplar: Exemplar) -> None:
+    """Put an exemplar in its place unless a newer one is there: Prometheus refuses exemplars that go back in time."""
+    if place not in exemplars or exemplars[place].at <= exemplar.at:
+        exemplars[place] = exemplar
+
+
+@dataclass(slots=True)
+class HistogramDelta:
+    """Observations to add: `counts` per bucket (not cumulative, +Inf last), `total` their sum in storage units."""
+
+    bounds: Sequence[int]
+    counts: list[int]
+    total: int = 0
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
+
+    def observe(self, value: int) -> int:
+        """Add one observation; returns its bucket."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.total += value
+        return bucket
+
+    def observe_all(self, values: Sequence[int]) -> None:
+        """Add observations, at least one; those of one trace mostly lie in one bucket."""
+        bounds, counts = self.bounds, self.counts
+        first = bisect_left(bounds, min(values))
+        if first == bisect_left(bounds, max(values)):
+            counts[first] += len(values)
+        else:
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
+    def time(self, span: Span, trace_id: str) -> None:
+        """Add the duration of a span, with its trace as an exemplar."""
+        duration = span.duration
+        keep_newest(self.exemplars, self.observe(duration), Exemplar(trace_id, duration, span.end))
+
+
+@dataclass(slots=True)
+class SessionPart:
+    """What a session did since it was last observed.
+
+    `first` start and `last` end in microseconds, number of `runs`, `cost` in 10**-18 USD.
+    """
+
+    first: int
+    last: int
+    runs: int = 0
+    cost: int = 0
+
+    def join(self, other: SessionPart) -> None:
+        """Take the other part in."""
+        self.first = min(self.first, other.first)
+        self.last = max(self.last, other.last)
+        self.runs += other.runs
+        self.cost += other.cost
+
+
+class CallTally:
+    """LLM calls with the same `labels`: agentos, root, agent, provider, model."""
+
+    __slots__ = ("_costs", "_delta", "_histograms", "_model", "calls", "labels", "mute", "tokens", "unpriced")
+
+    def __init__(self, delta: Delta, labels: Labels) -> None:
+        self._delta = delta
+        self.labels = labels
+        self._model = (labels[0], *labels[3:])
+        self._histograms: dict[str, HistogramDelta] = {}
+        self.calls = 0
+        self.mute = 0
+        """calls without token counts"""
+        self.tokens: dict[str, int] = {}
+        self.unpriced: dict[str, int] = {}
+        """tokens by class, all of them and those for which no price is known"""
+        self._costs: dict[str, dict[str, int]] = {}
+        """by source of the price, then by token class: money, in 10**-18 USD"""
+
+    def count(self, span: Span, trace_id: str) -> None:
+        """Count a call, but for its tokens and cost."""
+        self.calls += 1
+        self._histogram("agentos_llm_call_duration_seconds").time(span, trace_id)
+        usage = span.usage
+        prompt, completion = usage.prompt, usage.completion
+        if prompt is not None:
+            self._histogram("agentos_llm_call_input_tokens").observe(prompt)
+        elif completion is None:
+            self.mute += 1
+        if completion is not None:
+            self._histogram("agentos_llm_call_output_tokens").observe(completion)
+
+    def take(self, classes: Classes) -> None:
+        """Add tokens."""
+        _sum_up(self.tokens, classes)
+
+    def lack(self, classes: Classes) -> None:
+        """Add tokens for which no price is known."""
+        _sum_up(self.unpriced, classes)
+
+    def bill(self, classes: Classes, usd: Mapping[str, int], source: str) -> None:
+        """Add money; what of these classes costs nothing shows as 0."""
+        costs = self._costs.get(source)
+        if costs is None:
+            costs = self._costs[source] = {}
+        for token_class, tokens in zip(TOKEN_CLASSES, classes, strict=True):
+            if tokens is not None and token_class not in costs:
+                costs[token_class] = 0
+        for token_class, amount in usd.items():
+            costs[token_class] = costs.get(token_class, 0) + amount
+
+    def _histogram(self, metric: str) -> HistogramDelta:
+        known = self._histograms.get(metric)
+        if known is None:
+            known = self._histograms[metric] = self._delta.histogram(metric, self._model)
+        return known
+
+    def pour(self, delta: Delta) -> None:
+        """Add all this to the counters."""
+        labels, add = self.labels, delta.add
+        if self.calls:
+            add("agentos_spans_total", (*labels[:3], _LLM), self.calls)
+            add("agentos_llm_calls_total", labels, self.calls)
+        if self.mute:
+            add("agentos_llm_calls_without_usage_total", labels, self.mute)
+        for token_class, tokens in self.tokens.items():
+            add("agentos_llm_tokens_total", (*labels, token_class), tokens)
+        for token_class, tokens in self.unpriced.items():
+            add("agentos_llm_unpriced_tokens_total", (*self._model, token_class), tokens)
+        for source, costs in self._costs.items():
+            for token_class, amount in costs.items():
+                add("agentos_llm_cost_usd_total", (*labels, token_class, source), amount)
+
+
+def _sum_up(sums: dict[str, int], classes: Classes) -> None:
+    for token_class, tokens in zip(TOKEN_CLASSES, classes, strict=True):
+        if tokens is not None:
+            sums[token_class] = sums.get(token_class, 0) + tokens
+
+
+class ToolTally:
+    """Calls of tools with the same labels: agentos, root, agent, tool."""
+
+    __slots__ = ("_durations", "calls", "labels")
+
+    def __init__(self, delta: Delta, labels: Labels) -> None:
+        self.labels = labels
+        self.calls = 0
+        self._durations = delta.histogram("agentos_tool_call_duration_seconds", (labels[0], labels[3]))
+
+    def count(self, span: Span, trace_id: str) -> None:
+        """Count a call."""
+        self.calls += 1
+        self._durations.time(span, trace_id)
+
+    def pour(self, delta: Delta) -> None:
+        """Add all this to the counters."""
+        delta.add("agentos_spans_total", (*self.labels[:3], _TOOL), self.calls)
+        delta.add("agentos_tool_calls_total", self.labels, self.calls)
+
+
+@dataclass(slots=True)
+class Delta:
+    """Increments of one AgentOS, summed up."""
+
+    agentos: str
+    histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
+    exemplars: dict[Key, Exemplar] = field(default_factory=dict)
+    activity: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(session or user, digest of its id) → end of its latest span"""
+    sessions: dict[int, SessionPart] = field(default_factory=dict)
+    spending: dict[Charge, int] = field(default_factory=dict)
+    """budget and period → what was spent, in 10**-18 USD"""
+    waiting: list[WaitingCall] = field(default_factory=list)
+    """LLM calls whose tokens and cost are to be added once the detail of their run is known"""
+    spans: int = 0
+    lacking: int = 0
+    """spans that were not counted because a later reading may show their agent"""
+    _counters: dict[Key, int] = field(default_factory=dict)
+    _calls: dict[Labels, CallTally] = field(default_factory=dict)
+    _tools: dict[Labels, ToolTally] = field(default_factory=dict)
+    _digests: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counters(self) -> dict[Key, int]:
+        """Increments of counters, with those of all tallies."""
+        for tallies in (self._calls, self._tools):
+            for tally in tallies.values():
+                tally.pour(self)
+            tallies.clear()
+        return self._counters
+
+    def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
+        """Add to a counter; an amount of 0 gives birth to the series."""
+        key = (metric, labels)
+        self._counters[key] = self._counters.get(key, 0) + amount
+
+    def calls(self, root: str, agent: str, provider: str, model: str) -> CallTally:
+        """The tally of LLM calls with these labels; good until the counters are asked for."""
+        labels = (self.agentos, root, agent, provider, model)
+        tally = self._calls.get(labels)
+        if tally is None:
+            tally = self._calls[labels] = CallTally(self, labels)
+        return tally
+
+    def tools(self, root: str, agent: str, tool: str) -> ToolTally:
+        """The tally of tool calls with these labels, likewise."""
+        labels = (self.agentos, root, agent, tool)
+        tally = self._tools.get(labels)
+        if tally is None:
+            tally = self._tools[labels] = ToolTally(self, labels)
+        return tally
+
+    def observe(self, metric: str, labels: Labels, value: int) -> None:
+        """Add one observation in storage units to a histogram."""
+        self.histogram(metric, labels).observe(value)
+
+    def histogram(self, metric: str, labels: Labels) -> HistogramDelta:
+        """The histogram to observe in."""
+        key = (metric, labels)
+        delta = self.histograms.get(key)
+        if delta is None:
+            bounds = METRICS[metric].buckets
+            delta = self.histograms[key] = HistogramDelta(bounds, [0] * (len(bounds) + 1))
+        return delta
+
+    def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
+        """Count one error and remember its trace; `at` is in microseconds."""
+        self.add(metric, labels)
+        keep_newest(self.exemplars, (metric, labels), Exemplar(trace_id, 1, at))
+
+    def take_part(self, session_id: str | None, part: SessionPart) -> None:
+        """Add to what a session did."""
+        if session_id:
+            known = self.sessions.setdefault(self._digest(session_id), part)
+            if known is not part:
+                known.join(part)
+
+    def see(self, what: str, identifier: str, at: int) -> None:
+        """Note that a session or user was active; ids themselves are not kept."""
+        key = (what, self._digest(identifier))
+        self.activity[key] = max(at, self.activity.get(key, at))
+
+    def _digest(self, identifier: str) -> int:
+        found = self._digests.get(identifier)
+        if found is None:
+            found = self._digests[identifier] = digest(identifier)
+        return found
+
+
+def digest(identifier: str) -> int:
+    """Signed 64-bit digest of an id (blake2b)."""
+    return int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "big", signed=True)
