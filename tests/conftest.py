@@ -5,9 +5,18 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.harness import forks
+
 pytest_plugins = ["tests.golden_plugin"]
 
 _LONGEST_FIRST = ("crash", "slow", "postgres", "compat")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forking() -> Generator[None]:
+    """Start AgentOS and the daemon without importing all of them anew each time."""
+    with forks.serving():
+        yield
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter.model import MICROSECONDS, Clock, SpanKind, Trace, component_name
+from exporter.model import MICROSECONDS, RUN_KINDS, Clock, SpanKind, Trace, component_name, http_method
 from exporter.sources import wire
 from exporter.sources.agentos import AgentOSSource, Target
 from exporter.sources.reading import Settings
@@ -17,6 +17,7 @@ from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 
 _KINDS = {"UNKNOWN": SpanKind.HTTP}
+_NAMES = dict.fromkeys(RUN_KINDS, component_name) | {SpanKind.HTTP: http_method}
 _PAGE = 100
 
 
@@ -93,7 +94,7 @@ def _as_read_by_agno(nodes, parent, numbers):
             parent,
             node.id,
             str(kind),
-            component_name(node.name) if kind in {"agent", "team", "workflow"} else node.name,
+            _NAMES.get(kind, str)(node.name),
             _micros(node.start_time),
             _micros(node.end_time),
             node.status == "ERROR",

@@ -45,7 +45,7 @@ PERSISTED = frozenset(
 class Watch:
     """Scrapes without a pause in a thread of its own, and notes each persisted series that falls or vanishes."""
 
-    def __init__(self, url: str, *, pause: float = 0.05) -> None:
+    def __init__(self, url: str, *, pause: float = 0.1) -> None:
         self.scrapes = 0
         self.refused = 0
         self.violations: list[str] = []
@@ -134,18 +134,29 @@ def delete_half(path: Path, kept: Path, random: Random) -> int:
 
 
 def kill_often(exporter: RunningExporter, times: int, random: Random, watch: Watch) -> Counter[str]:
-    """Kill and start it over and over, 0.2 to 3 s after its start or, every other time, after it began to serve.
+    """Kill and start it over and over: every other time after it began to serve, else a while after its start.
 
+    How long it may live depends on how long it takes to begin. Every fourth one hardly gets that far, and every fifth
+    is no fork: as users start it.
     Returns how many lives ended before it served, while it served, and of these, after it had counted something.
     """
     died: Counter[str] = Counter()
+    start = 0.0
     for number in range(times):
         scrapes, before = watch.scrapes, watch.spans
         if exporter.process is None:
-            exporter.spawn()
+            exporter.spawn(fork=number % 5 > 0)
         if number % 2:
+            began = time.monotonic()
             exporter.wait_until_serving()
-        time.sleep(random.uniform(0.2, 3.0))
+            took = time.monotonic() - began
+            start = max(start, took)
+            life = random.uniform(0.2, max(4.0, 2 * took))  # new series show after a second at the earliest
+        elif number % 4:
+            life = random.uniform(0.2, max(3.0, 1.5 * start))
+        else:
+            life = random.uniform(0.02, 0.3)
+        time.sleep(life)
         assert exporter.process is not None
         assert exporter.process.poll() is None, "it ended by itself"
         exporter.kill()

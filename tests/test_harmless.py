@@ -1,14 +1,12 @@
-"""Harmless: no trace of us in AgentOS, little read twice, little of its time; no secret and no prompt leaves."""
+"""Harmless: no trace of us in AgentOS, little read twice; no secret and no prompt leaves. Its time: see benchmarks."""
 
 import asyncio
 import json
 import sqlite3
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
 
 import httpx
 import pytest
@@ -99,7 +97,7 @@ async def test_hardly_more_is_read_than_there_is(database: str, tmp_path: Path) 
     with RunningAgentOS(sys.executable, database) as agentos:
         settings = {"poll_interval": 5, "overlap": 20, "sessions_interval": 3600}
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
-            await load.steady(agentos.base_url, rate=5, seconds=90, leaving=False)
+            await load.steady(agentos.base_url, rate=2, seconds=90, leaving=False)
             await asyncio.to_thread(agentos.wait_until_quiet)
             counted = await exporter.exact(database, "it", deadline=180)
             polled = read_bytes(await exporter.shown())
@@ -107,45 +105,8 @@ async def test_hardly_more_is_read_than_there_is(database: str, tmp_path: Path) 
     spans = len(counted.visible)
     print(f"{spans} spans: {polled / spans:.0f} bytes a span; once {single / spans:.0f}: {polled / single:.3f} times")
     # Measured on a quiet machine in benchmarks/harmless.py (bound: 1.25). Here runs may be slow and read while they
-    # grow; but who reads each overlap again reads everything four times.
+    # grow, so they are few; but who reads each overlap again reads everything four times.
     assert polled <= 2 * single
-
-
-@pytest.mark.slow
-async def test_search_time_at_a_hundred_thousand_traces(database: str, tmp_path: Path) -> None:
-    """Time that AgentOS itself reports; twice the bound, since other processes share the machine."""
-    await asyncio.to_thread(seed, database, 100_000, spread=timedelta(days=14), prompt_bytes=(50, 100))
-    polls: list[float] = []
-    single: list[float] = []
-    with RunningAgentOS(sys.executable, database) as agentos:
-        settings = {"poll_interval": 2, "overlap": 8, "initial_lookback": 600, "sessions_interval": 3600}
-        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
-            stop = asyncio.Event()
-            traffic = asyncio.create_task(load.steady(agentos.base_url, rate=2, until=stop, leaving=False))
-            await exporter.polls(2, "it", deadline=120)
-            done = len(exporter.logged("poll"))
-            while len(exporter.logged("poll")) < done + 16:  # four sweeps
-                single.append(await one_search(agentos.base_url))
-                await asyncio.sleep(2)
-            polls += [line["search_ms"] for line in exporter.logged("poll", outcome="ok")[done:]]
-            stop.set()
-            await traffic
-    ratio = mean(polls) / median(single)
-    print(f"a poll {mean(polls):.1f} ms ({sorted(polls)}), one search {median(single):.1f} ms: {ratio:.2f} times")
-    assert len(polls) >= 16
-    assert ratio <= 4
-
-
-async def one_search(url: str) -> float:
-    """Milliseconds that AgentOS needs to find what ended lately."""
-    since = (datetime.now(UTC) - timedelta(seconds=8)).isoformat()
-    conditions: list[dict[str, Any]] = [
-        {"op": "GTE", "key": "end_time", "value": since},
-        {"op": "IN", "key": "status", "values": ["OK", "ERROR", "UNSET"]},
-    ]
-    body = {"filter": {"op": "AND", "conditions": conditions}, "limit": 50}
-    async with httpx.AsyncClient(base_url=url, headers=UNSAMPLED, timeout=60, trust_env=False) as client:
-        return float((await client.post("/traces/search", json=body)).json()["meta"]["search_time_ms"])
 
 
 # Nothing leaves that is not ours to show

@@ -335,14 +335,19 @@ async def test_database_unreadable_while_idle(
 
 
 async def under_load(
-    exporter: Exporter, agentos: RunningAgentOS, breaks: Callable[[], Any], mends: Callable[[], Any]
+    exporter: Exporter,
+    agentos: RunningAgentOS,
+    breaks: Callable[[], Any],
+    mends: Callable[[], Any],
+    *,
+    broken: Callable[[Shown], bool] = lambda shown: failures(shown) >= 2,
 ) -> None:
-    """Break something for seconds while runs go on, and count exactly afterwards."""
+    """Break something while runs go on, until it shows."""
     done = asyncio.Event()
-    traffic = asyncio.create_task(load.steady(agentos.base_url, rate=4, until=done, leaving=False, most=20))
+    traffic = asyncio.create_task(load.steady(agentos.base_url, rate=2, until=done, leaving=False, most=8))
     await exporter.until(lambda shown: shown("agentos_runs_total") >= 10)
     await asyncio.to_thread(breaks)
-    await exporter.until(lambda shown: failures(shown) >= 2)
+    await exporter.until(broken, what="polls that failed")
     await asyncio.to_thread(mends)
     await exporter.until(up)
     await asyncio.sleep(2)
@@ -352,7 +357,7 @@ async def under_load(
 
 
 async def test_database_unreadable_under_load(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
-    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=12) as exporter:
+    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=30) as exporter:
         await under_load(exporter, agentos, lambda: hide(database), lambda: unhide(database))
         await exporter.exact(database, "it")
         assert (await exporter.shown())("agentos_exporter_source_resets_total") == 0
@@ -360,7 +365,7 @@ async def test_database_unreadable_under_load(agentos: RunningAgentOS, database:
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
 async def test_agentos_down_under_load(agentos: RunningAgentOS, database: str, tmp_path: Path, how: str) -> None:
-    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=8) as exporter:
+    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=30) as exporter:
         stop = agentos.stop if how == "restarted" else agentos.kill
         await under_load(exporter, agentos, stop, agentos.start)
         counted = await exporter.exact(database, "it")
@@ -375,8 +380,10 @@ async def test_agentos_down_under_load(agentos: RunningAgentOS, database: str, t
 @pytest.mark.parametrize("kind", ["postgres", "async-postgres"])
 async def test_postgresql_down_under_load(tmp_path: Path, kind: str) -> None:
     with or_skip(Postgres) as server, RunningAgentOS(sys.executable, f"{kind}:{server.url('agno')}") as agentos:
-        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=8) as exporter:
-            await under_load(exporter, agentos, server.stop, server.start)
+        # What AgentOS has begun to write it may finish after the outage: that must not be given up before.
+        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=40) as exporter:
+            # AgentOS answers with no traces; on a loaded machine it may first take too long to answer at all.
+            await under_load(exporter, agentos, server.stop, server.start, broken=polls("silent_empty"))
             counted = await exporter.exact(agentos.database, "it", deadline=180)
             shown = await exporter.shown()
             assert shown("agentos_exporter_hidden_spans_total") == len(counted.hidden)
@@ -556,13 +563,14 @@ async def test_a_poll_beyond_its_deadline_keeps_its_progress(
 ) -> None:
     seed(database, 450, spread=timedelta(minutes=20), prompt_bytes=(500, 1_000))
     async with FaultyProxy(agentos.base_url) as slow_way:
-        slow_way.fail(proxy.slow(0.25), "/traces/search")
-        async with Exporter({"it": slow_way.base_url}, tmp_path / "state.db", poll_deadline=2.5) as exporter:
-            shown = await exporter.until(lambda shown: failures(shown) >= 1)
+        slow_way.fail(proxy.slow(0.5), "/traces/search")
+        async with Exporter({"it": slow_way.base_url}, tmp_path / "state.db", poll_deadline=5) as exporter:
+            # On a slow machine the first polls may not come to anything.
+            shown = await exporter.until(lambda shown: failures(shown) >= 1 and shown("agentos_runs_total") > 0)
             assert polls("timeout")(shown)
             assert shown("agentos_up") == 0
             assert 0 < shown("agentos_runs_total") < 450
-            await exporter.exact(database, "it", deadline=90)
+            await exporter.exact(database, "it", deadline=180)
 
 
 # Who may read what

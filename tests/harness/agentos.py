@@ -18,6 +18,8 @@ from typing import Self
 
 import httpx
 
+from tests.harness import forks
+
 _SERVER = Path(__file__).with_name("server.py")
 
 
@@ -66,11 +68,12 @@ class RunningAgentOS:
         self.database = database
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-        self._command = [str(python), str(_SERVER), "--port", str(self.port), "--db", database]
+        self.process: forks.Running | None = None
+        self._python = str(python)
+        self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
-        self._command += [part for option, value in options.items() if value for part in (option, value)]
-        self._command += ["--cold"] if cold else []
+        self._arguments += [part for option, value in options.items() if value for part in (option, value)]
+        self._arguments += ["--cold"] if cold else []
         self._ready = f"ready {self.base_url}\n"
         self._environment = os.environ | (environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
@@ -100,12 +103,8 @@ class RunningAgentOS:
 
         """
         before = self.output.count(self._ready)
-        self.process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=self._environment,
+        self.process = forks.start(
+            str(_SERVER), *self._arguments, output=self._log, environment=self._environment, python=self._python
         )
         end = time.monotonic() + deadline
         while time.monotonic() < end:

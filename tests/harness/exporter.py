@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,19 +20,17 @@ from typing import Self
 
 import httpx
 
-from tests.harness import truth
+from tests.harness import forks, truth
 from tests.harness.agentos import free_port
 
 QUICK: Mapping[str, object] = {
     "poll_interval": "1s",
-    "poll_deadline": "30s",
     "sessions_interval": "2s",
     "overlap": "5s",
     "trace_horizon": "1m",
     "zero_hold": "1s",
 }
 """Settings under which a trace settles within seconds."""
-_COMMAND = (sys.executable, "-m", "exporter", "run", "--config.file")
 
 
 class ExporterFailedError(Exception):
@@ -70,7 +67,7 @@ class RunningExporter:
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.state = folder / "state.db"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: forks.Running | None = None
         config = {
             **QUICK,
             "state": str(self.state),
@@ -82,7 +79,8 @@ class RunningExporter:
         }
         path = folder / file
         path.write_text(json.dumps(config))  # JSON is YAML
-        self._command = [*_COMMAND, str(path), "--web.listen-address", f"127.0.0.1:{self.port}", "--log.format=logfmt"]
+        address = f"--web.listen-address=127.0.0.1:{self.port}"
+        self._arguments = ("run", "--config.file", str(path), address, "--log.format=logfmt")
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTOS_EXPORTER_")}
         self._environment["NO_PROXY"] = "127.0.0.1"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
@@ -111,15 +109,10 @@ class RunningExporter:
         """Return what the exporter has logged, over all restarts."""
         return os.pread(self._log.fileno(), 1 << 30, 0).decode(errors="replace")
 
-    def spawn(self) -> None:
-        """Start the process and wait for nothing."""
-        self.process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[2],
-            env=self._environment,
+    def spawn(self, *, fork: bool = True) -> None:
+        """Start the process, forked or anew, and wait for nothing."""
+        self.process = forks.start(
+            "exporter", *self._arguments, output=self._log, environment=self._environment, fork=fork
         )
 
     def start(self, *, deadline: float = 60.0) -> None:

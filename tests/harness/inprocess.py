@@ -33,11 +33,14 @@ class Shown:
     def __init__(self, text: str) -> None:
         self.text = text
         self.samples = truth.scrape(text)
+        self._named: dict[str, list[tuple[frozenset[tuple[str, str]], float]]] = {}
+        for (name, labels), value in self.samples.items():
+            self._named.setdefault(name, []).append((labels, value))
 
     def __call__(self, name: str, **labels: str) -> float:
         """Return the sum of a sample over all series that have these labels."""
         wanted = set(labels.items())
-        return sum(value for (sample, have), value in self.samples.items() if sample == name and wanted <= have)
+        return sum(value for have, value in self._named.get(name, ()) if wanted <= have)
 
     def of(self, agentos: str) -> truth.Totals:
         """Return what is shown of one AgentOS."""
@@ -101,13 +104,13 @@ class Exporter:
         """Scrape."""
         return Shown(await self.get("/metrics"))
 
-    async def until(self, condition: Callable[[Shown], bool], *, deadline: float = 150.0, what: str = "") -> Shown:
+    async def until(self, condition: Callable[[Shown], bool], *, deadline: float = 300.0, what: str = "") -> Shown:
         """Scrape until a condition holds; fail if it does not at the deadline, in seconds from now."""
         end = time.monotonic() + deadline
         while not condition(shown := await self.shown()):
             if time.monotonic() > end:
                 raise AssertionError(f"not so within {deadline} s: {what}\n{_own(shown)}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)  # what is scraped more often takes a fifth of a core
         return shown
 
     async def polls(self, number: int, agentos: str, *, deadline: float = 150.0) -> Shown:

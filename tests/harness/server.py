@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-# Set before agno and OpenTelemetry are imported: they read the environment once.
+# Before agno is imported, whenever it reads them.
 os.environ["AGNO_TELEMETRY"] = "false"
 os.environ.setdefault("AGNO_MONITOR", "false")
 
