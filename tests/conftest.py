@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
             if any(definition.scope in {"module", "package"} for definition in definitions)
         ]
         if shared:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{min(shared)}"))
+            item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]}:{min(shared)}"))
     # Here pytest-xdist reads the groups, and pytest-randomly shuffles.
     yield
     items.sort(key=lambda item: min((_rank(mark.name) for mark in item.iter_markers()), default=len(_LONGEST_FIRST)))

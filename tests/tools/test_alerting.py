@@ -150,7 +150,7 @@ def generated(folder: Path, settings: Mapping[str, str]) -> list[Path]:
     file = folder / "settings.yml"
     file.write_text(json.dumps(settings))
     command = (sys.executable, "-m", "deploy.mixin", "--settings", str(file), "--out", str(folder))
-    subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
     rules = sorted((folder / "deploy/prometheus").glob("rules-*.yml"))
     assert len(rules) == 2
     return rules

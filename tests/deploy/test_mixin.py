@@ -13,7 +13,7 @@ from deploy.mixin.__main__ import main
 from deploy.mixin.promql import duration, number, seconds
 from deploy.mixin.settings import Settings, SettingsError, changed, described, load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_shipped_files_are_what_is_generated(capsys: pytest.CaptureFixture[str]) -> None:

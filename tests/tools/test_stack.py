@@ -1,7 +1,7 @@
 """The compose stack's own commands and files, run on this machine: AgentOS, exporter, Prometheus, Alertmanager.
 
 What a container would be given is put in its place: paths of mounts become files of the repository, host names become
-127.0.0.1 with free ports. Grafana is not on this machine: test_deploy_compose.py checks what it is given.
+127.0.0.1 with free ports. Grafana is not on this machine: tests/deploy/test_compose.py checks what it is given.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import yaml
 
 from tests.harness.tools import tool, tools
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "deploy/prometheus"
 SCRAPES = sorted(PLACE.glob("scrape*.yml"))
 ALERTMANAGER = ROOT / "deploy/alertmanager/alertmanager.yml"

@@ -26,7 +26,7 @@ from tests.harness import panels
 from tests.harness.promql import Selector, kept, selectors
 from tests.harness.tools import current, tools
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RULES = [
     rule
     for path in sorted((ROOT / "deploy" / "prometheus").glob("rules-*.yml"))

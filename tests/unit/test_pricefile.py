@@ -18,7 +18,7 @@ from exporter.pricing import money, pricefile
 from exporter.pricing.prices import Pricer
 from exporter.pricing.rates import Tiered
 
-HERE = Path(__file__).parent / "prices"
+HERE = Path(__file__).parents[1] / "prices"
 GOOD, BAD = HERE / "good", HERE / "bad"
 
 

@@ -32,7 +32,7 @@ BARE = ("-p", "no:randomly", "-p", "no:asyncio")
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text())
+    pytester.makeconftest((Path(__file__).parents[1] / "conftest.py").read_text())
     return pytester
 
 

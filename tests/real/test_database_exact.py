@@ -20,7 +20,7 @@ from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.mariadb import MariaDB
 from tests.harness.postgres import Postgres
 from tests.harness.tools import or_skip
-from tests.test_crash import Watch, kill_often
+from tests.long.test_kills import Watch, kill_often
 
 RUNS = 150
 NAME = "tables"

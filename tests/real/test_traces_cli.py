@@ -741,6 +741,6 @@ def test_an_interrupt_ends_with_130(monkeypatch):
 
 
 def test_the_documented_schema_is_the_real_one(everything):
-    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     for key in [*everything[0], *everything[0]["span_counts"], *everything[0]["llm"]]:
         assert f"`{key}`" in page, key

@@ -10,7 +10,7 @@ import pytest
 
 from exporter import prices_cli
 
-HERE = Path(__file__).parent / "prices"
+HERE = Path(__file__).parents[1] / "prices"
 AT = ("--at", "2026-11-20T12:00Z")
 
 

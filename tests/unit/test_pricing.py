@@ -45,7 +45,7 @@ from exporter.pricing.providers import (
 from exporter.pricing.rates import PRICE_KEYS
 from exporter.pricing.tokens import Classes, normalise
 
-COOKBOOK = Path(__file__).parent / "prices" / "cookbook.json"
+COOKBOOK = Path(__file__).parents[1] / "prices" / "cookbook.json"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -19,7 +19,7 @@ from exporter.cli import main
 from tests.golden_plugin import Golden
 from tests.harness.tools import current, tool, tools
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RULES = {
     kind: yaml.safe_load((ROOT / "deploy/prometheus" / f"rules-{kind}.yml").read_text(encoding="utf-8"))["groups"]
     for kind in ("recording", "alerts")

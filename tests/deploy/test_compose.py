@@ -1,4 +1,4 @@
-"""The compose stack on paper: its images, users, mounts, ports and names. test_deploy_stack.py runs its commands."""
+"""The compose stack on paper: images, users, mounts, ports and names. tests/tools/test_stack.py runs its commands."""
 
 from __future__ import annotations
 

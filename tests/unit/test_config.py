@@ -18,7 +18,7 @@ from exporter.pricing.money import USD
 from exporter.sources.location import Engine, Location, Tables
 from exporter.users import UserLabels
 
-HERE = Path(__file__).parent / "config"
+HERE = Path(__file__).parents[1] / "config"
 GOOD, BAD = HERE / "good", HERE / "bad"
 SECRET = "hunter2secret"
 ENVIRON = {"GOOD_TOKEN": "token-of-the-variable", "EMPTY_TOKEN": "", "UMLAUT_TOKEN": "hunter2sécret"}

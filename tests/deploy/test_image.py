@@ -30,7 +30,7 @@ from tests.harness.process import answers, eventually
 # One image for all of them, on whichever worker.
 pytestmark = pytest.mark.xdist_group("deploy_image")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
 COMPOSE = ROOT / "deploy/compose/exporter"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -19,7 +19,7 @@ from exporter.model import TraceState
 from exporter.totals import Limits, Plan, StoredSeries, Totals
 
 TOOL = "agentos_tool_calls_total"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def changes(trace_id="t", spans=(1, 2**64 - 1), totals=None, amount=1, cursor=None, **more):

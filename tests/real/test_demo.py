@@ -19,7 +19,7 @@ import pytest
 
 from tests.harness.agentos import free_port
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STOPS_WITHIN = 5.0
 
 _AUDIT = """

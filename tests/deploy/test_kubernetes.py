@@ -79,7 +79,7 @@ def test_they_are_what_the_chart_renders(request: pytest.FixtureRequest) -> None
     if request.config.getoption("--update-golden"):
         for name, text in made.items():
             (PLACE / name).write_text(text)
-    assert without_rules(written()) == made, "pytest tests/test_deploy_kubernetes.py --update-golden writes them anew"
+    assert without_rules(written()) == made, "pytest tests/deploy/test_kubernetes.py --update-golden writes them anew"
 
 
 def test_the_rules_are_the_charts() -> None:

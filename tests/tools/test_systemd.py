@@ -15,7 +15,7 @@ import pytest
 from exporter.cli import main
 from exporter.config import DEFAULT_STATE
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy/systemd/agentos-exporter.service"
 EXPOSURE = 12
 """Of 100, as `systemd-analyze security` counts: network and AF_UNIX are what is left."""
