@@ -1,9 +1,6 @@
 """Budgets: the edges of their calendars, whose calls they hold, and that not a cent is lost, doubled or misdated."""
 
-import asyncio
-import os
 import random
-import signal
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -13,10 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from exporter import config
 from exporter.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
-from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
 from exporter.delta import Delta
 from exporter.errors import StateError
 from exporter.intake import Intake
@@ -28,7 +22,6 @@ from exporter.pricing.tokens import Classes
 from exporter.totals import Limits, Totals
 from exporter.treasury import COVERED, LIMIT, RESET, SPENT, Treasury
 from exporter.users import UserLabels
-from tests.harness.inprocess import Exporter
 
 S = 1_000_000
 HOUR = 3600 * S
@@ -565,113 +558,6 @@ def test_spending_of_any_size_is_exact():
 
 
 # --- SIGHUP -----------------------------------------------------------------------------------------------------------
-
-FILE = """\
-state: {state}
-zero_hold: {hold}
-agentos: [{{name: os, url: "http://127.0.0.1:1"}}]
-budgets: [{budgets}]
-{more}
-"""
-TEAM = "{{name: team, period: month, limit_usd: {limit}}}"
-
-
-@pytest.fixture
-def write(tmp_path):
-    path = tmp_path / "config.yml"
-
-    def write(*limits, hold="0s", more=""):
-        budgets = ", ".join(TEAM.format(limit=limit) if place == 0 else limit for place, limit in enumerate(limits))
-        path.write_text(FILE.format(state=tmp_path / "state.db", hold=hold, budgets=budgets, more=more))
-        return path
-
-    return write
-
-
-async def started(path):
-    exporter = Exporter({"os": "http://127.0.0.1:1"}, None)
-    exporter.config = config.load({"config_file": str(path), "listen_address": "127.0.0.1:0"}, {})
-    exporter.daemon = Daemon(
-        exporter.config,
-        load=lambda: config.load({"config_file": str(path), "listen_address": "127.0.0.1:0"}, {}, check_prices=False),
-    )
-    return exporter
-
-
-async def test_reload(write):
-    path = write(5)
-    async with await started(path) as exporter:
-        daemon = exporter.daemon
-
-        def limit(name="team"):
-            return daemon.totals.value(LIMIT, ("", name, "month"))
-
-        assert limit() == 5 * USD
-        shown = await exporter.until(lambda shown: shown(LIMIT, budget="team") == 5, what="the limit")
-        assert shown(SPENT, budget="team") == 0
-        assert shown(RESET, budget="team") > shown(COVERED, budget="team")
-
-        write(7, TEAM.format(limit=1).replace("team", "second"))
-        await daemon.reload()
-        assert (limit(), limit("second")) == (7 * USD, USD)
-        assert exporter.logged("reload")[-1]["changed"] == "budgets"
-        assert exporter.logged("reload", level="warning") == []
-
-        write("free")
-        await daemon.reload()
-        assert limit() == 7 * USD
-        said = next(line for line in exporter.logged("reload") if "problems" in line)
-        assert said["reason"] == "the configuration is refused, the old one holds"
-        assert "budgets[0].limit_usd: must be an amount" in str(said["problems"])
-
-        write(9, hold="9s", more="labels: {user: plain}")
-        await daemon.reload()
-        assert (limit(), limit("second")) == (9 * USD, None)
-        said = [line for line in exporter.logged("reload") if "keys" in line]
-        assert [line["keys"] for line in said] == ["zero_hold, labels.user"]
-
-
-async def test_reload_of_prices(write, tmp_path):
-    path = write(5)
-    reloaded = "agentos_exporter_price_file_last_reload_successful"
-    async with await started(path) as exporter:
-        daemon = exporter.daemon
-        assert daemon.totals.value(reloaded, ()) is None
-        (tmp_path / "prices.yml").write_text("prices: [{model: m, input_mtok: 1, output_mtok: 1}]")
-        write(5, more="prices: prices.yml")
-        await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) == 1
-        (tmp_path / "prices.yml").write_text("prices: [{model: m, input_mtok: -1, output_mtok: 1}]")
-        write(6, more="prices: prices.yml")
-        await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) == 0
-        assert daemon.totals.value(LIMIT, ("", "team", "month")) == 6 * USD
-        write(6)
-        await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) is None
-
-
-async def test_sighup_while_it_starts_is_not_lost(write):
-    exporter = await started(write(5))
-    running = asyncio.create_task(exporter.daemon.run())
-    await asyncio.sleep(0)  # the signal handlers are there
-    write(8)
-    os.kill(os.getpid(), signal.SIGHUP)
-    async with asyncio.timeout(30):
-        while exporter.daemon.config.budgets[0].limit != 8 * USD:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-        await running
-
-
-async def test_reload_without_a_file(tmp_path):
-    daemon = Daemon(
-        Config(agentos=(AgentOS("os", "http://127.0.0.1:1"),), state=None, listen_address=Address("127.0.0.1", 0))
-    )
-    await daemon.reload()  # before its start: nothing to do
-    await daemon.start()
-    await daemon.reload()
-    await daemon.stop()
 
 
 def test_boundaries_follow_one_another():

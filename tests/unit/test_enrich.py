@@ -1,19 +1,12 @@
 """Details of runs: how they split tokens and money, and that calls which wait for them count once whatever happens."""
 
-import asyncio
 import json
 import sqlite3
-import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
 from decimal import Decimal
-from random import Random
 
-import genai_prices
-import httpx
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
@@ -21,166 +14,34 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter import config
-from exporter.config import AgentOS
-from exporter.enrich import EXPIRE_EVERY, MOST_REQUESTS, OFF, PATIENCE, Enricher, expire_quietly, no_details
+from exporter.enrich import EXPIRE_EVERY, MOST_REQUESTS, OFF, PATIENCE, expire_quietly, no_details
 from exporter.errors import BadAnswer, NoDetails, ServerFailed, SourceTimeout, StateError, Unauthorized
-from exporter.intake import SESSION_IDLE, Intake
+from exporter.intake import SESSION_IDLE
 from exporter.ledger import Ledger
-from exporter.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.model import Span, SpanKind, TokenUsage, Trace
 from exporter.pricing.money import USD
-from exporter.pricing.prices import Pricer
 from exporter.sources import runs as wire
 from exporter.totals import Limits, Totals
 from exporter.waiting import ModelUse, RunDetail, deal, split
-from tests.harness import load, truth
-from tests.harness.agentos import RunningAgentOS
-from tests.harness.exporter import RunningExporter
-from tests.harness.inprocess import Exporter
-from tests.harness.proxy import FaultyProxy, status
+from tests.harness.details import (
+    CLAUDE,
+    COST,
+    FIRST_TOKEN,
+    OPENAI,
+    PRICER,
+    T0,
+    TOKENS,
+    Home,
+    S,
+    call,
+    detail,
+    one_price,
+    price,
+    run_of,
+    use,
+)
 
-S = 1_000_000
-T0 = 1_795_000_000  # November 2026
-TOKENS, COST = "agentos_llm_tokens_total", "agentos_llm_cost_usd_total"
 RUN_COST, SESSION_COST = "agentos_run_cost_usd", "agentos_session_cost_usd"
-FIRST_TOKEN = "agentos_llm_time_to_first_token_seconds"
-OPENAI = {"provider": "openai", "model": "gpt-5.4", "model_class": "OpenAIChat"}
-CLAUDE = {"provider": "anthropic", "model": "claude-sonnet-4-5", "model_class": "Claude"}
-PRICER = Pricer()
-
-
-def price(span):
-    return PRICER.price(
-        span.provider,
-        span.model,
-        span.usage,
-        at=span.start,
-        reported=span.reported_cost,
-        exact_classes=span.usage.detailed,
-        model_class=span.model_class,
-    )
-
-
-def one_price(spans, cached):
-    calls = [(span.start, span.usage.prompt or 0) for span in spans]
-    first = spans[0]
-    return PRICER.one_price(first.provider, first.model, calls, cached=cached, model_class=first.model_class)
-
-
-class Home:
-    """Ledger, totals, intake and enricher of one AgentOS, on a clock that only the test moves."""
-
-    def __init__(self, details=None, *, enabled=True, databases=()) -> None:
-        self.now = float(T0)
-        self.ledger = Ledger(None)
-        self.details = {} if details is None else details
-        self.asked = []
-        self.enabled = enabled
-        self.databases = databases
-        self.seen = {}
-        self.open()
-
-    def open(self) -> None:
-        """As after a start: of what was, only the ledger is left."""
-        clock = Clock(lambda: self.now, lambda: self.now)
-        self.totals = Totals(Limits(), zero_hold=60)
-        self.totals.restore(*self.ledger.load())
-        self.enricher = Enricher(
-            "os",
-            self.ledger,
-            self.totals,
-            clock=clock,
-            price=price,
-            one_price=one_price,
-            fetch=self.fetch,
-            databases=lambda: self.databases,
-            lock=asyncio.Lock(),
-            enabled=self.enabled,
-        )
-        self.intake = Intake(
-            "os",
-            self.ledger,
-            self.totals,
-            clock=clock,
-            overlap=60,
-            horizon=3600,
-            price=price,
-            enriches=self.enricher.active,
-        )
-
-    async def fetch(self, session_id, run_id, db, wait):
-        self.asked.append((session_id, run_id, db))
-        found = self.details.get(run_id)
-        if isinstance(found, Exception):
-            raise found
-        return None if found is None else {one.run_id: one for one in (found if isinstance(found, list) else [found])}
-
-    def read(self, *traces, at=None, **more):
-        self.at(at)
-        return self.intake.absorb(Batch("db", traces, as_of=int(self.now * S), **more))
-
-    def at(self, seconds):
-        if seconds is not None:
-            self.now = T0 + seconds
-
-    def enrich(self, at=None, *, deadline=60):
-        self.at(at)
-        return asyncio.run(self.enricher.run(self.now + deadline))
-
-    def expire(self, at=None):
-        self.at(at)
-        return asyncio.run(self.enricher.expire())
-
-    def of(self, metric, *places):
-        """Sums of a counter by the labels at these places, without zeros."""
-        found = Counter()
-        for one in self.totals.stored():
-            if one.metric == metric and one.value:
-                found[tuple(one.labels[place] for place in places)] += one.value
-        return {key[0] if len(places) == 1 else key: value for key, value in found.items()}
-
-    def tokens(self):
-        return self.of(TOKENS, 5)
-
-    def cost(self):
-        """(token class, cost source) → USD."""
-        return {key: Decimal(value) / USD for key, value in self.of(COST, 5, 6).items()}
-
-    def observed(self, metric):
-        """(observations, their sum) over all series of a histogram."""
-        found = [one for one in self.totals.stored() if one.metric == metric]
-        return sum(sum(one.counts) for one in found), sum(one.total for one in found)
-
-    def never_falls(self):
-        for one in self.totals.stored():
-            key, value = (one.metric, one.labels), (one.value, *one.counts, one.total)
-            assert all(new >= old for new, old in zip(value, self.seen.get(key, value), strict=True)), key
-            self.seen[key] = value
-
-
-def run_of(number, *calls, shown=None, run_id=None, session="s", kind=SpanKind.AGENT, **more):
-    """A trace with one run, whose calls are fields of Span with `tokens` as (prompt, completion)."""
-    ids = {"run_id": run_id or f"run{number}", "session_id": session, "user_id": "u"} | more
-    spans = [Span(number * 100 + 1, -1, kind, "Agent", T0 * S, (T0 + 9) * S, **ids)]
-    for place, call in enumerate(calls):
-        fields = dict(call)
-        usage = TokenUsage(*fields.pop("tokens"))
-        start = (T0 + fields.pop("start", place)) * S
-        spans.append(Span(number * 100 + place + 2, 0, SpanKind.LLM, "m", start, start + S, usage=usage, **fields))
-    visible = spans if shown is None else spans[: 1 + shown]
-    return Trace(f"t{number}", "db", T0 * S, (T0 + 9) * S, T0 * S, len(spans), tuple(visible))
-
-
-def detail(number, *uses, first_token=250_000, **more):
-    return RunDetail(more.get("run_id", f"run{number}"), first_token, uses)
-
-
-def call(*tokens, **more):
-    return {"tokens": tokens, **OPENAI, **more}
-
-
-def use(model, provider, *counts, **more):
-    names = ("prompt", "completion", "cache_read", "cache_write", "reasoning")
-    return ModelUse(model, provider, **dict(zip(names, counts, strict=False)), **more)
 
 
 # How tokens and money are split
@@ -711,7 +572,6 @@ def failing(_):
 
 # Each token once
 
-
 CALLS = ((2000, 500), (1000, 0), (300_000, 7))
 RUNS = tuple(run_of(n, *(call(*tokens) for tokens in CALLS[:n])) for n in (1, 2, 3))
 DETAILS = {
@@ -903,201 +763,7 @@ def test_no_metrics_crash_the_decoder(value):
         wire.decode(json.dumps({"run_id": "r", "metrics": metrics}).encode())
 
 
-# End to end
-
-
-RUNS_DRIVEN = 150
-AGENTS = ("AGENT", "TEAM")
-READ, WRITE = "llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_details.cache_write"
-THOUGHT = 40  # of each call of the test server's Gemini agent; its spans do not say so
-SELLERS = {"OpenAIChat": "openai", "Claude": "anthropic", "Gemini": "google"}
-
-
-def llm_spans(path):
-    """(run id, session id, agent, class, model, attributes, start) of each call, from agno's own table."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        rows = connection.execute("SELECT span_id, parent_span_id, name, attributes, start_time FROM agno_spans")
-        spans = {one: (parent, name, json.loads(more), start) for one, parent, name, more, start in rows}
-    kinds = {one: str(more.get("openinference.span.kind")) for one, (_, _, more, _) in spans.items()}
-
-    def nearest(one, wanted):
-        above = spans[one][0]
-        while above and kinds[above] not in wanted:
-            above = spans[above][0]
-        return above
-
-    for one, (_, name, more, start) in spans.items():
-        if kinds[one] != "LLM" or kinds.get(nearest(one, {"LLM", "TOOL", "CHAIN", *AGENTS})) == "LLM":
-            continue  # a vendor's view of the call above is no call
-        owner = nearest(one, {"CHAIN", *AGENTS})
-        beside = [other for other, (above, *_) in spans.items() if above == owner and kinds[other] in AGENTS]
-        agent = beside[0] if kinds.get(owner) == "CHAIN" and len(beside) == 1 else nearest(one, AGENTS)
-        _, called, own, _ = spans[agent] if agent else ("", "", {}, "")
-        yield (
-            own.get("agno.run.id"),
-            own.get("session.id"),
-            called.rpartition(".")[0],
-            name.rpartition(".")[0],
-            more,
-            start,
-        )
-
-
-def tells(answer):
-    """Whether AgentOS knows more of a run: its input and output by model, None where it does not."""
-    if answer.status_code != 200:
-        return None
-    entries = answer.json()["metrics"].get("details", {}).get("model", [])
-    return {one["id"]: (one.get("input_tokens", 0), one.get("output_tokens", 0)) for one in entries}
-
-
-async def expected(path, url):
-    """(tokens by agent, model and class; USD by model and cost source; runs known in detail), without our own code."""
-    calls = list(llm_spans(path))
-    sums = {}
-    for run_id, _, _, _, more, _ in calls:
-        model = sums.setdefault(run_id, {}).setdefault(more["llm.model_name"], [0, 0])
-        model[0] += more.get("llm.token_count.prompt", 0)
-        model[1] += more.get("llm.token_count.completion", 0)
-    known = {}
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        for run_id, session_id in {(one[0], one[1]) for one in calls if one[0]}:
-            known[run_id] = tells(await client.get(f"/sessions/{session_id}/runs/{run_id}"))
-    tokens, dollars = Counter(), Counter()
-    for run_id, _, agent, cls, more, start in calls:
-        model = more["llm.model_name"]
-        prompt, completion = more.get("llm.token_count.prompt"), more.get("llm.token_count.completion")
-        if prompt is None and completion is None:
-            continue
-        detailed = (known.get(run_id) or {}).get(model) == tuple(sums[run_id][model])
-        read, write = (more.get(READ, 0), more.get(WRITE, 0)) if detailed else (0, 0)
-        thought = THOUGHT if detailed and cls == "Gemini" else 0
-        apart = cls == "Claude"  # Anthropic's prompt, and that of Vertex AI, leaves cached tokens out
-        for token_class, count in (
-            ("input", prompt if apart else prompt - read - write),
-            ("cache_read", read),
-            ("cache_write", write),
-            ("output", completion - thought),
-            ("reasoning", thought),
-        ):
-            tokens[agent, model, token_class] += count
-        usage = genai_prices.Usage(
-            input_tokens=prompt + read + write if apart else prompt,
-            cache_read_tokens=read,
-            cache_write_tokens=write,
-            output_tokens=completion,
-        )
-        seller = "google" if "@" in model else SELLERS.get(cls)
-        if seller:
-            paid = genai_prices.calc_price(
-                usage, model, provider_id=seller, genai_request_timestamp=datetime.fromisoformat(start)
-            )
-            dollars[model, "listed" if detailed else "estimated"] += paid.total_price
-    return +tokens, +dollars, {run_id for run_id, one in known.items() if one}
-
-
-def shown_by(samples, metric, *labels):
-    found = Counter()
-    for (name, have), value in samples.items():
-        if name == metric:
-            known = dict(have)
-            found[tuple(known[label] for label in labels)] += value
-    return +found
-
-
-@pytest.mark.slow
-async def test_with_details_tokens_and_cost_are_those_of_the_spans_own_attributes(tmp_path):
-    path, requests = tmp_path / "agno.db", []
-    with RunningAgentOS(sys.executable, f"sqlite:{path}") as agentos:
-        one = {"it": AgentOS("it", agentos.base_url, enrich_runs=True)}
-        began = time.monotonic()
-        async with Exporter(one, tmp_path / "state.db") as exporter:
-            (enricher,) = exporter.daemon.enrichers
-            enricher._patience = 3600 * S  # however slow the machine is
-            await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=3)
-        await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=4)
-        await asyncio.to_thread(agentos.wait_until_quiet)
-        tokens, dollars, known = await expected(path, agentos.base_url)
-        async with Exporter(one, tmp_path / "state.db") as exporter:
-            (enricher,) = exporter.daemon.enrichers
-            enricher._patience = round((time.monotonic() - began + 45) * S)  # the first calls wait since then
-            run = enricher.run
-
-            async def counted(deadline):
-                requests.append(await run(deadline))
-
-            enricher.run = counted
-            await exporter.until(
-                lambda shown: shown_by(shown.samples, TOKENS, "agent", "model", "token_class") == tokens,
-                deadline=300,
-                what="tokens by class",
-            )
-            shown = await exporter.polls(2, "it")
-            assert exporter.daemon.ledger.waiting("it") == []
-            assert shown_by(shown.samples, TOKENS, "agent", "model", "token_class") == tokens
-            paid = shown_by(shown.samples, COST, "model", "cost_source")
-            assert paid.keys() == dollars.keys()
-            assert all(abs(Decimal(paid[key]) - dollars[key]) < Decimal("1e-9") for key in dollars)
-            assert sum(usd for (_, source), usd in dollars.items() if source == "listed") > 0
-            assert {token_class for _, _, token_class in tokens} >= {"input", "cache_read", "output", "reasoning"}
-            assert 0 < shown(f"{FIRST_TOKEN}_count") <= len(known)
-            assert shown("agentos_exporter_polls_total", outcome="ok") == shown("agentos_exporter_polls_total")
-            assert max(requests) <= MOST_REQUESTS
-            assert sum(requests) > 0
-            count = await asyncio.to_thread(truth.count, f"sqlite:{path}", "it")
-            await exporter.until(
-                lambda shown: shown("agentos_run_llm_calls_count") == count.total("agentos_run_llm_calls_count"),
-                what="all runs settled",
-            )
-            # Runs of models without a price, and calls without usage, have no cost.
-            assert shown("agentos_run_cost_usd_count") <= shown("agentos_run_llm_calls_count")
-
-
-async def test_without_the_scope_everything_goes_out_as_without_details(tmp_path):
-    database = f"sqlite:{tmp_path / 'agno.db'}"
-    with RunningAgentOS(sys.executable, database) as agentos:
-        async with FaultyProxy(agentos.base_url) as proxy:
-            refusal = "Insufficient permissions. Required scope(s): sessions:read"
-            proxy.fail(status(403, refusal), "/sessions")
-            one = {"it": AgentOS("it", proxy.base_url, enrich_runs=True)}
-            async with Exporter(one, tmp_path / "state.db") as exporter:
-                await load.drive(agentos.base_url, runs=25, seed=5)
-                await asyncio.to_thread(agentos.wait_until_quiet)
-                await exporter.exact(database, "it")
-                shown = await exporter.shown()
-                assert shown("agentos_exporter_polls_total", outcome="ok") == shown("agentos_exporter_polls_total")
-                assert len([one for one in proxy.requests if one.path.startswith("/sessions")]) == 1
-                (line,) = exporter.logged("enrich_off")
-                assert "sessions:read" in line["reason"]
-                assert shown(COST, cost_source="estimated") > 0
-                assert shown(COST, cost_source="listed") == 0
-
-
-@pytest.mark.slow
-@pytest.mark.crash
-async def test_kills_lose_and_double_nothing(tmp_path):
-    path, random = tmp_path / "agno.db", Random(7)
-    with RunningAgentOS(sys.executable, f"sqlite:{path}") as agentos:
-        one = [{"name": "it", "url": agentos.base_url, "enrich_runs": True}]
-        with RunningExporter(tmp_path, {}, agentos=one) as exporter:
-            traffic = asyncio.create_task(load.steady(agentos.base_url, rate=3, seconds=25, seed=7, leaving=False))
-            while not traffic.done():
-                await asyncio.sleep(random.uniform(0.5, 2.5))
-                exporter.kill()
-                await asyncio.to_thread(exporter.start)
-            await traffic
-            await asyncio.to_thread(agentos.wait_until_quiet)
-            tokens, dollars, _ = await expected(path, agentos.base_url)
-
-            def agrees():
-                samples = exporter.samples()
-                paid = shown_by(samples, COST, "model", "cost_source")
-                return shown_by(samples, TOKENS, "agent", "model", "token_class") == tokens and all(
-                    abs(Decimal(paid[key]) - dollars[key]) < Decimal("1e-9") for key in {*dollars, *paid}
-                )
-
-            # What stays without details is let go after two minutes.
-            await asyncio.to_thread(truth.wait_until, agrees, deadline=150, pause=1)
+# Configuration
 
 
 def test_the_configuration_asks_for_it():
@@ -1107,29 +773,3 @@ def test_the_configuration_asks_for_it():
             file.flush()
             (one,) = config.load({"config_file": file.name}, {}).agentos
             assert one.enrich_runs is wanted
-
-
-async def test_what_waited_for_an_agentos_that_is_gone_goes_out(tmp_path):
-    ledger = Ledger(tmp_path / "state.db")
-    home = Home()
-    home.ledger = ledger
-    home.open()
-    home.read(run_of(1, call(100, 10)))
-    ledger.close()
-    async with Exporter({"it": "http://127.0.0.1:9"}, tmp_path / "state.db") as exporter:
-        shown = await exporter.until(lambda shown: shown(TOKENS, agentos="os") == 110, what="its tokens")
-        assert shown(COST, agentos="os", cost_source="estimated") > 0
-        assert exporter.daemon.ledger.waiting("os") == []
-
-
-async def test_enrichment_that_was_switched_off_lets_go_what_waited(tmp_path):
-    ledger = Ledger(tmp_path / "state.db")
-    home = Home()
-    home.ledger = ledger
-    home.now = time.time()
-    home.open()
-    home.read(run_of(1, call(100, 10)))
-    ledger.close()
-    async with Exporter({"os": "http://127.0.0.1:9"}, tmp_path / "state.db") as exporter:
-        # AgentOS is out of reach: no poll will ever do it.
-        await exporter.until(lambda shown: shown(TOKENS, agentos="os") == 110, deadline=20, what="its tokens")

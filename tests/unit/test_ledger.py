@@ -1,10 +1,5 @@
 import json
-import os
-import resource
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,40 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.aggregate import RunRecord
-from exporter.delta import Delta, SessionPart
+from exporter.delta import SessionPart
 from exporter.errors import StateError, StateRefused
 from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
 from exporter.model import TraceState
 from exporter.totals import Limits, Plan, StoredSeries, Totals
-
-TOOL = "agentos_tool_calls_total"
-ROOT = Path(__file__).parents[2]
-
-
-def changes(trace_id="t", spans=(1, 2**64 - 1), totals=None, amount=1, cursor=None, **more):
-    delta = Delta("os")
-    delta.add(TOOL, ("os", "r", "a", "é\u202e🙂"), amount)
-    delta.observe("agentos_run_llm_calls", ("os", "agent", "r"), 3)
-    plan = (totals or Totals(Limits(), zero_hold=0)).plan(delta, show=False)
-    record = Record(
-        trace_id,
-        "db",
-        TraceState.OPEN,
-        5,
-        2,
-        created=10,
-        end=20,
-        changed=30,
-        next_ask=40,
-        asks=1,
-        misses=0,
-        hidden=1,
-        root_kind="agent",
-        reported=True,
-        runs={2**63 + 5: RunRecord("agent", "r", 4)},
-        spans=set(spans),
-    )
-    return Changes("os", [record], plan, cursor=cursor, **more)
+from tests.harness.ledgers import TOOL, changes, refused
 
 
 @pytest.fixture
@@ -210,49 +177,7 @@ def test_many_ids_in_one_question():
     assert ledger.records("os", iter(ids)).keys() == {"t0", "t1", "t2"}
 
 
-def test_a_second_daemon_is_refused_until_the_first_is_gone(tmp_path):
-    path = tmp_path / "state.db"
-    ledger = Ledger(path)
-    with pytest.raises(StateRefused, match="another agentos-exporter"):
-        Ledger(path)
-    code = f"from pathlib import Path; from exporter.ledger import Ledger; Ledger(Path({str(path)!r}))"
-    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "another agentos-exporter is using it" in other.stderr
-    ledger.close()
-    Ledger(path).close()
-
-
-def test_a_killed_daemon_leaves_all_it_committed_and_no_lock(tmp_path):
-    path = tmp_path / "state.db"
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-from test_ledger import Ledger, changes
-ledger = Ledger(Path({str(path)!r}))
-for number in range(5):
-    ledger.commit(changes(f"t{{number}}"))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
-    assert killed.returncode == -9
-    ledger = Ledger(path)
-    assert len(ledger.records("os", [f"t{number}" for number in range(9)])) == 5
-    ledger.close()
-
-
 # Files that are refused, and left as they are
-
-
-def refused(path, match):
-    before = {one: one.read_bytes() for one in (path, path.with_name(path.name + "-wal")) if one.is_file()}
-    with pytest.raises(StateRefused, match=match) as caught:
-        Ledger(path)
-    assert str(path) in str(caught.value)
-    assert {one: one.read_bytes() for one in before} == before
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -287,21 +212,6 @@ def test_a_database_of_others_is_refused_and_not_even_checkpointed(tmp_path, mod
     with sqlite3.connect(path) as again:
         assert again.execute("SELECT x FROM precious").fetchall() == [(1,)]
     again.close()
-
-
-def test_a_database_of_others_whose_owner_was_killed_is_left_as_it_is(tmp_path):
-    path = tmp_path / "state.db"
-    code = f"""
-import os, sqlite3
-theirs = sqlite3.connect({str(path)!r})
-theirs.execute("PRAGMA journal_mode = wal")
-theirs.execute("CREATE TABLE precious (x)")
-theirs.commit()
-os._exit(0)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert path.with_name("state.db-wal").stat().st_size
-    refused(path, "not a state file of agentos-exporter")
 
 
 @pytest.mark.parametrize("part", [1, 16, 50, 99, 100, 101, 512, 1000, 4095, 4096, 4097, 8192, 12288, 0.5, -4096, -1])
@@ -444,46 +354,6 @@ def test_a_full_disk_commits_nothing_and_is_recovered_from(tmp_path):
     again = Ledger(tmp_path / "state.db")
     assert len(again.records("os", ["big"])["big"][0].spans) == 100_000
     again.close()
-
-
-def test_a_file_that_may_not_grow_commits_nothing_and_is_recovered_from(tmp_path):
-    """By a limit of the operating system, which SQLite sees as a write that fails."""
-    path = tmp_path / "state.db"
-    code = f"""
-import resource, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-from test_ledger import Ledger, StateError, changes
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-ledger = Ledger(Path({str(path)!r}))
-ledger.commit(changes("before"))
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-try:
-    ledger.commit(changes("big", spans=range(100_000)))
-except StateError as error:
-    print(type(error).__name__, error)
-print(sorted(ledger.records("os", ["before", "big"])))
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-ledger.commit(changes("big", spans=range(100_000)))
-print(sorted(ledger.records("os", ["before", "big"])))
-ledger.close()
-"""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    said, refused_then, there_after = ran.stdout.splitlines()
-    assert said.startswith("StateError state file")
-    assert (refused_then, there_after) == ("['before']", "['before', 'big']")
-    ledger = Ledger(path)
-    assert len(ledger.records("os", ["big"])["big"][0].spans) == 100_000
-    ledger.close()
 
 
 def test_exposing_is_never_undone_by_a_commit():

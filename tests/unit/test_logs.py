@@ -4,8 +4,6 @@ import io
 import json
 import logging
 import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import logs
+from tests.harness.commands import fields, own_logging
 
 SECRET = "s3cr3t-of-the-tests"
 QUOTED = "s3cr3t\"with\\quotes'"
@@ -33,20 +32,8 @@ class Terminal(io.StringIO):
 def restore(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave logging as it was, and no secret behind."""
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(logs, "_secrets", {})
-    monkeypatch.setattr(logs, "_needles", ())
-    root = logging.getLogger()
-    level = root.level
-    names = (*logs._AGNO, *logs._UVICORN, *logs._NOISY)
-    levels = {name: logging.getLogger(name).level for name in names}
-    yield
-    for handler in [handler for handler in root.handlers if isinstance(handler, logs._Handler)]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-    for name, old in levels.items():
-        logging.getLogger(name).setLevel(old)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with own_logging(monkeypatch):
+        yield
 
 
 def start(form: str = "logfmt", level: str = "info") -> io.StringIO:
@@ -54,13 +41,6 @@ def start(form: str = "logfmt", level: str = "info") -> io.StringIO:
     stream = Terminal() if form == "console" else io.StringIO()
     logs.configure(level, None if form == "console" else form, stream)
     return stream
-
-
-def fields(line: str) -> dict[str, str]:
-    """A logfmt line as its reader takes it apart."""
-    pairs = re.findall(r'([\w.-]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |$)', line)
-    assert " ".join(f"{key}={value}" for key, value in pairs) == line
-    return {key: value[1:-1] if value.startswith('"') else value for key, value in pairs}
 
 
 def one_line(stream: io.StringIO) -> str:
@@ -203,39 +183,6 @@ class TestLevels:
 
 
 class TestAgno:
-    PROGRAM = """
-import sys, logging
-from exporter import logs
-{first}
-{second}
-from agno.utils import log
-log.set_log_level_to_info()
-log.log_info("PROMPT of a user")
-log.log_debug("PROMPT of a user")
-log.team_logger.info("PROMPT of a user")
-log.log_warning("a warning")
-log.team_logger.error("an error")
-log.set_log_level_to_debug()
-log.log_debug("PROMPT of a user")
-"""
-
-    @pytest.mark.parametrize("agno_first", [True, False])
-    def test_agno_is_routed_and_quiet(self, agno_first: bool) -> None:
-        steps = ["import agno.utils.log", "logs.configure('debug', 'logfmt', sys.stderr)"]
-        first, second = steps if agno_first else reversed(steps)
-        run = subprocess.run(
-            [sys.executable, "-c", self.PROGRAM.format(first=first, second=second)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert run.stdout == ""
-        found = [fields(line) for line in run.stderr.splitlines()]
-        assert [(line["level"], line["logger"], line["msg"]) for line in found] == [
-            ("warning", "agno", "a warning"),
-            ("error", "agno-team", "an error"),
-        ]
-
     def test_only_agno_itself_is_quiet(self) -> None:
         stream = start()
         logging.getLogger("agno.client").setLevel(logging.DEBUG)

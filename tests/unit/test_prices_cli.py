@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -164,8 +162,3 @@ def test_a_bad_file_is_refused_whole(capsys, command: tuple[str, ...]) -> None:
     assert capsys.readouterr() == ("", (HERE / "bad/many_at_once.txt").read_text())
     assert run(*command, "/nowhere/prices.yml") == 1
     assert capsys.readouterr().err == "prices: cannot read /nowhere/prices.yml: No such file or directory\n"
-
-
-def test_only_who_asks_for_prices_waits_for_them() -> None:
-    script = "import sys; from exporter import prices_cli; sys.exit('genai_prices' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

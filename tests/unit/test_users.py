@@ -10,8 +10,6 @@ from exporter.aggregate import Accounts, fold
 from exporter.budgets import Budget, Budgets, Period
 from exporter.catalog import OTHER
 from exporter.collector import Renderer
-from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
 from exporter.delta import Delta
 from exporter.errors import StateRefused
 from exporter.intake import Intake
@@ -254,24 +252,6 @@ def test_no_id_anywhere_unless_plain(tmp_path, mode, caplog):
 
 def test_plain_shows_ids():
     assert b'agentos_user_tokens_total{agentos="os",user="alice@example.com"} 7' in Home().read(*calls(ALICE)).page()
-
-
-async def test_the_daemon_uses_what_is_configured(tmp_path):
-    user = Budget(name="b", period=Period.DAY, limit=1, user=ALICE)
-    config = Config(
-        agentos=(AgentOS("os", "http://127.0.0.1:1"),),
-        state=tmp_path / "state.db",
-        listen_address=Address("127.0.0.1", 0),
-        user_labels=UserLabels.HASHED,
-        budgets=(user,),
-    )
-    daemon = Daemon(config)
-    await daemon.start()
-    accounts = daemon.pollers[0]._intake._accounts
-    assert len(accounts.user_label(ALICE)) == DIGITS
-    assert accounts.budgets.all == (user,)
-    assert daemon.totals.value("agentos_budget_limit_usd", ("", "b", "day")) == 1
-    await daemon.stop()
 
 
 def test_budgets_know_users_whatever_the_labels():

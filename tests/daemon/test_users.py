@@ -1,0 +1,26 @@
+"""Labels of users, and budgets of a user, as a running daemon has them."""
+
+from exporter.budgets import Budget, Period
+from exporter.config import Address, AgentOS, Config
+from exporter.daemon import Daemon
+from exporter.users import DIGITS, UserLabels
+
+ALICE = "alice@example.com"
+
+
+async def test_the_daemon_uses_what_is_configured(tmp_path):
+    user = Budget(name="b", period=Period.DAY, limit=1, user=ALICE)
+    config = Config(
+        agentos=(AgentOS("os", "http://127.0.0.1:1"),),
+        state=tmp_path / "state.db",
+        listen_address=Address("127.0.0.1", 0),
+        user_labels=UserLabels.HASHED,
+        budgets=(user,),
+    )
+    daemon = Daemon(config)
+    await daemon.start()
+    accounts = daemon.pollers[0]._intake._accounts
+    assert len(accounts.user_label(ALICE)) == DIGITS
+    assert accounts.budgets.all == (user,)
+    assert daemon.totals.value("agentos_budget_limit_usd", ("", "b", "day")) == 1
+    await daemon.stop()
