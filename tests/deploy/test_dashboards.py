@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
 import urllib.parse
 from collections import Counter
 from pathlib import Path
@@ -24,7 +23,6 @@ from exporter.catalog import METRICS, Kind
 from exporter.collector import EXEMPLAR_LABEL
 from tests.harness import panels
 from tests.harness.promql import Selector, kept, selectors
-from tests.harness.tools import current, tools
 
 ROOT = Path(__file__).parents[2]
 RULES = [
@@ -165,18 +163,6 @@ def test_recorded_series_have_the_labels_of_their_level():
                 by = [set(labels) - target - {"le"} for _, labels in one.around if labels]
                 assert by, f"{name}: {one.name} is not aggregated"
                 assert all(labels == level - target for labels in by), name
-
-
-@pytest.mark.prometheus
-@pytest.mark.parametrize("promtool", tools("promtool"))
-def test_prometheus_reads_every_query(promtool, tmp_path):
-    exprs = [one.expr for one in ASKED] + [expr for *_, expr in panels.marks()]
-    rules = [{"record": f"read:query:{n}", "expr": expr} for n, expr in enumerate(exprs)]
-    file = tmp_path / "rules.yml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "boards", "rules": rules}]}))
-    done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"SUCCESS: {len(exprs)} rules" in done.stdout
 
 
 # --- Honest ----------------------------------------------------------------------------------------------------------
@@ -402,31 +388,6 @@ def test_what_every_process_has_is_asked_of_exporters_alone():
             assert "agentos_exporter_build_info" in asked.raw
 
 
-@pytest.mark.prometheus
-@pytest.mark.parametrize("promtool", tools("promtool"))
-def test_an_exporter_that_is_down_is_shown_as_down_and_another_process_is_not(promtool, tmp_path):
-    (scraped,) = (one.expr for one in ASKED if one.panel == "Exporter scraped")
-    assert 'job=~".+"' in scraped
-    series = {
-        'up{job="agentos-exporter",instance="a"}': "1x10 0x120",
-        'agentos_exporter_build_info{job="agentos-exporter",instance="a",version="1"}': "1x10 stale",
-        'up{job="node",instance="b"}': "0x130",
-    }
-    shown = {"5m": [1], "2h": [0]}
-    test = {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "promql_expr_test": [
-            {"expr": scraped, "eval_time": at, "exp_samples": [{"labels": "{}", "value": value} for value in values]}
-            for at, values in shown.items()
-        ],
-    }
-    file = tmp_path / "test.yml"
-    file.write_text(yaml.safe_dump({"tests": [test]}))
-    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_alerts_lead_to_boards():
     alerts = [rule for rule in RULES if "alert" in rule]
     assert alerts
@@ -494,15 +455,6 @@ def test_the_schema_check_sees_a_misspelt_option():
 
 
 # --- Others' checks --------------------------------------------------------------------------------------------------
-
-
-@each_board()
-def test_dashboard_linter(board):
-    file = panels.DASHBOARDS / f"{board['uid']}.json"
-    command = [current("dashboard-linter"), "lint", "--strict", "--verbose", file]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Checks that each target uses a valid PromQL query." in done.stdout
 
 
 def test_every_exception_of_the_linter_has_a_reason():

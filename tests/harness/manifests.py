@@ -19,6 +19,9 @@ from tests.harness.tools import tool
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/agentos-exporter"
 FULL = CHART / "ci/full-values.yaml"
+PLAIN = ROOT / "deploy/kubernetes"
+OPERATOR = ("ServiceMonitor", "PrometheusRule")
+"""Kinds of objects that are the Prometheus operator's."""
 SCHEMAS = ROOT / "tests/schemas"
 VERSIONS = ("1.27", ".".join(kubernetes_validate.latest_version().split(".")[:2]))
 """The oldest Kubernetes that the chart takes, and the newest that there are schemas of."""
@@ -47,6 +50,12 @@ def template(
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def written() -> dict[str, str]:
+    """The plain manifests, by path below `PLAIN`."""
+    found = [path for path in PLAIN.rglob("*.yaml") if path.name != "kustomization.yaml"]
+    return {str(path.relative_to(PLAIN)): path.read_text() for path in found}
 
 
 def objects(text: str) -> list[Object]:

@@ -84,15 +84,6 @@ def test_the_agents_example_is_an_agents() -> None:
     check(tool("promtool"), PLACE / "scrape-agent.yml", "--agent")
 
 
-@pytest.mark.parametrize("file", SCRAPES, ids=lambda file: file.stem)
-def test_every_example_scrapes_often_enough(file: Path) -> None:
-    """At most half of the default zero_hold."""
-    config = yaml.safe_load(file.read_text())
-    for job in config["scrape_configs"]:
-        interval = job.get("scrape_interval") or config["global"]["scrape_interval"]
-        assert int(re.fullmatch(r"(\d+)s", interval)[1]) <= 30
-
-
 def discovered(promtool: str, file: Path, job: str) -> list[dict[str, str] | None]:
     """The labels of each target, sorted by what it was before; None of one that is dropped."""
     # It always waits that long.
@@ -121,7 +112,6 @@ ASKING = POD | {
     "__meta_kubernetes_pod_annotation_prometheus_io_port": "9777",
     "__meta_kubernetes_pod_label_app_kubernetes_io_name": "agentos-exporter",
 }
-
 
 CASES: dict[str, list[tuple[dict[str, str], dict[str, str] | None]]] = {
     JOB: [
@@ -211,17 +201,3 @@ def test_the_receivers_in_its_comments_are_right(tmp_path: Path) -> None:
 
 def _taken_in(found: re.Match[str]) -> str:
     return found[3] + re.sub(r"^  #   ", "    ", found[2], flags=re.MULTILINE)
-
-
-def test_inhibitions_name_alerts_and_labels_that_exist() -> None:
-    groups = yaml.safe_load((PLACE / "rules-alerts.yml").read_text())["groups"]
-    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
-    severities = {rule["labels"]["severity"] for group in groups for rule in group["rules"]}
-    text = (PLACE / "rules-alerts.yml").read_text()
-    for rule in yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]:
-        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
-            label, values = re.fullmatch(r'(\w+)=~?"([^"]+)"', matcher).groups()
-            known = {"alertname": alerts, "severity": severities}[label]
-            assert set(values.split("|")) <= known
-        for label in set(rule["equal"]) - {"alertname"}:
-            assert re.search(rf"by \([^)]*\b{label}\b[^)]*\)", text), label
