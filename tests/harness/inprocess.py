@@ -21,10 +21,19 @@ import httpx
 import structlog
 
 from exporter import logs
+from exporter.catalog import METRICS, Kind, Life
 from exporter.config import Address, AgentOS, Config
 from exporter.daemon import Daemon
 from exporter.sources.http import OWN_TRACE_PREFIX
 from tests.harness import truth
+
+PERSISTED = frozenset(
+    name + suffix
+    for name, metric in METRICS.items()
+    if metric.life is Life.DURABLE
+    for suffix in (("_bucket", "_count", "_sum") if metric.kind is Kind.HISTOGRAM else ("",))
+)
+"""Names of the samples that must never fall."""
 
 
 class Shown:
@@ -41,6 +50,20 @@ class Shown:
         """Return the sum of a sample over all series that have these labels."""
         wanted = set(labels.items())
         return sum(value for have, value in self._named.get(name, ()) if wanted <= have)
+
+    def present(self, name: str, **labels: str) -> bool:
+        """Return whether there is any such series, be it at 0."""
+        wanted = set(labels.items())
+        return any(wanted <= have for have, _ in self._named.get(name, ()))
+
+    def fallen_since(self, before: Shown) -> list[str]:
+        """Return what a scraper must never see: persisted samples that were there before and have fallen or gone."""
+        old = {sample: value for sample, value in before.samples.items() if sample[0] in PERSISTED}
+        return [
+            f"{sample[0]}{dict(sample[1])}: {value} → {self.samples.get(sample, 'gone')}"
+            for sample, value in old.items()
+            if self.samples.get(sample, -1) < value
+        ]
 
     def of(self, agentos: str) -> truth.Totals:
         """Return what is shown of one AgentOS."""

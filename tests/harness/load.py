@@ -103,6 +103,7 @@ async def drive(
     headers: Mapping[str, str] | None = None,
     leaving: bool = True,
     kinds: Sequence[Run] = EACH_KIND,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Outcome:
     """Send a number of mixed runs and wait for the answers.
 
@@ -114,6 +115,7 @@ async def drive(
         headers: of each request, e.g. `Authorization`.
         leaving: whether some clients go away midway.
         kinds: of runs; each occurs at least once.
+        transport: by which the AgentOS is reached; None for the network.
 
     """
     outcome, began = Outcome(), time.monotonic()
@@ -123,7 +125,7 @@ async def drive(
         for number, run in numbered:
             await _send(client, run, number, outcome)
 
-    async with _client(base_url, headers) as client:
+    async with _client(base_url, headers, transport) as client:
         await asyncio.gather(*(worker() for _ in range(concurrency)))
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -214,8 +216,11 @@ async def _send(client: httpx.AsyncClient, run: Run, number: int, outcome: Outco
         outcome.failed[type(error).__name__] += 1
 
 
-def _client(base_url: str, headers: Mapping[str, str] | None) -> httpx.AsyncClient:
+def _client(
+    base_url: str, headers: Mapping[str, str] | None, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
     return httpx.AsyncClient(
+        transport=transport,
         base_url=base_url,
         headers=dict(headers or {}),
         timeout=httpx.Timeout(120),

@@ -1,0 +1,173 @@
+"""Faults put into the product by hand: `make test` must notice each of them.
+
+Each fault is a change of a line or two in a copy of the checkout; the tests that ought to notice run there and must
+fail. They are named for speed alone: all of them belong to `make test`. Without a fault the same tests must pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DAEMON = ("tests/daemon/test_counting.py", "tests/daemon/test_money.py", "tests/daemon/test_outages.py")
+CRASH = ("tests/crash",)
+
+
+def unit(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/unit/test_{name}.py" for name in names)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` stands once in `file` and becomes `new`; `noticed` are the tests that fail then."""
+
+    file: str
+    old: str
+    new: str
+    noticed: tuple[str, ...]
+
+
+FAULTS = {
+    "a span counts each time it is read": Fault(
+        "exporter/aggregate.py",
+        "if kind is _HTTP or span.id in counted:",
+        "if kind is _HTTP:",
+        unit("aggregate", "intake"),
+    ),
+    "the overlap is left out where the cursor advances": Fault(
+        "exporter/sources/reading.py",
+        "reached = min(here.newest, cap) - overlap",
+        "reached = min(here.newest, cap)",
+        unit("reading"),
+    ),
+    "the daemon passes no overlap on": Fault(
+        "exporter/daemon.py", "overlap=round(self.config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
+    ),
+    "errors count twice": Fault(
+        "exporter/delta.py",
+        "        self.add(metric, labels)\n        keep_newest",
+        "        self.add(metric, labels, 2)\n        keep_newest",
+        unit("aggregate"),
+    ),
+    "calls are priced at the time of reading": Fault(
+        "exporter/daemon.py", "            at=span.start,\n", "            at=self.clock.now_us(),\n", DAEMON
+    ),
+    "the date of a price is passed over": Fault(
+        "exporter/pricing/prices.py",
+        "builtin.rule, builtin.at(at))",
+        "builtin.rule, builtin.at(4102444800000000))",
+        unit("pricing"),
+    ),
+    "a new series shows its value at once": Fault(
+        "exporter/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
+    ),
+    "the daemon passes no zero_hold on": Fault(
+        "exporter/daemon.py",
+        "Totals(limits, zero_hold=config.zero_hold)",
+        "Totals(limits, zero_hold=0)",
+        DAEMON,
+    ),
+    "the cursor is committed before what it stands for": Fault(
+        "exporter/ledger.py",
+        "        with self._begin() as connection:\n            _write_traces(connection, [_row",
+        "        if changes.cursor is not None:\n"
+        "            with self._begin() as connection:\n"
+        "                db, data = changes.cursor\n"
+        "                _write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])\n"
+        "        with self._begin() as connection:\n            _write_traces(connection, [_row",
+        CRASH,
+    ),
+    "the position moves before its batch is committed": Fault(
+        "exporter/sources/reading.py",
+        "        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)\n        self._moved(**moved)",
+        "        self._moved(**moved)\n        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)",
+        unit("reading"),
+    ),
+    "totals show before they are committed": Fault(
+        "exporter/intake.py",
+        "        self._ledger.commit(changes)\n        self._totals.apply(changes.plan)",
+        "        self._totals.apply(changes.plan)\n        self._ledger.commit(changes)",
+        unit("intake"),
+    ),
+    "values show before it is committed that they were exposed": Fault(
+        "exporter/publisher.py",
+        "                await asyncio.to_thread(self._ledger.expose, self._totals.durable(due))\n"
+        "                self._totals.show(due)",
+        "                self._totals.show(due)\n"
+        "                await asyncio.to_thread(self._ledger.expose, self._totals.durable(due))",
+        CRASH,
+    ),
+    "polls that fail are not followed by a pause": Fault(
+        "exporter/poller.py", "self._not_before = clock.monotonic() + self._pause(error)", "pass", DAEMON
+    ),
+    "an empty answer is always believed": Fault(
+        "exporter/sources/reading.py",
+        "        if not here.sentinels:\n            if here.seen:",
+        "        if True:\n            if here.seen:",
+        unit("reading"),
+    ),
+    "nobody tells that there was a scrape": Fault(
+        "exporter/publisher.py",
+        "        self._totals.scraped(self._version, self._clock.monotonic())",
+        "        pass",
+        DAEMON,
+    ),
+    "the daemon passes no trace_horizon on": Fault(
+        "exporter/daemon.py", "            horizon=config.trace_horizon,", "            horizon=1e9,", DAEMON
+    ),
+    "details of runs are never asked for": Fault(
+        "exporter/daemon.py", "self._intake(name, shared, enricher.active),", "self._intake(name, shared),", DAEMON
+    ),
+    "commits and exposing are not kept apart": Fault(
+        "exporter/publisher.py",
+        "            async with self._lock:\n                due",
+        "            if True:\n                due",
+        CRASH,
+    ),
+    "Retry-After is passed over": Fault(
+        "exporter/poller.py", "return max(pause, min(asked or 0.0, BACKOFF_LIMIT))", "return pause", DAEMON
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout."""
+    place = tmp_path_factory.mktemp("copy") / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "dist", "build", ".hypothesis")
+    shutil.copytree(ROOT, place, ignore=left_out)
+    return place
+
+
+def tested(place: Path, *files: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy, up to the first that fails."""
+    alone = ("-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not slow and not compat")
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "--tb=line", "--show-capture=no", *alone, *files)
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_without_a_fault_they_pass(copy: Path) -> None:
+    files = dict.fromkeys(file for fault in FAULTS.values() for file in fault.noticed)
+    done = tested(copy, *files)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout[-4000:]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_noticed(copy: Path, name: str) -> None:
+    fault = FAULTS[name]
+    path = copy / fault.file
+    sound = path.read_text()
+    assert sound.count(fault.old) == 1, "the code has moved on: write the fault anew"
+    path.write_text(sound.replace(fault.old, fault.new))
+    try:
+        done = tested(copy, *fault.noticed)
+    finally:
+        path.write_text(sound)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-4000:]
+    print(next(line for line in done.stdout.splitlines() if line.startswith("FAILED")))
