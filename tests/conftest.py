@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 from tests.harness import forks
 
-pytest_plugins = ["tests.golden_plugin"]
+pytest_plugins = ["tests.golden_plugin", "tests.harness.servers"]
 
 _LONGEST_FIRST = ("crash", "slow", "postgres", "compat")
+_LONG = Path(__file__).with_name("long")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,8 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
             item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]}:{min(shared)}"))
     # Here pytest-xdist reads the groups, and pytest-randomly shuffles.
     yield
-    items.sort(key=lambda item: min((_rank(mark.name) for mark in item.iter_markers()), default=len(_LONGEST_FIRST)))
+    items.sort(key=_rank)
 
 
-def _rank(mark: str) -> int:
-    return _LONGEST_FIRST.index(mark) if mark in _LONGEST_FIRST else len(_LONGEST_FIRST)
+def _rank(item: pytest.Item) -> int:
+    """Tell the place of a test in the order; a test of tests/long is as one that is marked slow."""
+    marks = {mark.name for mark in item.iter_markers()} | ({"slow"} if _LONG in item.path.parents else set())
+    return min((_LONGEST_FIRST.index(mark) for mark in marks & set(_LONGEST_FIRST)), default=len(_LONGEST_FIRST))

@@ -20,6 +20,9 @@ import httpx
 
 from tests.harness import forks
 
+UNSAMPLED = {"traceparent": f"00-{'1' * 32}-{'1' * 16}-00", "Accept-Encoding": "identity"}
+"""Headers of requests that AgentOS does not trace, and whose answers have the length that they have."""
+
 _SERVER = Path(__file__).with_name("server.py")
 
 

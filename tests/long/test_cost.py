@@ -12,7 +12,6 @@ from decimal import Decimal
 
 import genai_prices
 import httpx
-import pytest
 
 from exporter import intake
 from tests.harness import load
@@ -108,7 +107,6 @@ async def run_locally(url):
             (await client.post("/agents/local/runs", data=form)).raise_for_status()
 
 
-@pytest.mark.slow
 async def test_cost_is_that_of_the_spans_as_the_plain_api_shows_them(tmp_path, monkeypatch):
     database = f"sqlite:{tmp_path / 'agno.db'}"
     with RunningAgentOS(sys.executable, database) as agentos:

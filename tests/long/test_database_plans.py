@@ -24,9 +24,6 @@ from tests.harness.exporter import QUICK, RunningExporter, reads
 from tests.harness.inprocess import Exporter
 from tests.harness.mariadb import MariaDB
 from tests.harness.postgres import Postgres
-from tests.harness.tools import or_skip
-
-pytestmark = pytest.mark.slow
 
 INSIDE = ("known", "page")
 """names of statements inside others"""
@@ -85,12 +82,6 @@ def exporter_outcomes(exporter: RunningExporter) -> Counter[str]:
 # PostgreSQL
 
 
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    with or_skip(Postgres) as running:
-        yield running
-
-
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for below in plan.get("Plans", ()):
@@ -146,12 +137,6 @@ def report(read: Counter[str]) -> None:
 
 
 # MariaDB
-
-
-@pytest.fixture
-def mariadb() -> Iterator[MariaDB]:
-    with or_skip(MariaDB) as running:
-        yield running
 
 
 @pytest.mark.mariadb

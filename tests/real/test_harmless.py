@@ -14,21 +14,14 @@ import pytest
 from exporter.config import AgentOS
 from exporter.sources.http import OWN_TRACE_PREFIX
 from tests.harness import load, truth
-from tests.harness.agentos import RunningAgentOS
-from tests.harness.inprocess import Exporter, Shown
+from tests.harness.agentos import UNSAMPLED, RunningAgentOS
+from tests.harness.inprocess import Exporter
 from tests.harness.seed import seed
-
-UNSAMPLED = {"traceparent": f"00-{'1' * 32}-{'1' * 16}-00", "Accept-Encoding": "identity"}
-READING = ("traces_search", "traces_count", "traces_list", "trace_detail", "trace_span")
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
     return f"sqlite:{tmp_path / 'agno.db'}"
-
-
-def read_bytes(shown: Shown) -> float:
-    return sum(shown("agentos_exporter_api_response_bytes_total", endpoint=endpoint) for endpoint in READING)
 
 
 def own_rows(database: str) -> int:
@@ -75,38 +68,6 @@ async def test_an_agentos_that_samples_everything(database: str, tmp_path: Path)
         _, rows = truth.read(database)
         ours = [row.trace_id for row in rows if row.trace_id.startswith(OWN_TRACE_PREFIX)]
         assert max(ours.count(trace_id) for trace_id in set(ours)) < 12
-
-
-# Little is read twice
-
-
-async def read_once(url: str) -> int:
-    """Bytes of all traces, each read just once."""
-    total = page = 0
-    async with httpx.AsyncClient(base_url=url, headers=UNSAMPLED, timeout=60, trust_env=False) as client:
-        while True:
-            page += 1
-            answer = await client.post("/traces/search", json={"limit": 50, "page": page, "group_by": "run"})
-            if not answer.json()["data"]:
-                return total
-            total += len(answer.content)
-
-
-@pytest.mark.slow
-async def test_hardly_more_is_read_than_there_is(database: str, tmp_path: Path) -> None:
-    with RunningAgentOS(sys.executable, database) as agentos:
-        settings = {"poll_interval": 5, "overlap": 20, "sessions_interval": 3600}
-        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
-            await load.steady(agentos.base_url, rate=2, seconds=90, leaving=False)
-            await asyncio.to_thread(agentos.wait_until_quiet)
-            counted = await exporter.exact(database, "it", deadline=180)
-            polled = read_bytes(await exporter.shown())
-        single = await read_once(agentos.base_url)
-    spans = len(counted.visible)
-    print(f"{spans} spans: {polled / spans:.0f} bytes a span; once {single / spans:.0f}: {polled / single:.3f} times")
-    # Measured on a quiet machine in benchmarks/harmless.py (bound: 1.25). Here runs may be slow and read while they
-    # grow, so they are few; but who reads each overlap again reads everything four times.
-    assert polled <= 2 * single
 
 
 # Nothing leaves that is not ours to show
