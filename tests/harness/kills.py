@@ -12,16 +12,8 @@ from typing import Self
 
 import httpx
 
-from exporter.catalog import METRICS, Kind, Life
 from tests.harness.exporter import RunningExporter
-
-PERSISTED = frozenset(
-    name + suffix
-    for name, metric in METRICS.items()
-    if metric.life is Life.DURABLE
-    for suffix in (("_bucket", "_count", "_sum") if metric.kind is Kind.HISTOGRAM else ("",))
-)
-"""Names of the samples that must never fall."""
+from tests.harness.inprocess import PERSISTED
 
 
 class Watch:
