@@ -156,7 +156,8 @@ class Way(httpx.AsyncBaseTransport):
         return httpx.Response(reply.status, headers=headers, stream=cut, request=request)
 
     async def _forward(self, request: httpx.Request) -> proxy.Reply:
-        response = await self._inner.handle_async_request(request)
+        # A task of its own, as on a server: what AgentOS sets in its context is not for the caller.
+        response = await asyncio.create_task(self._inner.handle_async_request(request))
         body = await response.aread()
         date = formatdate(self._world.clock.now(), usegmt=True)
         return proxy.Reply(response.status_code, body, dict(response.headers), date)
@@ -217,7 +218,7 @@ class World:
 
     async def drive(self, **options: Any) -> load.Outcome:
         """Send runs as `load.drive` does, and let time pass until AgentOS has written all of them."""
-        async with self._passing():
+        async with self.passing():
             outcome = await load.drive("http://agentos", leaving=False, transport=self.way(), **options)
             while any("/runs" in path for path in self.app._tasks.values()):  # noqa: ASYNC110 - agno's tasks, not ours
                 await asyncio.sleep(0.002)
@@ -233,7 +234,7 @@ class World:
         await self.drive(runs=len(runs), kinds=runs, concurrency=1)
 
     @contextlib.asynccontextmanager
-    async def _passing(self) -> AsyncIterator[None]:
+    async def passing(self) -> AsyncIterator[None]:
         """Let time pass while something else is awaited: scripted models take their time by the driven clock."""
 
         async def pass_time() -> None:

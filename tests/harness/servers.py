@@ -1,9 +1,12 @@
-"""Fixtures of database servers, for whichever folder needs one; a plugin of pytest, named in tests/conftest.py."""
+"""Fixtures of servers, for whichever folder needs one; a plugin of pytest, named in tests/conftest.py."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.harness.agentos import RunningAgentOS
 from tests.harness.mariadb import MariaDB
 from tests.harness.postgres import Postgres
 from tests.harness.tools import or_skip
@@ -21,3 +24,16 @@ def mariadb() -> Iterator[MariaDB]:
     """A MariaDB server of this test's own."""
     with or_skip(MariaDB) as server:
         yield server
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """An SQLite database of this test's own, as `server.py` takes it."""
+    return f"sqlite:{tmp_path / 'agno.db'}"
+
+
+@pytest.fixture
+def agentos(database: str) -> Iterator[RunningAgentOS]:
+    """A running AgentOS on `database`."""
+    with RunningAgentOS(sys.executable, database) as running:
+        yield running
