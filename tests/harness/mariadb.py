@@ -167,3 +167,12 @@ class MariaDB:
                 return list(cursor.fetchall())
         finally:
             connection.close()
+
+    def clear(self) -> None:
+        """Drop all databases and users that were made."""
+        for (database,) in self.sql("SHOW DATABASES"):
+            if database not in {"information_schema", "mysql", "performance_schema", "sys"}:
+                self.sql(f"DROP DATABASE `{database}`")
+        made = "SELECT user, host FROM mysql.global_priv WHERE user NOT IN ('root', 'mysql', 'mariadb.sys', '')"
+        for user, host in self.sql(made):
+            self.sql(f"DROP USER '{user}'@'{host}'")

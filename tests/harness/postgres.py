@@ -122,6 +122,15 @@ class Postgres:
         url = f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
         return self._run("psql", "--no-psqlrc", "-At", "-v", "ON_ERROR_STOP=1", "-c", statement, url)
 
+    def clear(self) -> None:
+        """Drop all databases and roles that were made."""
+        for database in self.sql("SELECT datname FROM pg_database WHERE datname NOT LIKE 'template%'").split("\n"):
+            if database.strip() not in {"", "postgres"}:
+                self.sql(f'DROP DATABASE "{database.strip()}" WITH (FORCE)')
+        for role in self.sql("SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%'").split("\n"):
+            if role.strip() not in {"", "postgres"}:
+                self.sql(f'DROP ROLE "{role.strip()}"')
+
     def _run(self, program: str, *arguments: str, check: bool = True) -> str:
         # No pipes: the server that pg_ctl leaves behind would hold them open.
         with tempfile.TemporaryFile("w+") as output:

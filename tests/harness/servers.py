@@ -12,15 +12,41 @@ from tests.harness.postgres import Postgres
 from tests.harness.tools import or_skip
 
 
+@pytest.fixture(scope="session")
+def _shared_postgres() -> Iterator[Postgres]:
+    with or_skip(Postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _shared_mariadb() -> Iterator[MariaDB]:
+    with or_skip(MariaDB) as server:
+        yield server
+
+
 @pytest.fixture
-def postgres() -> Iterator[Postgres]:
+def postgres(_shared_postgres: Postgres) -> Iterator[Postgres]:
+    """The PostgreSQL server of this worker, as good as new for each test; who stops it takes `own_postgres`."""
+    yield _shared_postgres
+    _shared_postgres.clear()
+
+
+@pytest.fixture
+def mariadb(_shared_mariadb: MariaDB) -> Iterator[MariaDB]:
+    """The MariaDB server of this worker, as good as new for each test; who stops it takes `own_mariadb`."""
+    yield _shared_mariadb
+    _shared_mariadb.clear()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of this test's own."""
     with or_skip(Postgres) as server:
         yield server
 
 
 @pytest.fixture
-def mariadb() -> Iterator[MariaDB]:
+def own_mariadb() -> Iterator[MariaDB]:
     """A MariaDB server of this test's own."""
     with or_skip(MariaDB) as server:
         yield server

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -20,23 +19,8 @@ from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.kills import Watch, kill_often
 from tests.harness.mariadb import MariaDB
 from tests.harness.postgres import Postgres
-from tests.harness.tools import or_skip
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """One server for the file."""
-    with or_skip(Postgres) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDB]:
-    """One server for the file."""
-    with or_skip(MariaDB) as server:
-        yield server
 
 
 @pytest.mark.postgres

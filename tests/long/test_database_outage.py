@@ -43,20 +43,20 @@ def outage(server: Postgres | MariaDB, database: str, folder: Path) -> None:
 
 
 @pytest.mark.postgres
-def test_postgresql_stops_and_starts(tmp_path: Path, postgres: Postgres) -> None:
-    outage(postgres, f"postgres:{postgres.url('agno')}", tmp_path)
+def test_postgresql_stops_and_starts(tmp_path: Path, own_postgres: Postgres) -> None:
+    outage(own_postgres, f"postgres:{own_postgres.url('agno')}", tmp_path)
 
 
 @pytest.mark.mariadb
-def test_mariadb_stops_and_starts(tmp_path: Path, mariadb: MariaDB) -> None:
-    outage(mariadb, f"mysql:{mariadb.url('agno')}", tmp_path)
+def test_mariadb_stops_and_starts(tmp_path: Path, own_mariadb: MariaDB) -> None:
+    outage(own_mariadb, f"mysql:{own_mariadb.url('agno')}", tmp_path)
 
 
 @pytest.mark.postgres
-def test_failover_to_a_standby_that_had_not_got_everything(tmp_path: Path, postgres: Postgres) -> None:
-    old = f"postgres:{postgres.url('agno')}"
+def test_failover_to_a_standby_that_had_not_got_everything(tmp_path: Path, own_postgres: Postgres) -> None:
+    old = f"postgres:{own_postgres.url('agno')}"
     write(old, 1)
-    with Postgres(standby_of=postgres) as standby, Switch(postgres.port) as switch:
+    with Postgres(standby_of=own_postgres) as standby, Switch(own_postgres.port) as switch:
         new = f"postgres:{standby.url('agno')}"
         target = reads(f"postgres:postgresql://postgres@127.0.0.1:{switch.port}/agno")
         with RunningExporter(tmp_path, {NAME: target}, **FAST) as exporter:
@@ -67,12 +67,12 @@ def test_failover_to_a_standby_that_had_not_got_everything(tmp_path: Path, postg
             write(old, 3)  # is counted, and then lost
             before = sqltruth.count(old, NAME)
             exporter.agree(before, settle=1)
-            postgres.stop()
+            own_postgres.stop()
             wait_for(exporter, "unreachable")
             standby.promote()
             switch.lead_to(standby.port)
             write(new, 4)
-            postgres.start()  # only to count what it has, nobody is led there
+            own_postgres.start()  # only to count what it has, nobody is led there
             expected = sqltruth.count([old, new], NAME)
             assert (before.traces, sqltruth.count(new, NAME).traces, expected.traces) == (90, 90, 120)
             samples = exporter.agree(expected)

@@ -39,16 +39,10 @@ def test_asynchronous_postgresql(tmp_path: Path, postgres: Postgres) -> None:
 
 
 @pytest.mark.compat
-@pytest.mark.parametrize("name", ["newest-plain", "agno26", "agno23"])
+@pytest.mark.parametrize("name", ["newest-plain", "agno26"])
 def test_other_releases(name: str, tmp_path: Path) -> None:
-    setup = venvs.SETUPS[name]
-    exact(
-        venvs.python(name),
-        f"sqlite:{tmp_path / 'agno.db'}",
-        tmp_path,
-        http_roots=setup.http_roots,
-        grouped=name == "agno23",
-    )
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    exact(venvs.python(name), database, tmp_path, http_roots=venvs.SETUPS[name].http_roots)
 
 
 def test_two_databases_and_what_stands_in_both(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import seed, truth
+from tests.harness import seed, truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exactness import NAME, check_health, exact
 from tests.harness.exporter import RunningExporter
@@ -20,6 +20,12 @@ def test_newest_agno_with_http_roots(tmp_path: Path) -> None:
 @pytest.mark.postgres
 def test_postgresql(tmp_path: Path, postgres: Postgres) -> None:
     exact(sys.executable, f"postgres:{postgres.url('sync')}", tmp_path)
+
+
+@pytest.mark.compat
+def test_the_oldest_agno_that_shows_traces(tmp_path: Path) -> None:
+    """The releases between it and the newest are in tests/long."""
+    exact(venvs.python("agno23"), f"sqlite:{tmp_path / 'agno.db'}", tmp_path, http_roots=False, grouped=True)
 
 
 def test_history_is_counted_once_and_no_further_back_than_asked(tmp_path: Path) -> None:
