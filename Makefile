@@ -9,11 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-MARKERS ?= not compat and not slow
 PYTEST_ARGS ?=
-# Most tests wait for real servers: more workers than cores.
-WORKERS ?= 4
+# Some tests wait for real servers, and two cores work meanwhile.
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# What `make test` runs: the layers that need nothing but Python, and one exact run on a real AgentOS.
+QUICK := tests/unit tests/deploy tests/daemon tests/crash tests/real/test_exact.py::test_newest_agno_with_http_roots
 DEMO_ARGS ?=
 
 # The first Python that runs and is new enough; `make PYTHON=...` overrides. Empty: see the rule of $(BIN)/python.
@@ -33,20 +34,35 @@ demo: $(VENV)/.runtime ## Run an AgentOS with made-up traffic and the exporter o
 	$(BIN)/agentos-exporter demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests (without old agno releases and slow tests)
-	$(PYTEST) -m '$(MARKERS)' $(PYTEST_ARGS)
+test: $(VENV)/.dev ## Run the quick tests: without tools, servers of databases, or waiting
+	$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-.PHONY: test-compat
-test-compat: $(VENV)/.dev ## Run the tests against old releases of agno (builds their environments)
-	$(PYTEST) -m compat $(PYTEST_ARGS)
+.PHONY: test-real
+test-real: $(VENV)/.dev ## Run the tests with real processes and servers, and those of the tools (see `make tools`)
+	$(PYTEST) tests/real tests/tools tests/harness $(PYTEST_ARGS)
+
+# In parts, since each takes many minutes; the slowest tests of each are printed.
+.PHONY: test-long
+test-long: test-faults test-mutants ## Run what takes too long for each change: kills, old releases, faults, mutants, random seeds
+	$(PYTEST) tests/long --ignore tests/long/test_faults.py --ignore tests/long/test_rule_mutants.py --durations 20 \
+		--timeout 1500 $(PYTEST_ARGS)
+	$(PYTEST) tests/unit --hypothesis-profile random $(PYTEST_ARGS)
+
+.PHONY: test-faults
+test-faults: $(VENV)/.dev ## Put faults into a copy of the code, each of which `make test` must notice
+	$(BIN)/python -m pytest tests/long/test_faults.py --durations 20 --timeout 600 $(PYTEST_ARGS)
+
+.PHONY: test-mutants
+test-mutants: $(VENV)/.dev ## Change the alerts in many ways, each of which their tests must notice
+	$(PYTEST) tests/long/test_rule_mutants.py --timeout 900 $(PYTEST_ARGS)
 
 .PHONY: tools
 tools: ## Build the tools in .ci/tools that tests run: needs Go, takes minutes the first time
 	$(or $(PYTHON),python3) tests/harness/gotools.py build
 
 .PHONY: coverage
-coverage: $(VENV)/.dev ## Run the tests and report branch coverage
-	$(PYTEST) -m '$(MARKERS)' --cov --cov-report=term $(PYTEST_ARGS)
+coverage: $(VENV)/.dev ## Run the quick tests and report branch coverage
+	$(PYTEST) $(QUICK) --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style, types, layers, YAML and generated documents

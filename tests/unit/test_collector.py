@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import metrics_core
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -240,7 +240,7 @@ def expected(family: Family) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
     return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(families())
 def test_what_is_parsed_back_is_what_was_stored(drawn):
     rendered = Renderer().render(drawn)

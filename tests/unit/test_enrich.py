@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -595,7 +595,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(steps):
     home = Home({})
     crash = None

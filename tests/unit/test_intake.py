@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -505,7 +505,7 @@ def check(home, wholes):
     expected.ledger.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(histories())
 def test_any_split_order_and_repetition_gives_the_same_totals(history):
     wholes, batches = history
@@ -517,7 +517,7 @@ def test_any_split_order_and_repetition_gives_the_same_totals(history):
     check(home, wholes)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(histories(), st.lists(st.booleans(), min_size=20, max_size=20), st.integers(0, 20))
 def test_so_do_parts_of_one_transaction(history, more, abandoned):
     wholes, batches = history
@@ -542,7 +542,7 @@ def test_so_do_parts_of_one_transaction(history, more, abandoned):
     check(home, wholes)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(histories(databases=("db", "second", "third")))
 def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
     wholes, batches = history

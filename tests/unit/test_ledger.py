@@ -222,7 +222,7 @@ def test_a_truncated_file_is_refused(state, part):
     refused(state, "truncated|broken|not a state file")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_file_with_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damage") / "state.db"

@@ -389,7 +389,7 @@ class TestInjection:
         assert second["exception"] == "ValueError: given"
         assert "exception" not in third
 
-    @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(values=st.lists(st.text(max_size=30) | st.binary(max_size=9) | st.integers() | st.none(), max_size=3))
     def test_any_value_makes_one_line_that_reads_back(self, values: list[object]) -> None:
         for form in ("logfmt", "json"):

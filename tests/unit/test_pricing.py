@@ -546,7 +546,7 @@ def zoned(hour: int, minute: int = 0, east: int = 0) -> time:
     return time(hour, minute, tzinfo=timezone(timedelta(hours=east)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(
         [
@@ -637,7 +637,7 @@ def listed_models() -> list[tuple[str, str, str]]:
     ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.sampled_from(listed_models()),
     st.integers(0, 600_000),

@@ -3,7 +3,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.aggregate import fold
@@ -390,7 +390,7 @@ def spoiled(draw):
     return one
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(spoiled(), min_size=1, max_size=3))
 def test_whatever_stands_in_rows_the_others_are_read_and_all_can_be_stored(rows):
     page = search_page(body(GOOD, *rows), "db")
