@@ -22,6 +22,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing is resolved: a lock names all that is needed, and to some releases of pip `x[extra]` is not pinned by `x==1`.
+LOCKED := --require-hashes --no-deps
+# $(call install,LOCK...): uv takes seconds where pip takes a minute; pip may know of an index that uv does not.
+install = $(PIP_INSTALL) $(LOCKED) -r requirements/uv.txt && \
+	{ $(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) $(1:%=-r requirements/%.txt) || \
+	  $(PIP_INSTALL) $(LOCKED) $(1:%=-r requirements/%.txt); }
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
@@ -100,6 +106,7 @@ lock: $(VENV)/.dev ## Regenerate requirements/*.txt from pyproject.toml (needs a
 	$(COMPILE) pyproject.toml --all-extras -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/runtime.txt -o requirements/dev.txt
 	$(COMPILE) --group build --constraint requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) --group lock --constraint requirements/dev.txt -o requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove everything that the targets made
@@ -107,7 +114,6 @@ clean: ## Remove everything that the targets made
 	find exporter tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment. Each stamp is newer than the locks it was made from; .dev holds all that .runtime holds, in the same versions.
-# Nothing is resolved: a lock names all that is needed, and to some releases of pip `x[extra]` is not pinned by `x==1`.
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or newer among python3.13, python3.12, python3.11, python3;' \
 		'install one or run make PYTHON=/path/to/python' >&2; exit 1; }
@@ -117,12 +123,12 @@ $(BIN)/python:
 		{ echo 'error: $(PYTHON) cannot make environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	'$(PYTHON)' -m venv --clear $(VENV)
 
-$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/runtime.txt -r requirements/build.txt
+$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt requirements/uv.txt pyproject.toml | $(BIN)/python
+	$(call install,runtime build)
 	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.txt
+$(VENV)/.dev: requirements/dev.txt requirements/build.txt requirements/uv.txt pyproject.toml | $(BIN)/python
+	$(call install,dev)
 	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@ $(VENV)/.runtime
