@@ -105,6 +105,15 @@ def test_at_the_end_all_who_fired_are_known(alert: str) -> None:
         assert expected == (_scenarios(test) & FIRING) | absent
 
 
+@pytest.mark.parametrize("name", [*TESTS, *RECORDING_TESTS])
+def test_groups_are_evaluated_in_one_order_whoever_runs_the_test(name: str) -> None:
+    """Without `group_eval_order` promtool takes groups of several files in any order, and tests fail by chance."""
+    content = read_test(name)
+    kinds = [kind for kind in RULES if any(file.endswith(f"rules-{kind}.yml") for file in content["rule_files"])]
+    assert len(kinds) == len(content["rule_files"])
+    assert content["group_eval_order"] == [group["name"] for kind in kinds for group in RULES[kind]]
+
+
 @pytest.mark.parametrize("name", sorted(TESTS | RECORDING_TESTS))
 def test_test_files_are_about_the_shipped_rules_and_real_series(name: str) -> None:
     content = read_test(name)
