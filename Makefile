@@ -79,7 +79,7 @@ lint: $(VENV)/.dev ## Check style, types, layers, YAML and generated documents
 	$(BIN)/yamllint --strict .
 	.ci/check-names
 	$(BIN)/agentos-exporter metrics --format markdown | diff -u docs/metrics.md - || \
-		{ echo 'docs/metrics.md is not what the catalog says: run `make docs`' >&2; exit 1; }
+		{ echo 'docs/metrics.md is not what the catalog says: run `make generate`' >&2; exit 1; }
 	$(BIN)/python -m deploy.mixin --check
 
 .PHONY: format
@@ -91,9 +91,20 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 bench: $(VENV)/.dev ## Run the benchmarks
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-.PHONY: docs
-docs: $(VENV)/.dev ## Regenerate docs/metrics.md from the catalog
-	$(BIN)/agentos-exporter metrics --format markdown > docs/metrics.md
+# $(call golden,TOOL,FILES,TESTS): where `make tools` has built the tool these tests write the files, else they stay.
+golden = @tools=$${AGENTOS_TOOLS:-$$($(BIN)/python tests/harness/gotools.py where 2>/dev/null)}; \
+	if [ -x "$$tools/$(1)" ]; then $(PYTEST) --quiet --update-golden $(3); \
+	else echo 'skipped: $(2) stay as they were, since $(1) is not there (see `make tools`)' >&2; fi
+
+# The order matters: manifests and what alerts say follow from the files of the mixin. Locks are for `make lock`.
+.PHONY: generate
+generate: $(VENV)/.dev ## Write anew all that is generated: pages, rules, boards, manifests, golden files
+	page=$$($(BIN)/agentos-exporter metrics --format markdown) && printf '%s\n' "$$page" > docs/metrics.md
+	$(BIN)/python -m deploy.mixin
+	$(BIN)/python -m pytest --quiet --update-golden tests/unit/test_catalog.py::test_contract \
+		tests/unit/test_collector.py::test_golden_text tests/unit/test_collector.py::test_golden_openmetrics
+	$(call golden,helm,deploy/kubernetes/*.yaml,tests/tools/test_kubernetes.py::test_they_are_what_the_chart_renders)
+	$(call golden,promtool,tests/golden/alerts/*.txt,tests/tools/test_rules.py::test_what_an_alert_says)
 
 .PHONY: build
 build: $(VENV)/.dev ## Build the wheel and the source archive into dist/

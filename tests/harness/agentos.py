@@ -19,6 +19,7 @@ from typing import Self
 import httpx
 
 from tests.harness import forks
+from tests.harness.patience import HANG
 
 UNSAMPLED = {"traceparent": f"00-{'1' * 32}-{'1' * 16}-00", "Accept-Encoding": "identity"}
 """Headers of requests that AgentOS does not trace, and whose answers have the length that they have."""
@@ -98,7 +99,7 @@ class RunningAgentOS:
         """Return what the server has printed, over all restarts."""
         return os.pread(self._log.fileno(), 1 << 30, 0).decode(errors="replace")
 
-    def start(self, *, deadline: float = 60.0) -> None:
+    def start(self, *, deadline: float = HANG) -> None:
         """Start the server and wait until it serves.
 
         Raises:
@@ -132,7 +133,7 @@ class RunningAgentOS:
         self.stop()
         self.start()
 
-    def wait_until_quiet(self, *, of: str = "/runs", deadline: float = 60.0) -> None:
+    def wait_until_quiet(self, *, of: str = "/runs", deadline: float = HANG) -> None:
         """Wait until nothing goes on any more for the requests whose path holds `of`, with all their spans written.
 
         Runs in the background and those whose client went away are waited for too; not so the thread of a synchronous

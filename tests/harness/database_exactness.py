@@ -20,7 +20,7 @@ HORIZON = "40s"
 def check_health(exporter: RunningExporter, name: str = NAME) -> None:
     """Nothing hidden, nothing waited for, nothing ignored, no poll that failed."""
     waited_for = "agentos_exporter_open_traces"  # a gauge that is worked out anew every few seconds
-    truth.wait_until(lambda: exporter.total(waited_for, agentos=name) == 0, deadline=20, pause=0.5)
+    truth.wait_until(lambda: exporter.total(waited_for, agentos=name) == 0, pause=0.5)
     samples = exporter.samples()
     assert total(samples, "agentos_exporter_hidden_spans_total", agentos=name) == 0
     assert total(samples, "agentos_exporter_ignored_traces_total", agentos=name) == 0
@@ -51,7 +51,7 @@ def check_people(exporter: RunningExporter, database: str, expected: truth.Truth
             and total(samples, "agentos_sessions", agentos=NAME) == sessions
         )
 
-    truth.wait_until(equal, deadline=30, pause=0.5)
+    truth.wait_until(equal, pause=0.5)
 
 
 def crash(agentos: RunningAgentOS, database: str, runs: int) -> load.Outcome:
@@ -62,7 +62,7 @@ def crash(agentos: RunningAgentOS, database: str, runs: int) -> load.Outcome:
         driving = asyncio.create_task(
             load.drive(agentos.base_url, runs=runs, seed=2, kinds=load.ACCOUNTED, leaving=False)
         )
-        await asyncio.to_thread(truth.wait_until, lambda: len(truth.read(database)[1]) > before + 100, deadline=60)
+        await asyncio.to_thread(truth.wait_until, lambda: len(truth.read(database)[1]) > before + 100)
         await asyncio.to_thread(agentos.kill)
         return await driving
 

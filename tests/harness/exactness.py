@@ -37,7 +37,7 @@ def check_people(exporter: RunningExporter, expected: truth.Truth) -> None:
             for what, people in (("sessions", expected.sessions), ("users", expected.users))
         )
 
-    truth.wait_until(equal, deadline=30, pause=0.5)
+    truth.wait_until(equal, pause=0.5)
 
 
 def check_session_stats(exporter: RunningExporter, database: str, *, http_roots: bool, grouped: bool) -> None:
@@ -57,7 +57,7 @@ def check_session_stats(exporter: RunningExporter, database: str, *, http_roots:
         return {name: {value for (have, _), value in samples.items() if have == name} for name in expected}
 
     # They are read rarely: AgentOS pays for it.
-    truth.wait_until(lambda: shown() == expected, deadline=120, pause=0.5)
+    truth.wait_until(lambda: shown() == expected, pause=0.5)
 
 
 def traces_with_session(database: str) -> tuple[int, int, int]:

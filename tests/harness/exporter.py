@@ -22,6 +22,7 @@ import httpx
 
 from tests.harness import forks, truth
 from tests.harness.agentos import free_port
+from tests.harness.patience import HANG, stretched
 
 QUICK: Mapping[str, object] = {
     "poll_interval": "1s",
@@ -77,6 +78,8 @@ class RunningExporter:
             ],
             **settings,
         }
+        for name in ("overlap", "trace_horizon"):
+            config[name] = f"{stretched(_seconds(str(config[name]))):.0f}s"
         path = folder / file
         path.write_text(json.dumps(config))  # JSON is YAML
         address = f"--web.listen-address=127.0.0.1:{self.port}"
@@ -115,7 +118,7 @@ class RunningExporter:
             "exporter", *self._arguments, output=self._log, environment=self._environment, fork=fork
         )
 
-    def start(self, *, deadline: float = 60.0) -> None:
+    def start(self, *, deadline: float = HANG) -> None:
         """Start the exporter and wait until it serves.
 
         Raises:
@@ -125,7 +128,7 @@ class RunningExporter:
         self.spawn()
         self.wait_until_serving(deadline=deadline)
 
-    def wait_until_serving(self, *, deadline: float = 60.0) -> None:
+    def wait_until_serving(self, *, deadline: float = HANG) -> None:
         """Wait until the running process serves.
 
         Raises:
@@ -152,7 +155,7 @@ class RunningExporter:
             process.kill()
             process.wait()
 
-    def stop(self, *, deadline: float = 30.0) -> tuple[int, float]:
+    def stop(self, *, deadline: float = HANG) -> tuple[int, float]:
         """Send SIGTERM, and return the exit code and how many seconds it took.
 
         Raises:
@@ -187,7 +190,7 @@ class RunningExporter:
         """Return the sum of a sample over all series that have these labels."""
         return total(self.samples(), name, **labels)
 
-    def wait_until_polled(self, polls: int, *, deadline: float = 120.0) -> None:
+    def wait_until_polled(self, polls: int, *, deadline: float = HANG) -> None:
         """Wait until so many more polls went well.
 
         Raises:
@@ -198,7 +201,7 @@ class RunningExporter:
         wanted = self.total(name, **ok) + polls
         truth.wait_until(lambda: self.total(name, **ok) >= wanted, deadline=deadline, pause=0.2)
 
-    def agree(self, expected: truth.Truth, *, deadline: float = 180.0, settle: int = 5) -> truth.Totals:
+    def agree(self, expected: truth.Truth, *, deadline: float = HANG, settle: int = 5) -> truth.Totals:
         """Wait until it shows just what was counted, see that `settle` more polls change nothing; return the samples.
 
         Only the AgentOS instances that were counted are looked at, if any was.
@@ -225,6 +228,11 @@ class RunningExporter:
         if differences := truth.difference(expected.totals, shown()):
             raise AssertionError("\n".join([f"{len(differences)} samples differ at last:", *differences[:40]]))
         return self.samples()
+
+
+def _seconds(duration: str) -> float:
+    """Return the seconds of a duration as the tests write it, e.g. `90s` or `20m`."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
 def reads(database: str, **more: str) -> dict[str, str]:

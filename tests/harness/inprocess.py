@@ -26,6 +26,7 @@ from exporter.config import Address, AgentOS, Config
 from exporter.daemon import Daemon
 from exporter.sources.http import OWN_TRACE_PREFIX
 from tests.harness import truth
+from tests.harness.patience import HANG, stretched
 
 PERSISTED = frozenset(
     name + suffix
@@ -77,9 +78,9 @@ class Exporter:
         """`agentos` gives by name the URL, or all there is to configure."""
         instances = tuple(AgentOS(name, one) if isinstance(one, str) else one for name, one in agentos.items())
         short = {"poll_interval": 0.5, "overlap": 4, "trace_horizon": 60, "zero_hold": 0, "sessions_interval": 5}
-        self.config = Config(
-            agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **(short | settings)
-        )
+        chosen = short | settings
+        chosen |= {name: stretched(chosen[name]) for name in ("overlap", "trace_horizon")}
+        self.config = Config(agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **chosen)
         self.daemon = Daemon(self.config)
         self._stream = io.StringIO()
         self._client = httpx.AsyncClient(trust_env=False, timeout=30)
@@ -127,7 +128,7 @@ class Exporter:
         """Scrape."""
         return Shown(await self.get("/metrics"))
 
-    async def until(self, condition: Callable[[Shown], bool], *, deadline: float = 300.0, what: str = "") -> Shown:
+    async def until(self, condition: Callable[[Shown], bool], *, deadline: float = HANG, what: str = "") -> Shown:
         """Scrape until a condition holds; fail if it does not at the deadline, in seconds from now."""
         end = time.monotonic() + deadline
         while not condition(shown := await self.shown()):
@@ -136,7 +137,7 @@ class Exporter:
             await asyncio.sleep(0.3)  # what is scraped more often takes a fifth of a core
         return shown
 
-    async def polls(self, number: int, agentos: str, *, deadline: float = 150.0) -> Shown:
+    async def polls(self, number: int, agentos: str, *, deadline: float = HANG) -> Shown:
         """Wait for so many more polls that ended well."""
         before = (await self.shown())("agentos_exporter_polls_total", agentos=agentos, outcome="ok")
         return await self.until(
@@ -145,13 +146,13 @@ class Exporter:
             what=f"{number} good polls of {agentos}",
         )
 
-    async def exact(self, database: str, agentos: str, *, deadline: float = 150.0) -> truth.Truth:
+    async def exact(self, database: str, agentos: str, *, deadline: float = HANG) -> truth.Truth:
         """Wait until what is shown of an AgentOS is what its tables hold, and still is two polls later."""
         counted = await asyncio.to_thread(truth.count, database, agentos, own_prefix=OWN_TRACE_PREFIX)
         await self.matches(counted.totals, agentos, deadline=deadline)
         return counted
 
-    async def matches(self, totals: truth.Totals, agentos: str, *, deadline: float = 150.0) -> None:
+    async def matches(self, totals: truth.Totals, agentos: str, *, deadline: float = HANG) -> None:
         """Wait until this is shown of an AgentOS, and still is two polls later."""
         end = time.monotonic() + deadline
         while truth.difference(totals, (await self.shown()).of(agentos)) and time.monotonic() < end:  # noqa: ASYNC110

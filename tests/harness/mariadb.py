@@ -20,6 +20,8 @@ from typing import Any, Self
 
 import pymysql
 
+from tests.harness.patience import HANG
+
 _SBIN = "/usr/sbin:/usr/local/sbin"
 """Where Debian puts servers; not on the PATH of an ordinary user."""
 
@@ -102,7 +104,7 @@ class MariaDB:
     def _as_user(self) -> list[str]:
         return [f"--user={self._user}"] if self._user else []
 
-    def start(self, *, deadline: float = 60.0) -> None:
+    def start(self, *, deadline: float = HANG) -> None:
         """Start the server, also again after `stop`, and wait until it accepts connections.
 
         Raises:

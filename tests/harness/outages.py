@@ -29,7 +29,7 @@ def wait_for(exporter: RunningExporter, outcome: str, *, more: int = 1) -> truth
     name = "agentos_exporter_polls_total"
     wanted = exporter.total(name, outcome=outcome) + more
     try:
-        truth.wait_until(lambda: exporter.total(name, outcome=outcome) >= wanted, deadline=60, pause=0.1)
+        truth.wait_until(lambda: exporter.total(name, outcome=outcome) >= wanted, pause=0.1)
     except TimeoutError:
         raise AssertionError(f"no poll ended with {outcome}: {outcomes(exporter.samples())}") from None
     return exporter.samples()

@@ -26,6 +26,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.harness.patience import HANG
+
 Sample = tuple[str, frozenset[tuple[str, str]]]
 Totals = dict[Sample, float]
 
@@ -445,7 +447,7 @@ def _row(
     return kind(span_id, trace_id, parent or None, name, status, message, *times, attributes)
 
 
-def wait_until(condition: Callable[[], bool], *, deadline: float = 30.0, pause: float = 0.05) -> None:
+def wait_until(condition: Callable[[], bool], *, deadline: float = HANG, pause: float = 0.05) -> None:
     """Poll a condition, every `pause` seconds, until it holds.
 
     Raises:

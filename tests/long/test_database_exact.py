@@ -72,7 +72,7 @@ def test_runs_in_the_background_are_no_requests_however_long_they_take(tmp_path:
         assert httpx.post(f"{agentos.base_url}/agents/nobody/runs", data={"message": "Hello"}).status_code == 404
         assert httpx.get(f"{agentos.base_url}/agents").status_code == 200
         # Soon the one that cannot start a run, from both.
-        truth.wait_until(lambda: exporter.total("agentos_traces_total", root_kind="http") >= 2, deadline=60)
+        truth.wait_until(lambda: exporter.total("agentos_traces_total", root_kind="http") >= 2)
         assert exporter.total("agentos_traces_total", root_kind="http") == 2
         agentos.wait_until_quiet()
         for name, counted in ((NAME, sqltruth.count(database, NAME)), (API, truth.count(database, API))):
@@ -150,7 +150,7 @@ def test_switching_between_api_and_tables_under_load_loses_and_doubles_nothing(t
         expected = sqltruth.count(database, NAME)
         assert not expected.hidden
         with on("tables") as exporter:
-            truth.wait_until(lambda: alike(exporter.samples()) == alike(expected.totals), deadline=90, pause=0.5)
+            truth.wait_until(lambda: alike(exporter.samples()) == alike(expected.totals), pause=0.5)
             exporter.wait_until_polled(5)
             assert alike(exporter.samples()) == alike(expected.totals)
             check_health(exporter)
@@ -173,7 +173,7 @@ def test_what_only_the_tables_show_is_counted_after_the_switch(tmp_path: Path) -
             assert total(samples, "agentos_exporter_hidden_spans_total") == len(counted.hidden)
     with RunningExporter(tmp_path, {NAME: reads(database)}, trace_horizon="8s", file="tables.yml") as exporter:
         spans = everything.total("agentos_spans_total")
-        truth.wait_until(lambda: exporter.total("agentos_spans_total") >= spans, deadline=60, pause=0.5)
+        truth.wait_until(lambda: exporter.total("agentos_spans_total") >= spans, pause=0.5)
         exporter.wait_until_polled(5)
         samples = exporter.samples()
         assert total(samples, "agentos_spans_total") == spans

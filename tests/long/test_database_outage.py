@@ -202,7 +202,7 @@ def test_a_locked_table_costs_a_statement_timeout_and_blocks_nobody(tmp_path: Pa
             fails(exporter, "timeout", expected=expected)
         # A reader that waits for a lock holds up all who come after it: none of ours may be left.
         left = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        truth.wait_until(lambda: postgres.sql(left, "agno").strip() == "0", deadline=5)
+        truth.wait_until(lambda: postgres.sql(left, "agno").strip() == "0")
         write(database, 2)
         healthy(exporter.agree(sqltruth.count(database, NAME), settle=3))
 

@@ -68,9 +68,9 @@ def work(database: str, exporter: RunningExporter) -> None:
     for number in (1, 2):
         live(database, number)
         lost = 4 * LOST * number
-        truth.wait_until(lambda lost=lost: exporter.total(orphans) >= lost, deadline=60, pause=0.5)
+        truth.wait_until(lambda lost=lost: exporter.total(orphans) >= lost, pause=0.5)
         exporter.restart()
-    truth.wait_until(lambda: exporter.total("agentos_sessions") == SESSIONS, deadline=60, pause=0.5)
+    truth.wait_until(lambda: exporter.total("agentos_sessions") == SESSIONS, pause=0.5)
     assert set(exporter_outcomes(exporter)) == {"ok"}
 
 

@@ -144,7 +144,6 @@ async def test_with_details_tokens_and_cost_are_those_of_the_spans_own_attribute
             enricher.run = counted
             await exporter.until(
                 lambda shown: shown_by(shown.samples, TOKENS, "agent", "model", "token_class") == tokens,
-                deadline=300,
                 what="tokens by class",
             )
             shown = await exporter.polls(2, "it")
@@ -191,4 +190,4 @@ async def test_kills_lose_and_double_nothing(tmp_path):
                 )
 
             # What stays without details is let go after two minutes.
-            await asyncio.to_thread(truth.wait_until, agrees, deadline=150, pause=1)
+            await asyncio.to_thread(truth.wait_until, agrees, pause=1)

@@ -36,7 +36,7 @@ async def test_hardly_more_is_read_than_there_is(tmp_path: Path) -> None:
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
             await load.steady(agentos.base_url, rate=2, seconds=90, leaving=False)
             await asyncio.to_thread(agentos.wait_until_quiet)
-            counted = await exporter.exact(database, "it", deadline=180)
+            counted = await exporter.exact(database, "it")
             polled = read_bytes(await exporter.shown())
         single = await read_once(agentos.base_url)
     spans = len(counted.visible)

@@ -56,9 +56,7 @@ async def test_fifty_kills_lose_nothing_and_no_counter_ever_falls(tmp_path: Path
 
                 # Only what was counted may be deleted.
                 await asyncio.to_thread(exporter.start)
-                await asyncio.to_thread(
-                    truth.wait_until, lambda: history_counted(exporter) == HISTORY, deadline=120, pause=0.5
-                )
+                await asyncio.to_thread(truth.wait_until, lambda: history_counted(exporter) == HISTORY, pause=0.5)
                 gone = await asyncio.to_thread(delete_half, path, kept, random)
                 assert gone == HISTORY // 2
 

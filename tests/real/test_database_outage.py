@@ -151,7 +151,7 @@ def test_one_connection_and_short_transactions(tmp_path: Path, postgres: Postgre
     assert seen.oldest < 2.0
     # It goes when we go.
     left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'"
-    truth.wait_until(lambda: postgres.sql(left).strip() == "0", deadline=10)
+    truth.wait_until(lambda: postgres.sql(left).strip() == "0")
     print(f"{seen.looks} looks, {seen.busy} while we read: oldest transaction {1000 * seen.oldest:.0f} ms")
 
 

@@ -44,7 +44,7 @@ def test_eight_kills(tmp_path: Path, way: str) -> None:
                 outcome = asyncio.run(load.drive(agentos.base_url, runs=6, seed=number, leaving=False))
                 assert outcome.failed == {}
                 before = watch.spans
-                truth.wait_until(lambda before=before: watch.spans > before, deadline=60)
+                truth.wait_until(lambda before=before: watch.spans > before)
                 exporter.kill()
                 exporter.spawn()
             agentos.wait_until_quiet()

@@ -95,7 +95,7 @@ async def test_postgresql_down_under_load(tmp_path: Path) -> None:
         # What AgentOS has begun to write it may finish after the outage: that must not be given up before.
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=40) as exporter:
             await under_load(exporter, agentos, server.stop, server.start, broken=polls("silent_empty"))
-            counted = await exporter.exact(agentos.database, "it", deadline=180)
+            counted = await exporter.exact(agentos.database, "it")
             shown = await exporter.shown()
             assert shown("agentos_exporter_hidden_spans_total") == len(counted.hidden)
             assert shown("agentos_exporter_source_resets_total") == 0
