@@ -1,11 +1,12 @@
-"""Finds the programs that tests run: in `$AGENTOS_TOOLS`, in what `make tools` has built, or on PATH.
+"""Finds the programs that tests run: what `make tools` has built, and beside it what Debian's packages have installed.
 
-`tool("promtool")` is the newest one there is; `tools("prometheus")` parametrises a test with Debian's and the current::
+`tool("promtool")` is the one that is built, of the version that its lock names; `tools("prometheus")` parametrises a
+test with Debian's and the built one::
 
     @pytest.mark.parametrize("binary", tools("prometheus"))
     def test_it_starts(binary: str) -> None: ...
 
-What is not there is skipped, and a skip fails in CI.
+Whatever else is on PATH is taken by no test. What is not there is skipped with the reason, and a skip fails in CI.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 DEBIAN = {"alertmanager": "prometheus-alertmanager"}
 """Names that Debian's packages give."""
+PACKAGES = "/usr/bin"
+"""Where Debian's packages put programs; what somebody installed by hand is elsewhere."""
 
 
 def or_skip(server: Callable[[], T]) -> T:
@@ -38,23 +41,18 @@ def or_skip(server: Callable[[], T]) -> T:
 
 
 def tool(name: str) -> str:
-    """Return the path of a program, or skip the test if it is nowhere."""
-    return _current(name) or _installed(name) or pytest.skip(_absent(name))
+    """Return the path of the program built from `.ci/tools`, or skip the test."""
+    return _built(name) or pytest.skip(_absent(name))
 
 
 def debian(name: str) -> str:
-    """Return the path of the installed program, or skip the test."""
-    return _installed(name) or pytest.skip(_absent(name))
-
-
-def current(name: str) -> str:
-    """Return the path of the program built from `.ci/tools`, or skip the test."""
-    return _current(name) or pytest.skip(_absent(name))
+    """Return the path of Debian's program, or skip the test."""
+    return _debians(name) or pytest.skip(_absent(name))
 
 
 def tools(name: str) -> list[Any]:
-    """Return pytest parameters, `debian` and `current`: the installed program and the one built from `.ci/tools`."""
-    return [_parameter(name, _installed(name), "debian"), _parameter(name, _current(name), "current")]
+    """Return pytest parameters, `debian` and `current`: Debian's program and the one built from `.ci/tools`."""
+    return [_parameter(name, _debians(name), "debian"), _parameter(name, _built(name), "current")]
 
 
 def pairs(*names: str) -> list[Any]:
@@ -74,22 +72,17 @@ def _parameter(name: str, path: str | None, identifier: str) -> Any:
     return pytest.param(path, id=identifier)
 
 
-def _current(name: str) -> str | None:
+def _built(name: str) -> str | None:
     place = folder()
     return shutil.which(name, path=str(place)) if place else None
 
 
-def _installed(name: str) -> str | None:
-    """Look on PATH, but for the folder of the current ones: it may be on PATH as well."""
-    place = folder()
-    path = os.pathsep.join(
-        entry for entry in os.get_exec_path() if place is None or Path(entry).resolve() != place.resolve()
-    )
-    return shutil.which(DEBIAN.get(name, name), path=path) or shutil.which(name, path=path)
+def _debians(name: str) -> str | None:
+    return shutil.which(DEBIAN.get(name, name), path=PACKAGES) or shutil.which(name, path=PACKAGES)
 
 
 def _absent(name: str) -> str:
-    return f"{name} is not there: `make tools` builds it, or a package of the system has it"
+    return f"{name} is not there: `make tools` builds it; Debian's package of it is taken as well where a test says so"
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from tests.harness.alertmanager import Notification, RunningAlertmanager, Webhoo
 from tests.harness.exporter import RunningExporter
 from tests.harness.process import eventually
 from tests.harness.prometheus import JOB, RunningPrometheus
-from tests.harness.tools import current, debian
+from tests.harness.tools import debian, tool
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
 
@@ -62,7 +62,7 @@ class Side:
 
 
 def test_failing_runs_are_notified_and_resolved(tmp_path: Path) -> None:
-    ages = {"debian": debian, "current": current}
+    ages = {"debian": debian, "current": tool}
     binaries = {name: (find("prometheus"), find("alertmanager")) for name, find in ages.items()}
     rules = generated(tmp_path, HASTE)
     with ExitStack() as stack:

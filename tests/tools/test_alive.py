@@ -17,7 +17,7 @@ from tests.harness.demo import RunningDemo
 from tests.harness.process import eventually
 from tests.harness.prometheus import Prometheus, RunningPrometheus, shipped_rules
 from tests.harness.questions import Parse, questions, without_offsets
-from tests.harness.tools import current, debian
+from tests.harness.tools import debian, tool
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
 
@@ -47,7 +47,7 @@ class Question:
 
 
 def test_every_query_finds_its_data(tmp_path: Path) -> None:
-    binaries = {"debian": debian("prometheus"), "current": current("prometheus")}
+    binaries = {"debian": debian("prometheus"), "current": tool("prometheus")}
     folders = {name: tmp_path / name for name in ("parser", *binaries)}
     for folder in folders.values():
         folder.mkdir()

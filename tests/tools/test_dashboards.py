@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.harness import panels
-from tests.harness.tools import current, tools
+from tests.harness.tools import tool, tools
 
 ASKED = list(panels.asked())
 
@@ -53,7 +53,7 @@ def test_an_exporter_that_is_down_is_shown_as_down_and_another_process_is_not(pr
 @pytest.mark.parametrize("board", panels.boards().values(), ids=panels.boards())
 def test_dashboard_linter(board):
     file = panels.DASHBOARDS / f"{board['uid']}.json"
-    command = [current("dashboard-linter"), "lint", "--strict", "--verbose", file]
+    command = [tool("dashboard-linter"), "lint", "--strict", "--verbose", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Checks that each target uses a valid PromQL query." in done.stdout

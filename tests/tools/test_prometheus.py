@@ -17,7 +17,7 @@ from tests.harness.demo import RunningDemo
 from tests.harness.exporter import RunningExporter
 from tests.harness.process import eventually
 from tests.harness.prometheus import RunningPrometheus, shipped_rules
-from tests.harness.tools import current, debian, pairs
+from tests.harness.tools import debian, pairs, tool
 
 pytestmark = pytest.mark.prometheus
 
@@ -32,7 +32,7 @@ def run(agentos: RunningAgentOS, agent: str) -> None:
 @pytest.mark.slow
 def test_increase_sees_the_first_error_of_a_kind(tmp_path: Path) -> None:
     """An alert on `increase()` must fire on it: the series has to be there at 0 before it counts."""
-    binaries = {"debian": debian("prometheus"), "current": current("prometheus")}
+    binaries = {"debian": debian("prometheus"), "current": tool("prometheus")}
     errors = 'agentos_error_spans_total{span_kind="tool",error_type="DatabaseError"}'
     with contextlib.ExitStack() as stack:
         agentos = stack.enter_context(RunningAgentOS(sys.executable, f"sqlite:{tmp_path / 'agno.db'}"))

@@ -30,7 +30,7 @@ from tests.harness.rules import (
     run_test,
     scenario_of,
 )
-from tests.harness.tools import current, tools
+from tests.harness.tools import tool, tools
 
 EACH_PROMTOOL = pytest.mark.parametrize("promtool", tools("promtool"))
 
@@ -44,7 +44,7 @@ def test_prometheus_takes_the_rules(kind: str, promtool: str) -> None:
 
 
 def _pint(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = (current("pint"), "--no-color", "--config", str(ROOT / "deploy/pint.hcl"), "--offline", "lint")
+    command = (tool("pint"), "--no-color", "--config", str(ROOT / "deploy/pint.hcl"), "--offline", "lint")
     strict = ("--min-severity", "info", "--fail-on", "info")
     return subprocess.run(
         (*command, *strict, *map(str, arguments)), capture_output=True, text=True, check=False, cwd=ROOT
@@ -139,7 +139,7 @@ def test_what_an_alert_says(alert: str, tmp_path: Path, golden: Golden) -> None:
         del test["promql_expr_test"]
         test["alert_rule_test"] = [{"eval_time": MOMENTS[alert], "alertname": alert, "exp_alerts": []}]
     # Ages of Prometheus extrapolate differently: the current one decides.
-    tested = run_test(current("promtool"), content, _needed(alert), tmp_path)
+    tested = run_test(tool("promtool"), content, _needed(alert), tmp_path)
     found = re.findall(r"Labels:\{(.*)\}\n\s*Annotations:\{(.*)\}", tested.stdout + tested.stderr)
     said = sorted(_apart(labels) + _apart(notes) for labels, notes in found if scenario_of(labels) in {"fires", ""})
     assert said
