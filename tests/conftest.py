@@ -67,6 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=_rank)
 
 
-def _rank(item: pytest.Item) -> int:
-    """Return the place of the test's layer in the order."""
-    return next((place for place, layer in enumerate(_LAYERS) if layer in item.path.parts), len(_LAYERS))
+def _rank(item: pytest.Item) -> tuple[bool, int]:
+    """Return the place of the test in the order: those marked slow come first, then it goes by layer."""
+    layer = next((place for place, layer in enumerate(_LAYERS) if layer in item.path.parts), len(_LAYERS))
+    return item.get_closest_marker("slow") is None, layer

@@ -6,6 +6,8 @@ with RunningAgentOS(sys.executable, "sqlite:/tmp/agno.db") as agentos:
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -25,6 +27,8 @@ UNSAMPLED = {"traceparent": f"00-{'1' * 32}-{'1' * 16}-00", "Accept-Encoding": "
 """Headers of requests that AgentOS does not trace, and whose answers have the length that they have."""
 
 _SERVER = Path(__file__).with_name("server.py")
+_FIRST_PORT, _WORKERS, _PORTS = 10_000, 20, 1_000
+_handed_out = itertools.count()
 
 
 class AgentOSFailedError(Exception):
@@ -166,8 +170,14 @@ class RunningAgentOS:
 
 
 def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody else takes, for a program that cannot tell which one it got.
+
+    Each worker of pytest has a range of its own. It lies below the ports of outgoing connections, which the system
+    hands out itself; a port that was free a moment ago in its range may be one of those the next moment.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    while True:
+        port = _FIRST_PORT + worker * _PORTS + (os.getpid() + next(_handed_out)) % _PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

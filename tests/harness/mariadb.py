@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 import pymysql
 
+from tests.harness.agentos import free_port
 from tests.harness.patience import HANG
 
 _SBIN = "/usr/sbin:/usr/local/sbin"
@@ -63,9 +63,7 @@ class MariaDB:
         self.directory = Path(tempfile.mkdtemp(prefix="agentos-exporter-mariadb-"))
         if self._user:
             shutil.chown(self.directory, self._user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         try:
             self._create()
             self.start()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.harness.agentos import free_port
 
 
 class PostgresMissingError(Exception):
@@ -60,9 +61,7 @@ class Postgres:
         self.directory = Path(tempfile.mkdtemp(prefix="agentos-exporter-pg-"))
         if self._user:
             shutil.chown(self.directory, self._user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         try:
             if self._primary is not None:
                 primary = f"postgresql://postgres@127.0.0.1:{self._primary.port}/postgres"
