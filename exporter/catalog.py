@@ -429,7 +429,8 @@ _ALL: Final = (
     _counter(
         "agentos_exporter_ignored_traces_total",
         ("agentos", "reason"),
-        "Traces not counted: own (our own requests), too_old (older than the ledger remembers), malformed.",
+        "Traces not counted: own (our own requests), too_old (older than the ledger remembers), malformed, "
+        "unreadable (AgentOS answers them with an error).",
     ),
     _counter(
         "agentos_exporter_source_resets_total",
@@ -490,7 +491,7 @@ OUTCOMES: Final = (
     "silent_empty",
     "state_error",
 )
-IGNORED_REASONS: Final = ("own", "too_old", "malformed")
+IGNORED_REASONS: Final = ("own", "too_old", "malformed", "unreadable")
 ROOT_KINDS: Final = ("agent", "team", "workflow", "http", "unknown")
 WINDOWS: Final = {"5m": 300, "1h": 3600, "24h": 86400}
 """Windows of the activity gauges, in seconds."""

@@ -51,9 +51,13 @@ class StateRefused(StateError):
 
 
 class SourceError(ExporterError):
-    """One poll of one AgentOS failed. `outcome` is its value in `agentos_exporter_polls_total`."""
+    """One poll of one AgentOS failed. `outcome` is its value in `agentos_exporter_polls_total`.
+
+    `status` is that of the HTTP answer, None where it was not refused by one.
+    """
 
     outcome: ClassVar[str] = "bad_answer"
+    status: int | None = None
 
 
 class Unreachable(SourceError):

@@ -52,8 +52,8 @@ class UnknownRoute(BadAnswer):
     """404 or 405: the route or the thing asked for is not there. `status` tells which."""
 
     def __init__(self, message: str, status: int) -> None:
-        self.status = status
         super().__init__(message)
+        self.status = status
 
 
 class NoFilter(SourceError):
@@ -143,7 +143,9 @@ class Api:
         finally:
             self._on_answer(endpoint, code, size)
         if code != "200":
-            raise _refusal(endpoint, response, body)
+            refusal = _refusal(endpoint, response, body)
+            refusal.status = response.status_code
+            raise refusal
         return Answer(body, _date(response.headers.get("date")), elapsed)
 
     def _headers(self) -> dict[str, str]:

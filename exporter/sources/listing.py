@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from exporter.errors import SourceTimeout
+from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, LedgerView, Seen
 from exporter.sources import wire
 from exporter.sources.http import UnknownRoute
-from exporter.sources.reading import UNSETTLED, Head, Reader, moment, trace_path
+from exporter.sources.reading import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -100,6 +100,12 @@ class ListReader(Reader):
                     # What was read is handed over first: the next poll goes on from there.
                     yield whole
                     raise
+                except SourceError as error:
+                    if not may_be_one_row(error) or await self.quiet():
+                        raise
+                    self.leave_out(trace_id)
+                    whole.unreadable.append(trace_id)
+                    continue
                 page = await asyncio.to_thread(wire.one_trace, answer.body, self.db, trace_id)
                 page = await self.true_roots(page, clean_ids=self.clean_ids)
                 whole.traces += page.traces

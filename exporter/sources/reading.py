@@ -12,16 +12,18 @@ import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import msgspec
 import structlog
 
-from exporter.errors import BadAnswer, SilentEmpty, SourceTimeout
+from exporter.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
 from exporter.sources import handover, wire
-from exporter.sources.http import OWN_TRACE_PREFIX, Answer, Api, UnknownRoute
+from exporter.sources.facts import clean_id
+from exporter.sources.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, UnknownRoute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -36,6 +38,8 @@ ASK_REQUESTS: Final = 5
 """requests for open traces in one poll"""
 UNSETTLED: Final = 500
 """unsettled traces that one sweep asks for by id"""
+UNREADABLE: Final = 100
+"""traces that AgentOS cannot serve: with more of them it is AgentOS that is ill"""
 PASSES: Final = 6
 """times a pass is repeated whose pages did not show all that was counted"""
 _SMALLEST_PAGE: Final = 10
@@ -138,6 +142,8 @@ class Reader(ABC):
         self._swept = float("-inf")
         self._believed: float | None = None
         self._warned_own = False
+        self._unreadable: dict[str, _Unreadable] = {}
+        """id → what AgentOS cannot serve, oldest first"""
         self.inherited: tuple[str, ...] = ()
         """keys of the ledger under which this AgentOS was read from its databases, and is no more"""
 
@@ -305,6 +311,29 @@ class Reader(ABC):
             self._read.pop(trace_id, None)
             self._read[trace_id] = (now, FUTURE)
 
+    def leave_out(self, trace_id: str) -> None:
+        """Remember a trace that AgentOS answers with an error: it is not asked for until it grows."""
+        if trace_id not in self._unreadable:
+            log.warning(
+                "trace_unreadable",
+                db=self.db,
+                trace_id=clean_id(trace_id),
+                reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
+            )
+        self._unreadable[trace_id] = _Unreadable(self.clock.monotonic(), self.here.newest)
+
+    def left_out(self) -> dict[str, int]:
+        """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
+        since = self.clock.monotonic() - self.settings.horizon / MICROSECONDS
+        for trace_id in [trace_id for trace_id, one in self._unreadable.items() if one.since < since]:
+            del self._unreadable[trace_id]
+        return {trace_id: one.end for trace_id, one in self._unreadable.items()}
+
+    def still_unreadable(self, seen: Seen) -> bool:
+        """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
+        one = self._unreadable.get(seen.id)
+        return one is not None and seen.end <= one.end
+
     def forget(self) -> None:
         """Start over at the floor, as if nothing had been read; the ledger still knows what was counted."""
         self._read.clear()
@@ -328,6 +357,7 @@ class Reader(ABC):
         """(traces to count, ignored with reasons): leaves out what ended before the floor."""
         keep: list[Trace] = []
         ignored = [(trace_id, "malformed") for trace_id in page.malformed]
+        ignored += [(trace_id, "unreadable") for trace_id in page.unreadable]
         for trace in page.traces:
             if trace.id.startswith(OWN_TRACE_PREFIX):
                 continue
@@ -378,6 +408,8 @@ class Reader(ABC):
         verdict = Verdict()
         for seen in sorted(listed, key=lambda seen: seen.end):
             found = known.get(seen.id)
+            if self.still_unreadable(seen):
+                continue
             if found is None and seen.created < self.oldest:
                 verdict.too_old.append((seen.id, "too_old"))
             elif found is None:
@@ -499,9 +531,29 @@ class Reader(ABC):
         return trace
 
 
+def may_be_one_row(error: SourceError) -> bool:
+    """Whether AgentOS may have met a row that it cannot serve, though it could serve all others.
+
+    It then answers 500, whatever else the page holds; or 400 and what pydantic says of a node of the tree.
+    """
+    if isinstance(error, NoFilter):
+        return False
+    return error.status == HTTPStatus.INTERNAL_SERVER_ERROR or (
+        error.status == HTTPStatus.BAD_REQUEST and "TraceNode" in str(error)
+    )
+
+
 def trace_path(trace_id: str) -> str:
     """Path of one trace; its id comes from outside."""
     return "/traces/" + quote(trace_id, safe="")
+
+
+@dataclass(slots=True)
+class _Unreadable:
+    """A trace that AgentOS cannot serve: since when (monotonic seconds), and its end (microseconds) at that time."""
+
+    since: float
+    end: int
 
 
 @dataclass(slots=True)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from exporter.errors import SourceTimeout
+from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Seen
 from exporter.sources import wire
 from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX, TooLarge
-from exporter.sources.reading import ASK_IDS, PASSES, Head, Reader, moment
+from exporter.sources.reading import ASK_IDS, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -71,7 +71,7 @@ class SearchReader(Reader):
                     return
                 lo = max(lo, self._read_until)
             too_many, before = False, head.rows
-            async for batch in self._pass(lo, None, head):
+            async for batch in self._range(lo, None, head):
                 if batch is None:
                     too_many, remaining = True, await self._count(lo, None, head)
                     break
@@ -96,7 +96,7 @@ class SearchReader(Reader):
                 return
             hi = await self._window(lo, remaining, head)
             before = head.rows
-            async for batch in self._pass(lo, hi, head):
+            async for batch in self._range(lo, hi, head):
                 yield batch
             if not head.complete:
                 return
@@ -148,6 +148,20 @@ class SearchReader(Reader):
         self._step = max(step, MICROSECONDS // 10)
         return lo + step
 
+    async def _range(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Any]:
+        """As `_pass`; where AgentOS cannot serve one of the traces, all others are read nevertheless."""
+        try:
+            async for batch in self._pass(lo, hi, head):
+                yield batch
+        except SourceError as error:
+            if not may_be_one_row(error):
+                raise
+            async for batch in self._narrow(lo, hi, head, error):
+                yield batch
+            # What is left is searched for without the traces that cannot be served.
+            async for batch in self._pass(lo, hi, head):
+                yield batch
+
     async def _pass(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Any]:
         """Read all traces that end in [lo, hi); sets `head.complete`.
 
@@ -197,6 +211,28 @@ class SearchReader(Reader):
             "pass_incomplete", db=self.db, reason="pages did not show all that AgentOS counted; read again next time"
         )
 
+    async def _narrow(self, lo: int, hi: int | None, head: Head, error: SourceError) -> AsyncGenerator[Batch]:
+        """Read what ends in [lo, hi) trace by trace, or nearly so, after a search for it failed with `error`.
+
+        The list, which has no trees, names the traces. Raises `error` where none of them is to blame.
+        """
+        before = self.left_out()
+        for back in (2 * self.settings.overlap, self.settings.horizon):
+            until = {} if hi is None else {"end_time": moment(hi)}
+            listed = await self.list_all({"start_time": moment(lo - back), **until}, head)
+            ended = [seen for seen in listed or () if seen.end >= lo and not seen.id.startswith(OWN_TRACE_PREFIX)]
+            new = {seen.id: seen.end for seen in ended if seen.id not in self._read and not self.still_unreadable(seen)}
+            head.rows += len(new)
+            async for page in self.fetch(list(new)):
+                traces, ignored = self.sort(page, head)
+                yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
+                self.mark(traces, page.malformed)
+                for trace_id in page.unreadable:
+                    self._unreadable[trace_id].end = new[trace_id]
+            if self.left_out() != before:
+                return
+        raise error
+
     async def _head_page(self, conditions: dict[str, Any], number: int, size: int, head: Head) -> wire.Page | None:
         """As `_search`; smaller bites after a timeout: the cursor must move on before what was read is forgotten."""
         try:
@@ -219,6 +255,10 @@ class SearchReader(Reader):
         conditions.append(_not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}))
         if excluded := self.recent(lo, hi, _EXCLUDED):
             conditions.append(_not({"op": "IN", "key": "trace_id", "values": excluded}))
+        for trace_id, end in self.left_out().items():
+            unchanged = {"op": "LTE", "key": "end_time", "value": moment(end)}
+            this = {"op": "IN", "key": "trace_id", "values": [trace_id]}
+            conditions.append(_not({"op": "AND", "conditions": [this, unchanged]}))
         return {"op": "AND", "conditions": conditions}
 
     async def _search(self, conditions: dict[str, Any], number: int, size: int, head: Head | None) -> wire.Page | None:
@@ -309,13 +349,27 @@ class SearchReader(Reader):
 
     async def fetch(self, ids: Sequence[str]) -> AsyncGenerator[wire.Page]:
         """See Reader. A request of its own: an OR with other conditions would defeat every index."""
-        start = 0
-        while start < len(ids):
-            size = min(self.page_size.rows, ASK_IDS)
-            part = list(ids[start : start + size])
-            page = await self._search({"op": "IN", "key": "trace_id", "values": part}, 1, len(part), None)
-            if page is not None:
-                start += len(part)
+        wanted = [list(ids[start : start + ASK_IDS]) for start in range(0, len(ids), ASK_IDS)]
+        wanted.reverse()
+        while wanted:
+            part = wanted.pop()
+            if len(part) > self.page_size.rows:
+                wanted += _halves(part)
+                continue
+            try:
+                page = await self._search({"op": "IN", "key": "trace_id", "values": part}, 1, len(part), None)
+            except SourceError as error:
+                # One of them may be the reason; an AgentOS that answers nothing at all does not count them either.
+                if not may_be_one_row(error) or len(self.left_out()) >= UNREADABLE or not await self.alive(part):
+                    raise
+                if len(part) > 1:
+                    wanted += _halves(part)
+                    continue
+                self.leave_out(part[0])
+                page = wire.Page([], {}, [], 0, 0.0, unreadable=part)
+            if page is None:  # too large: pages are smaller now
+                wanted.append(part)
+            else:
                 yield page
 
     async def quiet(self) -> bool:
@@ -325,6 +379,12 @@ class SearchReader(Reader):
     async def alive(self, ids: Sequence[str]) -> bool:
         """See Reader: a count, without trees."""
         return await self._probe({"op": "IN", "key": "trace_id", "values": list(ids[:ASK_IDS])}) > 0
+
+
+def _halves(ids: list[str]) -> list[list[str]]:
+    """Both halves, the first one last, as a stack has it."""
+    middle = len(ids) // 2
+    return [ids[middle:], ids[:middle]]
 
 
 def _not(condition: dict[str, Any]) -> dict[str, Any]:

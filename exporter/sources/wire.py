@@ -130,18 +130,23 @@ class RootDoubt:
 
 @dataclass(slots=True)
 class Page:
-    """One page of trees. `malformed` names rows that are not traces: their id, or a digest where they have none."""
+    """One page of trees.
+
+    `malformed` names rows that are not traces: their id, or a digest where they have none. `unreadable` has the ids of
+    traces that AgentOS answers with an error.
+    """
 
     traces: list[Trace]
     doubts: dict[str, RootDoubt]
     malformed: list[str]
     total_count: int
     search_ms: float
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def ids(self) -> set[str]:
         """Ids of all rows, malformed ones by their stand-in."""
-        return {trace.id for trace in self.traces} | set(self.malformed)
+        return {trace.id for trace in self.traces} | {*self.malformed, *self.unreadable}
 
 
 @dataclass(slots=True)

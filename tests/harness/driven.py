@@ -127,7 +127,7 @@ class Way(httpx.AsyncBaseTransport):
     def __init__(self, world: World) -> None:
         self.requests: list[proxy.Request] = []
         self._world = world
-        self._inner = httpx.ASGITransport(app=world.app)
+        self._inner = httpx.ASGITransport(app=world.app, raise_app_exceptions=False)
         self._faults: list[tuple[str, proxy.Fault]] = []
 
     def fail(self, fault: proxy.Fault, path: str = "/") -> None:

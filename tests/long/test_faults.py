@@ -145,7 +145,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def tested(place: Path, *files: str) -> subprocess.CompletedProcess[str]:
+def run_there(place: Path, *files: str) -> subprocess.CompletedProcess[str]:
     """Run tests of a copy, up to the first that fails."""
     alone = ("-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not slow and not compat")
     command = (sys.executable, "-m", "pytest", "-q", "-x", "--tb=line", "--show-capture=no", *alone, *files)
@@ -154,7 +154,7 @@ def tested(place: Path, *files: str) -> subprocess.CompletedProcess[str]:
 
 def test_without_a_fault_they_pass(copy: Path) -> None:
     files = dict.fromkeys(file for fault in FAULTS.values() for file in fault.noticed)
-    done = tested(copy, *files)
+    done = run_there(copy, *files)
     assert done.returncode == pytest.ExitCode.OK, done.stdout[-4000:]
 
 
@@ -166,7 +166,7 @@ def test_a_fault_is_noticed(copy: Path, name: str) -> None:
     assert sound.count(fault.old) == 1, "the code has moved on: write the fault anew"
     path.write_text(sound.replace(fault.old, fault.new))
     try:
-        done = tested(copy, *fault.noticed)
+        done = run_there(copy, *fault.noticed)
     finally:
         path.write_text(sound)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-4000:]

@@ -227,7 +227,7 @@ def _gaps() -> tuple[Panel, ...]:
         table(
             "Traces not counted",
             "In the shown range. own: requests of the exporter itself; too_old: older than the ledger remembers; "
-            "malformed: not what AgentOS promises.",
+            "malformed: not what AgentOS promises; unreadable: AgentOS answers it with an error.",
             label("agentos", "AgentOS"),
             label("reason", "Reason"),
             value(
