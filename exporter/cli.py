@@ -258,6 +258,8 @@ def _budget(budget: Budget) -> list[tuple[str, str]]:
 
 
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
+    from exporter.logs import redact  # noqa: PLC0415
+
     if agentos.databases:
         return [fact for one in agentos.databases for fact in _database(one)]
     token = "none"  # noqa: S105
@@ -270,6 +272,8 @@ def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
         ("token", token),
         ("databases", ", ".join(agentos.db_ids) if agentos.db_ids is not None else "all that AgentOS lists"),
     ]
+    if agentos.proxy is not None:
+        facts.append(("proxy", redact(agentos.proxy.reveal())))
     if agentos.tls is not None:
         for key in ("ca_file", "cert_file", "key_file", "server_name"):
             value = getattr(agentos.tls, key)

@@ -28,7 +28,7 @@ from exporter.budgets import Budget, Period
 from exporter.document import compose, quoted, shown
 from exporter.errors import ConfigError
 from exporter.pricing import money, pricefile
-from exporter.sources import location
+from exporter.sources import location, proxies
 from exporter.users import UserLabels
 
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
@@ -142,7 +142,8 @@ class AgentOS:
     `name` is the value of the label `agentos`; `url` has no trailing slash, and is empty where there are databases.
     `token` is what `token_env` held at start; a `token_file` is read again at each `read_token`. `db_ids` is None where
     all databases are to be read. `enrich_runs` asks for the detail of each run: cache and reasoning tokens, time to
-    first token.
+    first token. `proxy` is the URL of the proxy that leads to `url`, None for none: that of `proxy_url`, else what the
+    proxy variables of the environment say.
     """
 
     name: str
@@ -154,6 +155,7 @@ class AgentOS:
     tls: Tls | None = None
     enrich_runs: bool = False
     databases: tuple[Database, ...] = ()
+    proxy: Secret | None = None
 
     @property
     def where(self) -> str:
@@ -779,7 +781,7 @@ _NOT_SHORTER: Final = (
 )
 
 _TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets")
-_API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls")
+_API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
 _TABLES: Final = tuple(one.name for one in fields(location.Tables))
 _DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
 _INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
@@ -812,6 +814,7 @@ class _Loader:
 
     def __init__(self, flags: Mapping[str, object], environ: Mapping[str, str], *, check_prices: bool) -> None:
         self.flags, self.environ = flags, environ
+        self.refused_variables: set[str] = set()
         self.check_prices = check_prices
         self.problems = _Problems()
         self.warnings: list[str] = []
@@ -911,7 +914,36 @@ class _Loader:
             path = self._token_path(file, _here(), file_env)
         if url is None:
             return ()
-        return (AgentOS(_default_name(url), url, secret, path, env if secret else None),)
+        proxy = self._environment_proxy(url)
+        return (AgentOS(_default_name(url), url, secret, path, env if secret else None, proxy=proxy),)
+
+    def _proxy(self, entry: _Table, url: str | None) -> Secret | None:
+        """The proxy of one AgentOS: its `proxy_url`, a URL or `none`, else that of the environment."""
+        if "proxy_url" not in entry.entries:
+            return None if url is None else self._environment_proxy(url)
+
+        def parse(text: str) -> tuple[Secret | None]:
+            if text.lower() == "none":
+                return (None,)
+            try:
+                return (Secret(proxies.proxy_url(text)),)
+            except proxies.ProxyRefused as error:
+                raise _RefusedError(f"{error}; or none") from None
+
+        # None says none here, so what was refused has to be told apart.
+        found = entry.parsed("proxy_url", parse)
+        return None if found is None else found[0]
+
+    def _environment_proxy(self, url: str) -> Secret | None:
+        try:
+            found = proxies.chosen(url, self.environ)
+        except proxies.ProxyRefused as error:
+            name, _, problem = str(error).partition(": ")
+            if name not in self.refused_variables:
+                self.problems.add(name, problem)
+            self.refused_variables.add(name)
+            return None
+        return None if found is None else Secret(found)
 
     def _unknown_variables(self) -> None:
         known = {REVISION_VARIABLE} | {flag.env for flag in FLAGS} | {name for name, _ in VARIABLES} | self.token_envs
@@ -1127,7 +1159,8 @@ class _Loader:
             return None if name is None or not databases else AgentOS(name, "", databases=databases)
         if name is None or url is None:
             return None
-        return AgentOS(name, url, secret, token_file, token_env, db_ids, tls, enrich_runs)
+        proxy = self._proxy(entry, url)
+        return AgentOS(name, url, secret, token_file, token_env, db_ids, tls, enrich_runs, proxy=proxy)
 
     @staticmethod
     def _only_with_url(entry: _Table, *, enrich_runs: bool) -> None:

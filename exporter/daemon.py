@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -373,6 +374,10 @@ class Daemon:
         # agno takes a second and 40 MB, which who reads tables alone does without.
         from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
 
+        proxy = None if agentos.proxy is None else agentos.proxy.reveal()
+        if proxy is not None and (password := urlsplit(proxy).password):
+            register_secret(password)
+            register_secret(unquote(password))
         target = Target(
             agentos.name,
             agentos.url,
@@ -380,6 +385,7 @@ class Daemon:
             agentos.db_ids,
             agentos.tls.context() if agentos.tls is not None else None,
             agentos.tls.server_name if agentos.tls is not None else None,
+            proxy,
         )
         return AgentOSSource(target, self._settings, self.clock, on_answer=_counter(shared.totals, agentos.name))
 

@@ -46,7 +46,7 @@ _AGNO: Final = ("agno", "agno-team", "agno-workflow")
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access")
 _REDACTED: Final = "[redacted]"
 _BEARER: Final = re.compile(r"""\b(bearer)[\s:=]+[^\s,;"']+""", re.IGNORECASE)
-_USERINFO: Final = re.compile(r"://[^/\s@]+@")
+_USERINFO: Final = re.compile(r"://[^\s@]+@")
 _SCANNED: Final = 64 * 1024
 _REMEMBERED: Final = 1000
 _CHAIN: Final = 5

@@ -330,7 +330,8 @@ async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> A
 
     read_token()
     server_name = agentos.tls.server_name if agentos.tls is not None else None
-    target = Target(agentos.name, agentos.url, read_token, agentos.db_ids, tls, server_name)
+    proxy = None if agentos.proxy is None else agentos.proxy.reveal()
+    target = Target(agentos.name, agentos.url, read_token, agentos.db_ids, tls, server_name, proxy)
     source = AgentOSSource(target, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic))
     try:
         inspector = Inspector(source, timeout=options.timeout)

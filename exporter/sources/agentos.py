@@ -56,6 +56,7 @@ class Target:
     db_ids: tuple[str, ...] | None = None
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    proxy: str | None = None
 
 
 class _Client(AgentOSClient):
@@ -108,6 +109,7 @@ class AgentOSSource:
             read_token=target.read_token,
             tls=target.tls,
             server_name=target.server_name,
+            proxy=target.proxy,
             monotonic=clock.monotonic,
             on_answer=on_answer,
         )

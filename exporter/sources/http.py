@@ -74,17 +74,23 @@ class Api:
         read_token: Callable[[], str | None],
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
+        proxy: str | None = None,
         monotonic: Callable[[], float],
         on_answer: Callable[[str, str, int], None] = not_counted,
     ) -> None:
-        """`on_answer(endpoint, status code or '', bytes of the body)` is called once a request."""
+        """`on_answer(endpoint, status code or '', bytes of the body)` is called once a request.
+
+        `proxy` is the URL of a proxy; None: straight to AgentOS, whatever the environment says.
+        """
         self.base_url = base_url.rstrip("/")
         self._read_token = read_token
         self._server_name = server_name
         self._monotonic = monotonic
         self._on_answer = on_answer
         self._client = httpx.AsyncClient(
-            verify=tls if tls is not None else True,
+            verify=tls if tls is not None else httpx.create_ssl_context(),
+            proxy=proxy,
+            trust_env=False,  # which proxy it is was chosen already
             timeout=httpx.Timeout(None, connect=10.0),
             limits=httpx.Limits(max_connections=2, max_keepalive_connections=2, keepalive_expiry=_KEEP_ALIVE),
             follow_redirects=False,  # the token must not follow

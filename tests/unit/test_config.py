@@ -109,6 +109,7 @@ def test_defaults() -> None:
                 "tls": None,
                 "enrich_runs": False,
                 "databases": (),
+                "proxy": None,
             },
         ),
         "poll_interval": 15,
@@ -744,3 +745,34 @@ def test_any_text(scratch: Path, text: str) -> None:
 )
 def test_any_flags(flags: dict[str, object], environ: dict[str, str]) -> None:
     survive(flags, environ)
+
+
+# Proxies
+
+
+def test_a_proxy_is_that_of_the_file_or_of_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text(
+        "agentos:\n"
+        "  - {name: a, url: 'http://a.example.com'}\n"
+        "  - {name: b, url: 'http://b.example.com', proxy_url: 'socks5h://user:pass@gate:1080'}\n"
+        "  - {name: c, url: 'http://c.example.com', proxy_url: none}\n"
+        "  - {name: d, url: 'http://10.0.0.7:7777'}\n"
+    )
+    environ = {"HTTP_PROXY": "proxy:3128", "NO_PROXY": "10.0.0.0/8"}
+    loaded = config.load({"config_file": str(file)}, environ)
+    proxies = [one.proxy and one.proxy.reveal() for one in loaded.agentos]
+    assert proxies == ["http://proxy:3128", "socks5h://user:pass@gate:1080", None, None]
+    (single,) = config.load({"agentos_url": "http://a.example.com"}, environ).agentos
+    assert single.proxy is not None
+    assert single.proxy.reveal() == "http://proxy:3128"
+
+
+def test_a_proxy_variable_that_cannot_be_used_is_said_once(tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text("agentos:\n  - {name: a, url: 'http://a'}\n  - {name: b, url: 'http://b'}\n")
+    with pytest.raises(ConfigError) as refused:
+        config.load({"config_file": str(file)}, {"HTTP_PROXY": "http://user:S3CRET/x@proxy:3128"})
+    (problem,) = refused.value.problems
+    assert problem.startswith("HTTP_PROXY: is no URL of a proxy; write it as ")
+    assert "S3CRET" not in problem
