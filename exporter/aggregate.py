@@ -220,6 +220,8 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
         orphans += index in trace.orphans
         if span.error_type is not None:
             _count_error(delta, span, (delta.agentos, root_name, agent_name), span.error_type, trace_id)
+        for field_name in span.not_believed:
+            delta.add("agentos_exporter_ignored_values_total", (delta.agentos, field_name))
         if kind is _LLM:
             tally = delta.calls(root_name, agent_name, span.provider, span.model)
             tally.count(span, trace_id)

@@ -433,6 +433,13 @@ _ALL: Final = (
         "unreadable (AgentOS answers them with an error).",
     ),
     _counter(
+        "agentos_exporter_ignored_values_total",
+        ("agentos", "field"),
+        "Values of spans that are no plausible numbers and count as not reported: token counts that are no whole "
+        "number from 0 to 10^9, costs of a call that are none from 0 to 10^6 USD.",
+        notes="field: input_tokens, output_tokens, cache_read, cache_write, reasoning, total, cost.",
+    ),
+    _counter(
         "agentos_exporter_source_resets_total",
         ("agentos",),
         "The source lost what it had: traces deleted, or the database replaced.",

@@ -71,7 +71,8 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     `parent` is the index of the parent in `Trace.spans` (-1 for a root); parents stand before their children. `name`
     has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
     without one. `error_type` is None unless the status is ERROR. `model_class` is the `name` of agno's model class,
-    `reported_cost` what the span itself says it cost, in USD.
+    `reported_cost` what the span itself says it cost, in USD. `not_believed` names the fields that hold what is no
+    plausible number, and count as not reported.
     """
 
     id: int
@@ -89,6 +90,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     run_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
+    not_believed: tuple[str, ...] = ()
 
     @property
     def duration(self) -> int:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LABEL_LENGTH: Final = 256
 """Longest name, in characters, that becomes a label; the rest is cut off."""
 ID_LENGTH: Final = 256
-_MOST_TOKENS: Final = 2**53
+_MOST_TOKENS: Final = 10**9
+"""More than any model takes in or gives out; what is above is no count, and would be money."""
+_MOST_USD: Final = 1_000_000
+"""of one call"""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -59,6 +65,18 @@ def tokens(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
+
+
+def cost(value: object) -> float | None:
+    """What a span says it cost, in USD, or None for what cannot be the cost of one call."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_USD:
+        return None
+    return value
+
+
+def not_believed(given: Iterable[tuple[str, object, object]]) -> tuple[str, ...]:
+    """The fields, of (field, value as given, value as read), whose values are no plausible numbers."""
+    return tuple(name for name, value, read in given if value is not None and read is None)
 
 
 def span_id(text: str) -> int:

@@ -32,7 +32,17 @@ from exporter.model import (
     provider_label,
 )
 from exporter.pricing.providers import provider_of_class
-from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, tokens
+from exporter.sources.facts import (
+    LABEL_LENGTH,
+    clean,
+    clean_id,
+    cost,
+    identifier,
+    micros,
+    not_believed,
+    span_id,
+    tokens,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -309,6 +319,9 @@ def _is_short(value: object) -> bool:
     return value is None or (type(value) is str and len(value) <= LABEL_LENGTH)
 
 
+_ALL_BELIEVED: Final[tuple[str, ...]] = ()
+
+
 def _span(row: Row, parent: int, start: int, end: int) -> Span:
     found, status = row.attributes, row.status_code
     if found is None:
@@ -321,7 +334,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
     what = (row.name, said, found.model, found.provider, bool(found.agno_team or found.team))
     kind, name, model, provider, called = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
-    usage, cost = NO_USAGE, None
+    usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
         usage = TokenUsage(
             tokens(found.prompt),
@@ -332,7 +345,18 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
             tokens(found.total),
             True,  # noqa: FBT003 - detailed
         )
-        cost = found.cost if isinstance(found.cost, (int, float)) and not isinstance(found.cost, bool) else None
+        reported = cost(found.cost)
+        strange = not_believed(
+            (
+                ("input_tokens", found.prompt, usage.prompt),
+                ("output_tokens", found.completion, usage.completion),
+                ("cache_read", found.cache_read, usage.cache_read),
+                ("cache_write", found.cache_write, usage.cache_write),
+                ("reasoning", found.reasoning, usage.reasoning),
+                ("total", found.total, usage.total),
+                ("cost", found.cost, reported),
+            )
+        )
     failed = None
     if status == "ERROR":
         text = row.status_message or found.exception
@@ -349,10 +373,11 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         model,
         called,
         usage,
-        cost,
+        reported,
         _id(found.run),
         session,
         user,
+        strange,
     )
 
 

@@ -29,7 +29,17 @@ from exporter.model import (
     model_class,
 )
 from exporter.pricing.providers import provider_of_class
-from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, identifier, micros, span_id, stand_in, tokens
+from exporter.sources.facts import (
+    LABEL_LENGTH,
+    clean,
+    clean_id,
+    identifier,
+    micros,
+    not_believed,
+    span_id,
+    stand_in,
+    tokens,
+)
 
 _MOST_SPANS: Final = 2**31
 _KINDS: Final = {
@@ -375,10 +385,15 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         )
     name, model, provider, usage = clean(node.name, LABEL_LENGTH), "", "", NO_USAGE
     called = model_class(name) if kind is SpanKind.LLM else ""
+    strange: tuple[str, ...] = ()
     if kind is SpanKind.LLM:
         model = clean(metadata.model, LABEL_LENGTH) if isinstance(metadata.model, str) else ""
         provider = provider_of_class(called, model)
-        usage = TokenUsage(prompt=tokens(metadata.input_tokens), completion=tokens(metadata.output_tokens))
+        given_in, given_out = metadata.input_tokens, metadata.output_tokens
+        usage = TokenUsage(prompt=tokens(given_in), completion=tokens(given_out))
+        strange = not_believed(
+            (("input_tokens", given_in, usage.prompt), ("output_tokens", given_out, usage.completion))
+        )
     elif kind in RUN_KINDS:
         name = component_name(name)
     elif kind is SpanKind.HTTP:
@@ -398,4 +413,5 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         run_id=run_id,
         session_id=session_id,
         user_id=user_id,
+        not_believed=strange,
     )

@@ -743,6 +743,7 @@ def test_every_durable_counter_and_histogram_is_reached_by_these_histories():
     home.read(Trace("u", "db", 0, 0, 0, 1, (span(5, usage=TokenUsage()),)))
     home.read(Trace("v", "db", 0, 0, 0, 1, (span(6, model="free of price"),)))
     home.read(Trace("w", "db", 0, 0, 0, 1, (span(7),), frozenset({0})))
+    home.read(Trace("z", "db", 0, 0, 0, 1, (span(8, not_believed=("cost",)),)))
     home.intake.observe_idle_sessions(2**60)
     reached = {metric for metric, _ in home.durable()} | {DELAY}
     durable = {one.name for one in METRICS.values() if one.life is Life.DURABLE and one.kind is not Kind.GAUGE}

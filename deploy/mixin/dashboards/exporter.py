@@ -194,8 +194,8 @@ def _gaps() -> tuple[Panel, ...]:
         table(
             "Never seen",
             "In the shown range. Hidden spans: reported by AgentOS and never shown. Orphans: counted, though an "
-            "ancestor never came; only a database shows them. Source resets: traces were deleted, or the database was "
-            "replaced.",
+            "ancestor never came; only a database shows them. Values not believed: token counts and costs that are no "
+            "plausible numbers. Source resets: traces were deleted, or the database was replaced.",
             label("agentos", "AgentOS"),
             value("Spans", total("agentos_spans_total", ONE), "locale", decimals=0),
             value(
@@ -208,6 +208,13 @@ def _gaps() -> tuple[Panel, ...]:
             value(
                 "Orphans",
                 total("agentos_exporter_orphan_spans_total", ONE),
+                "short",
+                colors=steps((None, GREEN), (1, ORANGE)),
+                decimals=0,
+            ),
+            value(
+                "Values not believed",
+                total("agentos_exporter_ignored_values_total", ONE),
                 "short",
                 colors=steps((None, GREEN), (1, ORANGE)),
                 decimals=0,
