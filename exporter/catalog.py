@@ -498,6 +498,7 @@ OUTCOMES: Final = (
     "silent_empty",
     "state_error",
 )
+VALUE_FIELDS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_write", "reasoning", "total", "cost")
 IGNORED_REASONS: Final = ("own", "too_old", "malformed", "unreadable")
 ROOT_KINDS: Final = ("agent", "team", "workflow", "http", "unknown")
 WINDOWS: Final = {"5m": 300, "1h": 3600, "24h": 86400}

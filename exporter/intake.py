@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.aggregate import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
-from exporter.catalog import IGNORED_REASONS, ROOT_KINDS
+from exporter.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 from exporter.delta import Delta
 from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Batch, Clock, Trace, TraceState
@@ -86,6 +86,8 @@ class Intake:
             delta.add(metric, name, 0)
         for reason in IGNORED_REASONS:
             delta.add("agentos_exporter_ignored_traces_total", (self.agentos, reason), 0)
+        for field_name in VALUE_FIELDS:
+            delta.add("agentos_exporter_ignored_values_total", (self.agentos, field_name), 0)
         for kind in ROOT_KINDS:
             delta.add("agentos_traces_total", (self.agentos, kind), 0)
         self._commit(Changes(self.agentos), delta, show=True)

@@ -349,11 +349,14 @@ class Driven:
         return (await self._client.get(f"http://127.0.0.1:{self.daemon.port}{path}")).text
 
     async def forward(self, seconds: float) -> Shown:
-        """Let time pass, with all that the daemon does meanwhile and a scrape each 15 s; return the last one."""
-        left = seconds
+        """Let time pass, with all that the daemon does meanwhile; return the last scrape.
+
+        Scrapes are 15 s apart, or a minute where more than five are to pass: they take as long as polls.
+        """
+        left, pause = seconds, SCRAPE_INTERVAL if seconds <= 5 * 60 else 60.0
         while left > 0:
-            await self._scheduler.advance(min(left, SCRAPE_INTERVAL))
-            left -= SCRAPE_INTERVAL
+            await self._scheduler.advance(min(left, pause))
+            left -= pause
             await self.scrape()
         return self.scrapes[-1]
 

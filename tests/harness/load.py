@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -125,7 +126,7 @@ async def drive(
         for number, run in numbered:
             await _send(client, run, number, outcome)
 
-    async with _client(base_url, headers, transport) as client:
+    async with _client(base_url, headers, transport) as client, _heard(client, outcome, leaving=leaving):
         await asyncio.gather(*(worker() for _ in range(concurrency)))
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -158,7 +159,11 @@ async def steady(
         async with room:
             await _send(client, run, number, outcome)
 
-    async with _client(base_url, headers) as client, asyncio.TaskGroup() as tasks:
+    async with (
+        _client(base_url, headers) as client,
+        _heard(client, outcome, leaving=leaving),
+        asyncio.TaskGroup() as tasks,
+    ):
         for number, run in enumerate(mix):
             due = number / rate
             if seconds is not None and due >= seconds:
@@ -175,6 +180,19 @@ async def steady(
             tasks.create_task(one(run, number))
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+@asynccontextmanager
+async def _heard(client: httpx.AsyncClient, outcome: Outcome, *, leaving: bool) -> AsyncIterator[None]:
+    """Wait at the end until AgentOS has begun with every run: a client may go away before what it sent is read."""
+    if not leaving:
+        yield
+        return
+    before = (await client.get("/begun")).json()
+    yield
+    sent = outcome.started - outcome.failed.total()
+    while (await client.get("/begun")).json() < before + sent:  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(0.02)
 
 
 def _mix(random: Random, runs: int | None, kinds: Sequence[Run], *, leaving: bool) -> Iterator[Run]:

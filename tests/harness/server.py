@@ -402,20 +402,24 @@ def build(db: Any, second_db: Any = None) -> Any:
 class UnderWay:
     """The ASGI application, and which of its requests still do anything: `GET /under-way` lists their paths as JSON.
 
+    `GET /begun` tells how many runs were asked for so far: whoever leaves early does not know whether it was heard.
+
     A run may outlive its response and its client, in tasks of its own. They are followed from the request that began
     them, so nobody has to guess from a silence that AgentOS has written its last span.
     """
 
-    PATH = "/under-way"  # answered here: AgentOS neither sees nor traces it
+    PATHS = ("/under-way", "/begun")  # answered here: AgentOS neither sees nor traces them
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._request: ContextVar[str] = ContextVar("request", default="")  # copied into each task that it begins
         self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._begun = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == self.PATH:
-            body = json.dumps(sorted(self._tasks.values())).encode()
+        if scope["type"] == "http" and scope["path"] in self.PATHS:
+            answer = self._begun if scope["path"] == "/begun" else sorted(self._tasks.values())
+            body = json.dumps(answer).encode()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": body})
             return
@@ -423,6 +427,7 @@ class UnderWay:
             asyncio.get_running_loop().set_task_factory(self._begin)
         elif scope["type"] == "http":
             self._request.set(scope["path"])
+            self._begun += scope["method"] == "POST" and scope["path"].endswith("/runs")
             self._follow(asyncio.current_task())
         await self._app(scope, receive, send)
 

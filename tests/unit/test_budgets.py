@@ -7,7 +7,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
@@ -22,6 +22,7 @@ from exporter.pricing.tokens import Classes
 from exporter.totals import Limits, Totals
 from exporter.treasury import COVERED, LIMIT, RESET, SPENT, Treasury
 from exporter.users import UserLabels
+from tests.harness.examples import examples
 
 S = 1_000_000
 HOUR = 3600 * S
@@ -92,7 +93,7 @@ def test_edges(period, zone, moment, start, end):
 ZONES = sorted(zoneinfo.available_timezones())
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.sampled_from(ZONES), st.sampled_from(Period), st.integers(at("1900-01-01T00:00Z"), at("2100-01-01T00:00Z")))
 @example("America/St_Johns", DAY, at("2006-10-29T02:31:30Z"))
 @example("Pacific/Kwajalein", DAY, at("1993-08-21T12:30Z"))
@@ -105,7 +106,7 @@ def test_every_instant_lies_in_exactly_one_period(zone, period, moment):
     assert Calendar(period, zone).bounds(end)[0] == end
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.sampled_from(ZONES), st.dates(date(1901, 1, 1), date(2099, 12, 30)))
 def test_a_day_starts_when_clocks_first_show_it(zone, day):
     local = ZoneInfo(zone)
@@ -490,7 +491,7 @@ def truth(wholes):
     return spent
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(histories())
 def test_spent_is_the_sum_of_the_costs(history):
     wholes, batches = history

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import metrics_core
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -14,6 +14,7 @@ from exporter import collector
 from exporter.catalog import METRICS, Kind, Metric
 from exporter.collector import Renderer, metric_family
 from exporter.totals import Exemplar, Family, Sample
+from tests.harness.examples import examples
 from tests.harness.families import AT, COUNTER, GAUGE, HISTOGRAM, TRACE, a_sample, full, some
 
 
@@ -240,7 +241,7 @@ def expected(family: Family) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
     return found
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(families())
 def test_what_is_parsed_back_is_what_was_stored(drawn):
     rendered = Renderer().render(drawn)

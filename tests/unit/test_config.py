@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
@@ -17,6 +17,7 @@ from exporter.errors import ConfigError
 from exporter.pricing.money import USD
 from exporter.sources.location import Engine, Location, Tables
 from exporter.users import UserLabels
+from tests.harness.examples import examples
 
 HERE = Path(__file__).parents[1] / "config"
 GOOD, BAD = HERE / "good", HERE / "bad"
@@ -683,7 +684,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "config.yml"
 
 
-FUZZ = settings(max_examples=150)
+FUZZ = examples(150)
 
 
 @FUZZ

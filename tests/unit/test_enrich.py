@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -40,6 +40,7 @@ from tests.harness.details import (
     run_of,
     use,
 )
+from tests.harness.examples import examples
 
 RUN_COST, SESSION_COST = "agentos_run_cost_usd", "agentos_session_cost_usd"
 
@@ -595,7 +596,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=150)
+@examples(150)
 def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(steps):
     home = Home({})
     crash = None

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from exporter.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, 
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.totals import Limits, Totals
+from tests.harness.examples import examples
 
 S = 1_000_000
 T0 = 1_790_000_000
@@ -505,7 +506,7 @@ def check(home, wholes):
     expected.ledger.close()
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(histories())
 def test_any_split_order_and_repetition_gives_the_same_totals(history):
     wholes, batches = history
@@ -517,7 +518,7 @@ def test_any_split_order_and_repetition_gives_the_same_totals(history):
     check(home, wholes)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(histories(), st.lists(st.booleans(), min_size=20, max_size=20), st.integers(0, 20))
 def test_so_do_parts_of_one_transaction(history, more, abandoned):
     wholes, batches = history
@@ -542,7 +543,7 @@ def test_so_do_parts_of_one_transaction(history, more, abandoned):
     check(home, wholes)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(histories(databases=("db", "second", "third")))
 def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
     wholes, batches = history

@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.aggregate import RunRecord
@@ -12,6 +12,7 @@ from exporter.errors import StateError, StateRefused
 from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
 from exporter.model import TraceState
 from exporter.totals import Limits, Plan, StoredSeries, Totals
+from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
 
 
@@ -222,7 +223,7 @@ def test_a_truncated_file_is_refused(state, part):
     refused(state, "truncated|broken|not a state file")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data())
 def test_a_file_with_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damage") / "state.db"

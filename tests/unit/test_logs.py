@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from exporter import logs
 from tests.harness.commands import fields, own_logging
+from tests.harness.examples import examples
 
 SECRET = "s3cr3t-of-the-tests"
 QUOTED = "s3cr3t\"with\\quotes'"
@@ -389,7 +390,7 @@ class TestInjection:
         assert second["exception"] == "ValueError: given"
         assert "exception" not in third
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(values=st.lists(st.text(max_size=30) | st.binary(max_size=9) | st.integers() | st.none(), max_size=3))
     def test_any_value_makes_one_line_that_reads_back(self, values: list[object]) -> None:
         for form in ("logfmt", "json"):

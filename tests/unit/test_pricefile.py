@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.errors import ConfigError
@@ -17,6 +17,7 @@ from exporter.model import TokenUsage
 from exporter.pricing import money, pricefile
 from exporter.pricing.prices import Pricer
 from exporter.pricing.rates import Tiered
+from tests.harness.examples import examples
 
 HERE = Path(__file__).parents[1] / "prices"
 GOOD, BAD = HERE / "good", HERE / "bad"
@@ -241,7 +242,7 @@ FILES = st.one_of(
 COUNTS = st.none() | st.integers(-5, 10**9)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(FILES, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.floats() | st.none(), st.booleans())
 @example({"prices": [{"model": "m", "input_mtok": 1, "output_mtok": 1}]}, -1, 5, None, None, 9, None, math.nan, True)
 def test_no_file_and_no_counts_make_a_crash_or_money_that_is_none(
@@ -261,7 +262,7 @@ def test_no_file_and_no_counts_make_a_crash_or_money_that_is_none(
             assert all(type(amount) is int and amount >= 0 for amount in priced.usd.values())
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     for file in (raw, b"prices:\n  - " + raw, b"prices: [{model: " + raw):

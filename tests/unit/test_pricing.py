@@ -27,7 +27,7 @@ from genai_prices.types import (
     TieredPrices,
     TimeOfDateConstraint,
 )
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.model import TokenUsage
@@ -44,6 +44,7 @@ from exporter.pricing.providers import (
 )
 from exporter.pricing.rates import PRICE_KEYS
 from exporter.pricing.tokens import Classes, normalise
+from tests.harness.examples import examples
 
 COOKBOOK = Path(__file__).parents[1] / "prices" / "cookbook.json"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -546,7 +547,7 @@ def zoned(hour: int, minute: int = 0, east: int = 0) -> time:
     return time(hour, minute, tzinfo=timezone(timedelta(hours=east)))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.sampled_from(
         [
@@ -637,7 +638,7 @@ def listed_models() -> list[tuple[str, str, str]]:
     ]
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(
     st.sampled_from(listed_models()),
     st.integers(0, 600_000),

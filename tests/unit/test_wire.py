@@ -3,7 +3,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.aggregate import fold
@@ -15,6 +15,7 @@ from exporter.ledger import Ledger
 from exporter.model import Batch, Clock, SpanKind
 from exporter.sources.wire import correct_root, list_page, one_trace, search_page
 from exporter.totals import Limits, Totals
+from tests.harness.examples import examples
 
 SECRET = "the-patient-is-called-Smith"
 
@@ -390,7 +391,7 @@ def spoiled(draw):
     return one
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.lists(spoiled(), min_size=1, max_size=3))
 def test_whatever_stands_in_rows_the_others_are_read_and_all_can_be_stored(rows):
     page = search_page(body(GOOD, *rows), "db")
