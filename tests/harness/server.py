@@ -404,8 +404,9 @@ class UnderWay:
 
     `GET /begun` tells how many runs were asked for so far: whoever leaves early does not know whether it was heard.
 
-    A run may outlive its response and its client, in tasks of its own. They are followed from the request that began
-    them, so nobody has to guess from a silence that AgentOS has written its last span.
+    A run may outlive its response and its client, in tasks or threads of its own. Tasks are followed from the request
+    that began them, and spans from their start until they are written, so nobody has to guess from a silence that
+    AgentOS has written its last span.
     """
 
     PATHS = ("/under-way", "/begun")  # answered here: AgentOS neither sees nor traces them
@@ -414,12 +415,13 @@ class UnderWay:
         self._app = app
         self._request: ContextVar[str] = ContextVar("request", default="")  # copied into each task that it begins
         self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._spans = follow_spans()
         self._begun = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] in self.PATHS:
-            answer = self._begun if scope["path"] == "/begun" else sorted(self._tasks.values())
-            body = json.dumps(answer).encode()
+            under_way = {*self._tasks.values(), *self._spans.values()}
+            body = json.dumps(self._begun if scope["path"] == "/begun" else sorted(under_way)).encode()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": body})
             return
@@ -440,6 +442,31 @@ class UnderWay:
         if request := self._request.get():
             self._tasks[task] = request
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+
+def follow_spans() -> dict[int, str]:
+    """Return the open spans of this process by id, each with the name of its trace's first span, kept up to date.
+
+    A span is open until the processors that were there before have written it.
+    """
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+
+    names: dict[int, str] = {}  # by trace id; a run in the background begins after its request's span ended
+    spans: dict[int, str] = {}
+
+    class Follower(SpanProcessor):
+        def on_start(self, span: Span, parent_context: Any = None) -> None:
+            context = span.get_span_context()
+            spans[context.span_id] = names.setdefault(context.trace_id, span.name)
+
+        def on_end(self, span: ReadableSpan) -> None:
+            spans.pop(span.get_span_context().span_id, None)
+
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.add_span_processor(Follower())
+    return spans
 
 
 async def create_tables(db: Any) -> None:
