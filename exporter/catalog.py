@@ -483,6 +483,12 @@ _ALL: Final = (
         ("metric", "label"),
         "Increments that the limits folded into `other`; label is '' where the limit of the metric as a whole did.",
     ),
+    _counter(
+        "agentos_exporter_label_values_shortened_total",
+        ("metric", "label"),
+        "Increments under a label value that was shortened, as it is longer than `limits.label_value_length`.",
+        notes="The end of such a value is … and 8 hex digits of a digest: values that differ only there stay two.",
+    ),
 )
 
 METRICS: Final = {metric.name: metric for metric in _ALL}

@@ -237,6 +237,7 @@ def describe(config: Config) -> list[str]:
         *((name, format_duration(getattr(config, name))) for name in durations),
         ("series_per_metric", str(config.limits.series_per_metric)),
         ("values_per_label", str(config.limits.values_per_label)),
+        ("label_value_length", str(config.limits.label_value_length)),
         ("labels.user", str(config.user_labels)),
     ]
     for agentos in config.agentos:

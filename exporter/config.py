@@ -187,10 +187,14 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series a metric and how many values a label may have before the rest folds into `other`."""
+    """How many series a metric and how many values a label may have before the rest folds into `other`.
+
+    `label_value_length` is in characters; the end of a longer value becomes a digest.
+    """
 
     series_per_metric: int = 10_000
     values_per_label: int = 500
+    label_value_length: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -999,12 +1003,13 @@ class _Loader:
         state = table.parsed("state", lambda text: (_state(self.base)(text),))
         if state is not None:
             values["state"] = state[0]
-        limits = table.mapping("limits", ("series_per_metric", "values_per_label"))
+        limits = table.mapping("limits", ("series_per_metric", "values_per_label", "label_value_length"))
         if limits is not None:
             default = Limits()
             values["limits"] = Limits(
                 limits.parsed("series_per_metric", _integer(1, 1_000_000)) or default.series_per_metric,
                 limits.parsed("values_per_label", _integer(1, 100_000)) or default.values_per_label,
+                limits.parsed("label_value_length", _integer(32, 1024)) or default.label_value_length,
             )
         labels = table.mapping("labels", ("user",))
         if labels is not None:

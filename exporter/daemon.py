@@ -142,6 +142,9 @@ class Daemon:
         for warning in config.warnings:
             log.warning("configuration", reason=warning)
         ledger = self._ledger = await asyncio.to_thread(Ledger, config.state)
+        if ledger.begun_anew:
+            reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
+            log.warning("series_begun_anew", metrics=", ".join(ledger.begun_anew), reason=reason)
         try:
             await self._compose(config, ledger)
         except BaseException:
@@ -149,8 +152,11 @@ class Daemon:
             raise
 
     async def _compose(self, config: Config, ledger: Ledger) -> None:
-        limits = Limits(config.limits.series_per_metric, config.limits.values_per_label)
-        totals = self._totals = Totals(limits, zero_hold=config.zero_hold)
+        limits = config.limits
+        totals = self._totals = Totals(
+            Limits(limits.series_per_metric, limits.values_per_label, limits.label_value_length),
+            zero_hold=config.zero_hold,
+        )
         totals.restore(*await asyncio.to_thread(ledger.load))
         shared = self._shared = Shared(ledger, totals, self.clock)
         self._pricer = await self._prices(totals)

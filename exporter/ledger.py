@@ -25,13 +25,14 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 
 from exporter.aggregate import RunRecord
 from exporter.budgets import Charge
-from exporter.catalog import METRICS, Kind
+from exporter.catalog import METRICS, Kind, Life
 from exporter.delta import SessionPart
 from exporter.errors import StateError, StateRefused
 from exporter.model import FUTURE, Known, TraceState
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from exporter.catalog import Metric
     from exporter.delta import Key, Labels
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 _HEADER: Final = b"SQLite format 3\0"
@@ -99,6 +101,13 @@ _series = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("shown", sa.Boolean, nullable=False),
 )
+_layouts = sa.Table(
+    "layouts",
+    _schema,
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("layout", sa.Text, nullable=False),
+)
+"""What the labels and values in `series` mean: names of the labels, buckets and unit, as JSON"""
 _admissions = sa.Table(
     "admissions",
     _schema,
@@ -139,7 +148,7 @@ _spending = sa.Table(
     sa.Column("start", sa.BigInteger, primary_key=True),
     sa.Column("spent", sa.Text, nullable=False),  # 10**-18 USD
 )
-_ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2}
+_ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4}
 """Tables that came with a later schema than the first."""
 _ALL: Final = ""
 """stands for every AgentOS; none has this name"""
@@ -201,6 +210,8 @@ class Ledger:
         Raises StateRefused for a file that must not be used, StateError where it cannot be written just now.
         """
         self.path = path
+        self.begun_anew: list[str] = []
+        """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
         self._guard = threading.Lock()
         self._revisions: Counter[str] = Counter()
         self._lock_file: int | None = None
@@ -212,6 +223,8 @@ class Ledger:
             self._engine = _engine(path)
             with self._begin() as connection:
                 self._prepare(connection)
+                with self._understood("the layout of a total"):
+                    self.begun_anew = _take_up_layouts(connection)
         except BaseException:
             self._unlock()
             raise
@@ -257,7 +270,8 @@ class Ledger:
         if missing := sorted(expected - have):
             raise StateRefused(f"state file {self.path}: broken: table {missing[0]} is missing; {_CURE}")
         if found < SCHEMA_VERSION:
-            _upgrade(connection, have)
+            with self._understood("a trace or a call"):
+                _upgrade(connection, have)
 
     @contextlib.contextmanager
     def _understood(self, what: str) -> Iterator[None]:
@@ -365,7 +379,7 @@ class Ledger:
         """LLM calls that wait for the detail of their run, those that wait longest first."""
         with self._begin() as connection, self._understood("a call"):
             query = sa.select(_waiting.c.data).where(_waiting.c.agentos == agentos).order_by(_waiting.c.since)
-            return [WaitingCall(*json.loads(data)) for data in connection.execute(query).scalars()]
+            return [_decode_call(data) for data in connection.execute(query).scalars()]
 
     def waiting_names(self) -> set[str]:
         """Names of the AgentOS instances that have calls which wait, configured or not."""
@@ -485,7 +499,7 @@ class Ledger:
             done = [{"agentos": changes.agentos, "id": trace, "span": str(span)} for trace, span in changes.resolved]
             connection.execute(_RESOLVED, done)
         rows = [
-            (changes.agentos, call.trace, str(call.span), call.session, call.since, json.dumps(_CALL(call)))
+            (changes.agentos, call.trace, str(call.span), call.session, call.since, _json(call))
             for call in changes.waiting
         ]
         _write_waiting(connection, rows)
@@ -534,7 +548,52 @@ def _upgrade(connection: sa.Connection, have: Container[str]) -> None:
         moved = sa.select(sa.table("old", *map(sa.column, columns)))
         connection.execute(sa.insert(_waiting).from_select(columns, moved))
         connection.exec_driver_sql("DROP TABLE old")
+    _name_fields(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+_RUN_FIELDS_3: Final = ("root_kind", "root", "llm_calls", "priced", "cost", "waiting", "settled")
+_CALL_FIELDS_3: Final = (
+    *("span", "trace", "db", "run_id", "session_id", "outer_run_id", "root", "session", "user_id", "root_name"),
+    *("agent_name", "provider", "model", "model_class", "prompt", "completion", "start", "end", "since", "first"),
+)
+
+
+def _name_fields(connection: sa.Connection) -> None:
+    """Name the fields of runs and of calls that wait; before schema 4 they were lists of values, in this order."""
+    keys = (_traces.c.agentos, _traces.c.id, _traces.c.db)
+    for *key, runs in connection.execute(sa.select(*keys, _traces.c.runs).where(_traces.c.runs != "[]")).all():
+        named = {span: dict(zip(_RUN_FIELDS_3, values, strict=True)) for span, *values in json.loads(runs)}
+        _set(connection, _traces.c.runs, zip(keys, key, strict=True), json.dumps(named))
+    _set(connection, _traces.c.runs, [(_traces.c.runs, "[]")], "{}")
+    keys = (_waiting.c.agentos, _waiting.c.trace, _waiting.c.span)
+    for *key, data in connection.execute(sa.select(*keys, _waiting.c.data)).all():
+        named = dict(zip(_CALL_FIELDS_3, json.loads(data), strict=True))
+        _set(connection, _waiting.c.data, zip(keys, key, strict=True), json.dumps(named))
+
+
+def _set(
+    connection: sa.Connection, column: sa.Column[Any], where: Iterable[tuple[sa.Column[Any], Any]], value: str
+) -> None:
+    """Set a column in the rows that have these values in other columns."""
+    rows = sa.and_(*(other == wanted for other, wanted in where))
+    connection.execute(sa.update(column.table).where(rows).values({column: value}))
+
+
+def _take_up_layouts(connection: sa.Connection) -> list[str]:
+    """Drop series whose metric has other labels, buckets or another unit in the catalog; return those metrics."""
+    before = {row.metric: json.loads(row.layout) for row in connection.execute(sa.select(_layouts))}
+    now = {name: _layout(metric) for name, metric in METRICS.items() if metric.life is Life.DURABLE}
+    changed = sorted(name for name, layout in now.items() if before.get(name, layout) != layout)
+    for name in changed:
+        connection.execute(sa.delete(_series).where(_series.c.metric == name))
+    new = [(name, json.dumps(layout)) for name, layout in now.items() if before.get(name) != layout]
+    _write_layouts(connection, new)
+    return changed
+
+
+def _layout(metric: Metric) -> dict[str, Any]:
+    return {"labels": [*metric.labels], "buckets": [*metric.buckets], "unit": metric.unit}
 
 
 # Statements: made once, as Core takes longer to understand a new one than SQLite takes to run it
@@ -675,6 +734,7 @@ _find_parts: Final = _Find(_PARTS, _sessions.c.digest)
 _write_traces: Final = _Write(_upsert(_traces))
 # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
 _write_series: Final = _Write(_upsert(_series, keep=("shown",)))
+_write_layouts: Final = _Write(_upsert(_layouts))
 _write_admissions: Final = _Write(_upsert(_admissions))
 _write_activity: Final = _Write(_upsert(_activity, newest=("seen",)))
 _write_sessions: Final = _Write(_upsert(_sessions))
@@ -685,28 +745,29 @@ _write_waiting: Final = _Write(sa.insert(_waiting))
 
 # Rows
 
-_RUN: Final = operator.attrgetter(*RunRecord.__match_args__)
-_CALL: Final = operator.attrgetter(*WaitingCall.__match_args__)
-"""All their fields in their order, without the deep copies of `astuple`."""
+_decode_runs: Final = msgspec.json.Decoder(dict[int, RunRecord]).decode
+_decode_call: Final = msgspec.json.Decoder(WaitingCall).decode
 _STANDING: Final = operator.attrgetter(*[column.name for column in _traces.c][4:-2])
 """What of a record is written as it is: all but its AgentOS, its id, database and state, its runs and spans."""
 
 
 def _row(agentos: str, record: Record) -> tuple[Any, ...]:
     """A record in the order of the columns of its table."""
-    runs = json.dumps([[span, *_RUN(run)] for span, run in record.runs.items()]) if record.runs else "[]"
+    runs = _json(record.runs) if record.runs else "{}"
     return (agentos, record.id, record.db, int(record.state), *_STANDING(record), runs, _pack(record.spans))
 
 
 def _record(row: Sequence[Any]) -> Record:
     """The columns of its table have the order of its fields."""
     _, trace, db, state, *standing, reported, unsettled, spans = row
-    runs = {
-        span: RunRecord(str(kind), str(root), int(calls), int(priced), int(cost), int(waiting), bool(settled))
-        for span, kind, root, calls, priced, cost, waiting, settled in json.loads(unsettled)
-    }
+    runs = _decode_runs(unsettled)
     values = (trace, db, TraceState(state), *standing, bool(reported), runs, _unpack(spans))
     return Record(*values)
+
+
+def _json(records: Mapping[int, RunRecord] | WaitingCall) -> str:
+    """As JSON, with all fields by their names: a later version may add some."""
+    return msgspec.json.encode(records).decode()
 
 
 def _parts(rows: Iterable[Sequence[Any]]) -> dict[int, SessionPart]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.catalog import METRICS, OTHER, Kind, Life, Metric
 from exporter.delta import Delta, Exemplar, Key, Labels, keep_newest
+from exporter.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ __all__ = ["Exemplar", "Family", "Limits", "Plan", "Sample", "StoredSeries", "To
 
 _LIMITED: Final = "agentos_exporter_series_limited_total"
 _SERIES: Final = "agentos_exporter_series"
+_SHORTENED: Final = "agentos_exporter_label_values_shortened_total"
 _FREE: Final = frozenset({"", OTHER})
 
 
@@ -52,10 +54,11 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series a metric, and how many values a label that users fill, may have."""
+    """How many series a metric may have, and how many values, each of how many characters, a label that users fill."""
 
     series_per_metric: int = 10_000
     values_per_label: int = 500
+    label_value_length: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,9 @@ class Totals:
                 self._changed[metric] += 1
 
     def gauges(self, metric: str, agentos: str, values: dict[Labels, float]) -> None:
-        """Replace all series of a gauge that belong to one AgentOS (its first label)."""
+        """Replace all series of a gauge that belong to one AgentOS (its first label); other labels are shortened."""
+        length = self._limits.label_value_length
+        values = {(agentos, *(shorten(one, length) for one in labels[1:])): value for labels, value in values.items()}
         with self._lock:
             for labels in [labels for labels in self._series[metric] if labels[0] == agentos and labels not in values]:
                 self.gauge(metric, labels, None)
@@ -340,12 +345,15 @@ class _Planner:
         return StoredSeries(name, labels, 0, counts, 0, self._show)
 
     def _within(self, metric: Metric, labels: Labels, amount: int) -> Labels:
-        """The labels under which the limits allow these increments, values without a place being `other`."""
+        """The labels under which the limits allow these increments: shortened values, `other` for those beyond."""
         if not metric.limited:
             return labels
         folded = list(labels)
         for position in metric.limited:
-            label, value = metric.labels[position], labels[position]
+            label = metric.labels[position]
+            value = folded[position] = shorten(labels[position], self._totals._limits.label_value_length)  # noqa: SLF001
+            if value != labels[position]:
+                self._add(_SHORTENED, (metric.name, label), amount)
             if not self._admit(label, value):
                 folded[position] = OTHER
                 self._limited(metric.name, label, amount)
@@ -356,7 +364,7 @@ class _Planner:
         if len(live) + self._new.get(metric.name, 0) < self._totals._limits.series_per_metric:  # noqa: SLF001
             return result
         self._limited(metric.name, "", amount)
-        return tuple(OTHER if place in metric.limited else value for place, value in enumerate(labels))
+        return tuple(OTHER if place in metric.limited else value for place, value in enumerate(result))
 
     def _admit(self, label: str, value: str) -> bool:
         if value in _FREE:

@@ -7,10 +7,10 @@ import hmac
 from collections.abc import Callable
 from typing import Final
 
+from exporter.text import printable
+
 DIGITS: Final = 16
 """Hexadecimal digits of a hashed user id."""
-LENGTH: Final = 256
-"""Longest plain user id, in characters; the rest is cut off."""
 
 
 class UserLabels(enum.StrEnum):
@@ -25,15 +25,9 @@ def labeller(mode: UserLabels, key: bytes) -> Callable[[str], str] | None:
     """What makes a label value of a user id, None with `off`. An unknown user, '', stays ''."""
     if mode is UserLabels.HASHED:
         return lambda user: hashed(user, key)[:DIGITS]
-    return plain if mode is UserLabels.PLAIN else None
+    return printable if mode is UserLabels.PLAIN else None
 
 
 def hashed(user: str, key: bytes) -> str:
     """HMAC-SHA256 of a user id in hexadecimal digits: without the key nobody can try which id it is of."""
     return hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256").hex() if user else ""
-
-
-def plain(user: str) -> str:
-    """The id on one line, printable and of bounded length."""
-    user = user[:LENGTH]
-    return user if user.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in user)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
 from exporter.sources.drivers import Connection, connection
-from exporter.sources.facts import LABEL_LENGTH, clean, clean_id, spelled
+from exporter.sources.facts import clean_id, clean_name, spelled
 from exporter.sources.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
 from exporter.sources.handover import floors
 from exporter.sources.tables import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
@@ -188,6 +188,6 @@ async def _components(one: Connection) -> list[Component]:
     rows: list[tuple[Any, ...]] = await one.rows(one.sql.components(), wait=_WAIT)
     found = []
     for kind, component_id, name in rows:
-        shown = clean(str(name or component_id), LABEL_LENGTH)
-        found.append(Component(clean(str(kind), LABEL_LENGTH), clean_id(str(component_id)), shown, spelled(shown)))
+        shown = clean_name(str(name or component_id))
+        found.append(Component(clean_name(str(kind)), clean_id(str(component_id)), shown, spelled(shown)))
     return found

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from exporter.text import printable, shorten, storable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LABEL_LENGTH: Final = 256
-"""Longest name, in characters, that becomes a label; the rest is cut off."""
-ID_LENGTH: Final = 256
+_NAME_LENGTH: Final = 1024
+"""Longest name, in characters, that is kept whole: more than any label may have."""
+_ID_LENGTH: Final = 256
 _MOST_TOKENS: Final = 10**9
 """More than any model takes in or gives out; what is above is no count, and would be money."""
 _MOST_USD: Final = 1_000_000
@@ -30,17 +32,14 @@ def micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def clean(text: str, length: int) -> str:
-    """Text that can be encoded, stored and shown; lone surrogates and NUL cannot."""
-    text = text[:length]
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return text.replace("\0", "�")
+def clean_name(text: str) -> str:
+    """A name that can be shown, of bounded length."""
+    return shorten(printable(text), _NAME_LENGTH)
 
 
 def clean_id(text: str) -> str:
-    """An id, no longer than the ledger and labels take it."""
-    return clean(text, ID_LENGTH)
+    """An id that can be stored, of bounded length."""
+    return shorten(storable(text), _ID_LENGTH)
 
 
 def stand_in(raw: bytes) -> str:
@@ -50,7 +49,7 @@ def stand_in(raw: bytes) -> str:
 
 def identifier(value: object) -> str | None:
     """An id, or None for what is none."""
-    return clean(value, ID_LENGTH) if isinstance(value, str) and value else None
+    return clean_id(value) if isinstance(value, str) and value else None
 
 
 def spelled(name: str) -> str:

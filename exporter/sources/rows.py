@@ -33,9 +33,8 @@ from exporter.model import (
 )
 from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import (
-    LABEL_LENGTH,
-    clean,
     clean_id,
+    clean_name,
     cost,
     identifier,
     micros,
@@ -53,6 +52,8 @@ _KINDS: Final = {"LLM": _LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW}
 _STATUSES: Final = frozenset({"OK", "ERROR", "UNSET"})
 _ZONE: Final = "+00:00"
 _SECONDS_KEPT: Final = 10_000
+_SHORT: Final = 256
+"""Longest text, in characters, that is remembered."""
 _NANOSECONDS: Final = 1_000
 _SECONDS_MOST: Final = 10**11
 """A whole number below counts seconds, as agno reads it; nanoseconds otherwise."""
@@ -316,7 +317,7 @@ def _id(value: object) -> str | None:
 
 def _is_short(value: object) -> bool:
     """Whether a value may be remembered: users put there what they like."""
-    return value is None or (type(value) is str and len(value) <= LABEL_LENGTH)
+    return value is None or (type(value) is str and len(value) <= _SHORT)
 
 
 _ALL_BELIEVED: Final[tuple[str, ...]] = ()
@@ -383,12 +384,12 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
 
 def _told(name: str, kind: object, model: object, provider: object, team: bool) -> _What:  # noqa: FBT001 - private
     """What a span is, from its own name and the attributes that say so."""
-    name = clean(name, LABEL_LENGTH)
+    name = clean_name(name)
     if kind == "AGENT":
         return _What(SpanKind.TEAM if team else SpanKind.AGENT, component_name(name))
     known = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
     if known is _LLM:
-        called, ref = model_class(name), clean(model, LABEL_LENGTH) if isinstance(model, str) else ""
+        called, ref = model_class(name), clean_name(model) if isinstance(model, str) else ""
         return _What(known, name, ref, _provider(provider, called, ref), called)
     return _What(known, component_name(name) if known in RUN_KINDS else name)
 
@@ -399,4 +400,4 @@ _what = functools.lru_cache(4096, typed=True)(_told)
 def _provider(said: object, called: str, model: str) -> str:
     """The provider that the span names; by its model class where it names none."""
     label = provider_label(said.strip()).strip() if isinstance(said, str) else ""
-    return clean(label, LABEL_LENGTH) if label else provider_of_class(called, model)
+    return clean_name(label) if label else provider_of_class(called, model)

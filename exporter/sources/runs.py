@@ -6,7 +6,6 @@ not stored by itself, but stands in the workflow's run.
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -15,7 +14,7 @@ import msgspec
 
 from exporter.errors import BadAnswer
 from exporter.model import MICROSECONDS, provider_label
-from exporter.sources.facts import tokens
+from exporter.sources.facts import clean_name, cost, tokens
 from exporter.waiting import LONGEST_FIRST_TOKEN, ModelUse, RunDetail
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from exporter.sources.http import Api
 
 ENDPOINT: Final = "session_run"
-_LABEL_LENGTH: Final = 256
 _MOST_USES: Final = 100
 _MOST_RUNS: Final = 1000
 
@@ -112,7 +110,7 @@ def _use(entry: dict[str, Any]) -> ModelUse | None:
 
 
 def _text(value: object) -> str:
-    return value[:_LABEL_LENGTH] if isinstance(value, str) else ""
+    return clean_name(value) if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int | None:
@@ -121,9 +119,8 @@ def _count(value: object) -> int | None:
 
 
 def _cost(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return Decimal(repr(value))
+    usd = cost(value)
+    return None if usd is None else Decimal(repr(usd))
 
 
 def _first_token(seconds: object) -> int | None:

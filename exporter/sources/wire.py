@@ -30,9 +30,8 @@ from exporter.model import (
 )
 from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import (
-    LABEL_LENGTH,
-    clean,
     clean_id,
+    clean_name,
     identifier,
     micros,
     not_believed,
@@ -383,11 +382,11 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
             session_id or identifier(detail.session_id),
             user_id or identifier(detail.user_id),
         )
-    name, model, provider, usage = clean(node.name, LABEL_LENGTH), "", "", NO_USAGE
+    name, model, provider, usage = clean_name(node.name), "", "", NO_USAGE
     called = model_class(name) if kind is SpanKind.LLM else ""
     strange: tuple[str, ...] = ()
     if kind is SpanKind.LLM:
-        model = clean(metadata.model, LABEL_LENGTH) if isinstance(metadata.model, str) else ""
+        model = clean_name(metadata.model) if isinstance(metadata.model, str) else ""
         provider = provider_of_class(called, model)
         given_in, given_out = metadata.input_tokens, metadata.output_tokens
         usage = TokenUsage(prompt=tokens(given_in), completion=tokens(given_out))

@@ -70,7 +70,7 @@ def test_every_key() -> None:
             ),
             AgentOS("staging:1", "http://[::1]:7777", token=Secret(ENVIRON["GOOD_TOKEN"]), token_env="GOOD_TOKEN"),
         ),
-        limits=Limits(20_000, 100),
+        limits=Limits(20_000, 100, 64),
         user_labels=UserLabels.HASHED,
         prices=GOOD / "../prices.yml",
         budgets=(
@@ -122,7 +122,7 @@ def test_defaults() -> None:
         "zero_hold": 60,
         "stall_budget": 0.05,
         "state": Path("/var/lib/agentos-exporter/state.db"),
-        "limits": {"series_per_metric": 10_000, "values_per_label": 500},
+        "limits": {"series_per_metric": 10_000, "values_per_label": 500, "label_value_length": 256},
         "user_labels": "off",
         "prices": None,
         "prices_update": False,

@@ -565,7 +565,8 @@ def test_only_short_texts_are_remembered() -> None:
     row = rows.Row("t", "s", None, long, "OK", None, at(0), at(1), at(1), found)
     (trace,) = rows.read([row], "db").traces
     span = trace.spans[0]
-    assert {len(text) for text in (span.name, span.model, span.provider, span.session_id, span.user_id)} == {256}
+    assert {len(text) for text in (span.name, span.model, span.provider)} == {1024}
+    assert {len(text) for text in (span.session_id, span.user_id)} == {256}
     assert (rows._identifier.cache_info().currsize, rows._what.cache_info().currsize) == kept
 
 

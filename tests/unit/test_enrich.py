@@ -375,6 +375,7 @@ def test_a_detail_holds_for_each_copy_of_a_trace(together):
 
 
 SCHEMA_2 = """\
+DROP TABLE layouts;
 ALTER TABLE waiting RENAME TO later;
 CREATE TABLE waiting (
     agentos TEXT NOT NULL, span TEXT NOT NULL, trace TEXT NOT NULL, session BIGINT, since BIGINT NOT NULL,
@@ -396,6 +397,12 @@ def test_what_waits_in_a_state_file_of_the_schema_before_waits_on(tmp_path):
     before = home.ledger.waiting("os")
     home.ledger.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
+        for key, runs in connection.execute("SELECT rowid, runs FROM traces").fetchall():
+            lists = [[int(span), *fields.values()] for span, fields in json.loads(runs).items()]
+            connection.execute("UPDATE traces SET runs = ? WHERE rowid = ?", (json.dumps(lists), key))
+        for key, data in connection.execute("SELECT rowid, data FROM waiting").fetchall():
+            values = list(json.loads(data).values())
+            connection.execute("UPDATE waiting SET data = ? WHERE rowid = ?", (json.dumps(values), key))
         connection.executescript(SCHEMA_2)
     connection.close()
     home.ledger = Ledger(tmp_path / "state.db")

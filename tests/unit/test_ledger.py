@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,8 +13,12 @@ from exporter.errors import StateError, StateRefused
 from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
 from exporter.model import TraceState
 from exporter.totals import Limits, Plan, StoredSeries, Totals
+from exporter.waiting import WaitingCall
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
+
+SCHEMA_3 = Path(__file__).parents[1] / "golden/state/schema-3.sql"
+"""A state file as the last version before schema 4 wrote it: runs that are not settled, and calls that wait."""
 
 
 @pytest.fixture
@@ -277,6 +282,70 @@ def test_a_first_start_that_was_killed_half_way_is_no_obstacle(tmp_path):
     connection.close()
 
 
+def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(SCHEMA_3.read_text())
+    connection.close()
+    ledger = Ledger(path)
+    assert ledger.begun_anew == []
+    series, admitted = ledger.load()
+    values = {(one.metric, *one.labels): one.value or (one.counts, one.total) for one in series}
+    assert values["agentos_llm_calls_total", "os", "Agent", "Agent", "openai", "gpt-5.4"] == 3
+    assert values["agentos_run_duration_seconds", "os", "agent", "Agent"] == ((*[0] * 6, 3, *[0] * 9), 27_000_000)
+    assert len(values) == 15
+    assert {one.metric for one in series if one.shown} == {"agentos_runs_total"}
+    assert ("model", "claude-sonnet-4-5") in admitted
+    records = ledger.records("os", ["t1", "t2", "t9"])
+    assert records["t1"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=2, waiting=2)}
+    assert records["t9"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=1, waiting=1, settled=True)}
+    assert records["t2"][0].spans == {101, 102}
+    calls = {(call.trace, call.span): call for call in ledger.waiting("os")}
+    assert set(calls) == {("t1", 102), ("t1", 103), ("t2", 102), ("t9", 102)}
+    assert calls["t1", 103] == WaitingCall(
+        *(103, "t1", "db", "run1", "s", "", 101, -1852803795767038242, "u", "Agent", "Agent"),
+        *("openai", "gpt-5.4", "OpenAIChat", 200, 20, 1795000001000000, 1795000002000000, 1795000000000000),
+    )
+    ledger.commit(changes("new"))
+    ledger.close()
+    again = Ledger(path)
+    assert again.begun_anew == []
+    assert len(again.waiting("os")) == 4
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """'$.labels[2]', 'crew'""",
+        """'$.labels[4]', 'sixth'""",
+        """'$.unit', 1000""",
+        """'$.buckets[0]', 7""",
+    ],
+)
+def test_a_metric_with_other_labels_buckets_or_unit_begins_anew_and_no_other_does(state, change):
+    with sqlite3.connect(state) as connection:
+        connection.execute(f"UPDATE layouts SET layout = json_set(layout, {change}) WHERE metric = ?", (TOOL,))
+    connection.close()
+    ledger = Ledger(state)
+    assert ledger.begun_anew == [TOOL]
+    assert {one.metric for one in ledger.load()[0]} == {"agentos_run_llm_calls"}
+    ledger.commit(changes("again"))
+    ledger.close()
+    again = Ledger(state)
+    assert again.begun_anew == []
+    assert next(one.value for one in again.load()[0] if one.metric == TOOL) == 1
+    again.close()
+
+
+def test_a_layout_that_cannot_be_read_is_refused(state):
+    with sqlite3.connect(state) as connection:
+        connection.execute("UPDATE layouts SET layout = '{'")
+    connection.close()
+    with pytest.raises(StateRefused, match="broken: the layout of a total"):
+        Ledger(state)
+
+
 def test_a_read_only_file_is_refused(state):
     state.chmod(0o444)
     refused(state, "read-only")
@@ -309,6 +378,7 @@ GARBAGE = {
     "cursor-list": "UPDATE cursors SET data = '[1]'",
     "trace-state": "UPDATE traces SET state = 99",
     "trace-runs": "UPDATE traces SET runs = '[[1]]'",
+    "trace-runs-number": """UPDATE traces SET runs = '{"1": {"root_kind": "agent", "root": 5}}'""",
     "trace-runs-text": "UPDATE traces SET runs = 'x'",
     "trace-spans": "UPDATE traces SET spans = x'0102'",
     "trace-spans-text": "UPDATE traces SET spans = 'text'",

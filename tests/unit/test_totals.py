@@ -14,6 +14,7 @@ from exporter.totals import Limits, StoredSeries, Totals
 
 TOOL = "agentos_tool_calls_total"
 LIMITED = "agentos_exporter_series_limited_total"
+SHORTENED = "agentos_exporter_label_values_shortened_total"
 DURATION = "agentos_tool_call_duration_seconds"
 
 
@@ -277,6 +278,39 @@ def test_the_limit_of_a_metric():
     assert series["os", "other", "other", "other"] == 3
     assert len(series) == 4
     assert daemon.value(LIMITED, TOOL, "") == 3
+
+
+def test_long_values_are_shortened_and_stay_two():
+    daemon = Daemon(limits=Limits(label_value_length=32))
+    fits, longer, longest = "x" * 32, "x" * 33, "x" * 34
+    daemon.count(tools(fits, longer, longest))
+    daemon.count(tools(longest))
+    values = {labels[3]: value for (name, labels), value in totals_of(daemon).items() if name == TOOL}
+    assert {len(name) for name in values} == {32}
+    assert sorted(values.values()) == [1, 1, 2]
+    assert values[fits] == 1
+    assert sum(name.startswith("x" * 23 + "…") for name in values) == 2
+    assert daemon.value(SHORTENED, TOOL, "tool") == 3
+    assert daemon.value(SHORTENED, DURATION, "tool") == 3
+
+
+def test_a_gauge_has_the_same_shortened_value_as_a_counter():
+    daemon = Daemon(limits=Limits(label_value_length=32))
+    name = "agent " * 10
+    daemon.count(tools(name))
+    daemon.totals.gauges("agentos_component_info", "os", {("os", "agent", "1", name, name, "", ""): 1})
+    (shown,) = (labels for (metric, labels) in daemon_shown(daemon) if metric == "agentos_component_info")
+    (tool,) = (labels[3] for (metric, labels) in totals_of(daemon) if metric == TOOL)
+    assert shown[3] == shown[4] == tool != name
+
+
+def totals_of(daemon):
+    return {(one.metric, one.labels): one.value for one in daemon.totals.stored()}
+
+
+def daemon_shown(daemon):
+    daemon.publish()
+    return daemon.shown
 
 
 def test_empty_and_other_need_no_admission():

@@ -295,7 +295,7 @@ def _series() -> tuple[Panel, ...]:
             ),
             sort="Series",
             empty="unknown: no data",
-            width=12,
+            width=8,
             height=9,
         ),
         table(
@@ -313,7 +313,25 @@ def _series() -> tuple[Panel, ...]:
             ),
             sort="Increments",
             empty="none: all within the limits",
-            width=12,
+            width=8,
+            height=9,
+        ),
+        table(
+            "Shortened label values",
+            "Increments in the shown range under a label value that was longer than `limits.label_value_length`: its "
+            "end is a digest.",
+            label("metric", "Metric"),
+            label("label", "Label"),
+            value(
+                "Increments",
+                f"{total('agentos_exporter_label_values_shortened_total', 'metric, label')} > 0",
+                "locale",
+                decimals=0,
+                colors=steps((None, BLUE)),
+            ),
+            sort="Increments",
+            empty="none: all short enough",
+            width=8,
             height=9,
         ),
     )
