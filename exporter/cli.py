@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exporter import __version__, revision
 from exporter.errors import ConfigError, ExporterError
+from exporter.text import escaped
 
 if TYPE_CHECKING:
     from exporter.budgets import Budget
@@ -46,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough; what is buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - a traceback would show what a library says, secrets and all
+        from exporter.logs import told  # noqa: PLC0415
+
+        _complain("error", f"this should not happen, please report it: {told(error)}")
         return 1
     return code
 
@@ -77,9 +83,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
-        from exporter.traces_cli import plain  # noqa: PLC0415
-
-        self.exit(_USAGE, f"{self.prog}: error: {plain(message)}\nTry '{self.prog} --help'.\n")
+        self.exit(_USAGE, f"{self.prog}: error: {escaped(message)}\nTry '{self.prog} --help'.\n")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -175,9 +179,9 @@ def _load(options: argparse.Namespace, environ: Mapping[str, str], *, check_pric
 
 
 def _complain(kind: str, text: str) -> None:
-    from exporter.traces_cli import plain  # noqa: PLC0415
+    from exporter.logs import complain  # noqa: PLC0415
 
-    print(f"{kind}: {plain(text)}", file=sys.stderr)
+    complain(text, kind)
 
 
 def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -206,8 +210,11 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from exporter.daemon import rehearse  # noqa: PLC0415
+
     try:
         config = _load(options, environ)
+        asyncio.run(rehearse(config))
     except ConfigError as error:
         for problem in error.problems:
             _complain("error", problem)
@@ -222,7 +229,6 @@ def _check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> in
 def describe(config: Config) -> list[str]:
     """What the configuration was understood as, in lines; of tokens only where they come from."""
     from exporter.config import format_duration  # noqa: PLC0415
-    from exporter.traces_cli import plain  # noqa: PLC0415
 
     source = str(config.config_file) if config.config_file is not None else "none: flags and environment only"
     durations = (
@@ -244,7 +250,7 @@ def describe(config: Config) -> list[str]:
         facts += [("", ""), ("agentos", agentos.name), *((f"  {key}", text) for key, text in _instance(agentos))]
     for budget in config.budgets:
         facts += [("", ""), ("budget", budget.name), *((f"  {key}", text) for key, text in _budget(budget))]
-    return [plain(f"{key:<19} {text}").rstrip() for key, text in facts]
+    return [escaped(f"{key:<19} {text}").rstrip() for key, text in facts]
 
 
 def _budget(budget: Budget) -> list[tuple[str, str]]:

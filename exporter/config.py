@@ -592,29 +592,6 @@ _FILE_BYTES: Final = 1024 * 1024
 _DEPTH: Final = 16
 
 
-class _Composer(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them can stand for gigabytes), tags and bottomless nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse("an alias (*name) is not allowed here; repeat the value", event)
-        if getattr(event, "tag", None) is not None:
-            self._refuse("a tag (!name) is not allowed here; quote a value that starts with !", event)
-        self.depth += 1
-        if self.depth > _DEPTH:
-            self._refuse("nested too deeply", event)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    @staticmethod
-    def _refuse(message: str, event: yaml.Event) -> None:
-        raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)  # type: ignore[arg-type]
-
-
 class _Problems:
     """What was found, in the order of the file; flags and environment come first."""
 
@@ -722,26 +699,6 @@ class _Table:
             self.add(key, f"must be a list such as {example}, not {_kind(node)}")
             return None
         return list(node.value)
-
-    def off(self, key: str) -> None:
-        """Refuse a choice that asks for what is not built; its off value passes."""
-        text = self.text(key)
-        if text is None:
-            return
-        # What writes YAML 1.1 (Helm, say) turns `off` into `false`.
-        value = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
-        if value == "true":
-            self.add(key, f"{_NOT_BUILT}; remove it")
-        elif value != "false":
-            self.add(key, f"must be true or false, not {quoted(text)}")
-
-    def not_built(self, *keys: str) -> None:
-        """Refuse keys that are not built, unless they ask for nothing."""
-        for key in keys:
-            node = self.entries.get(key)
-            empty = node is None or _is_null(node) or (isinstance(node, yaml.SequenceNode) and not node.value)
-            if not empty:
-                self.add(key, f"{_NOT_BUILT}; remove it")
 
 
 def _scalar(node: yaml.Node, where: str, problems: _Problems) -> str | None:

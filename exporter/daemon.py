@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -19,16 +18,17 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter import __version__, revision
 from exporter.config import changed_keys
+from exporter.connect import make_source
 from exporter.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
 from exporter.errors import ConfigError, StateError
 from exporter.intake import Intake
 from exporter.ledger import Ledger
-from exporter.logs import redact, register_secret
+from exporter.logs import redact
 from exporter.model import MICROSECONDS, Clock
 from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
 from exporter.publisher import Publisher
-from exporter.sources.database import DatabaseSource, DatabaseTarget
+from exporter.sources.database import DatabaseSource
 from exporter.sources.reading import Settings
 from exporter.totals import Limits, Totals
 from exporter.treasury import Treasury
@@ -136,7 +136,7 @@ class Daemon:
     # Life
 
     async def start(self) -> None:
-        """Open the state, serve what it holds, then poll. Raises StateError, ListenError, OSError from TLS files."""
+        """Open the state, serve what it holds, then poll. Raises StateError, ListenError, ConfigError."""
         config = self.config
         take_turns()
         for warning in config.warnings:
@@ -190,11 +190,7 @@ class Daemon:
 
     async def _prices(self, totals: Totals) -> Pricer:
         """The prices that hold, the user's file among them. Raises ConfigError."""
-        from exporter.pricing.prices import Pricer  # noqa: PLC0415 - genai-prices takes a while to load
-
-        path = self.config.prices
-        user_file = await asyncio.to_thread(pricefile.load, path) if path is not None else pricefile.NO_PRICES
-        pricer = await asyncio.to_thread(Pricer, user_file, prices_update=self.config.prices_update)
+        pricer = await asyncio.to_thread(_pricer, self.config)
         pricer.start_updates()
         for entry in pricer.dangling():
             log.warning("price_file", reason=f"{entry}: the model it refers to has no price")
@@ -210,18 +206,14 @@ class Daemon:
         made = pricer.data_timestamp(self.clock.now_us())
         totals.gauge("agentos_exporter_price_data_timestamp_seconds", (), made)
 
-    @property
-    def _lookback(self) -> int:
-        """Microseconds of history that an AgentOS shows which was never read before."""
-        # Without a state file every start would count the past again.
-        return round(self.config.initial_lookback * MICROSECONDS) if self.config.state is not None else 0
-
     async def _put_budgets_in_force(self, config: Config) -> None:
         assert self._treasury is not None  # noqa: S101
         assert self._shared is not None  # noqa: S101
         names = [one.name for one in self.config.agentos]
         async with self._shared.lock:  # no batch is charged half to the old budgets and half to the new
-            anew = await asyncio.to_thread(self._treasury.configure, config.budgets, names, lookback=self._lookback)
+            anew = await asyncio.to_thread(
+                self._treasury.configure, config.budgets, names, lookback=_lookback(self.config)
+            )
         for name in anew:
             log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")
 
@@ -354,15 +346,12 @@ class Daemon:
 
     def _poller(self, agentos: AgentOS, shared: Shared) -> Poller:
         config, name = self.config, agentos.name
-        source: AgentOSSource | DatabaseSource
+        source = make_source(agentos, _settings(config), self.clock, _counter(shared.totals, name))
+        self.sources.append(source)
         fetch: Fetch = no_details
         databases: Callable[[], Sequence[str]] = tuple
-        if agentos.databases:
-            source = self._database_source(agentos)
-        else:
-            source = self._api_source(agentos, shared)
+        if not isinstance(source, DatabaseSource):
             fetch, databases = source.run_detail, source.session_databases
-        self.sources.append(source)
         enricher = self._enricher(name, shared, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
         self.enrichers.append(enricher)
         return Poller(
@@ -374,38 +363,6 @@ class Daemon:
             deadline=config.poll_deadline,
             hold=config.zero_hold,
             enricher=enricher,
-        )
-
-    def _api_source(self, agentos: AgentOS, shared: Shared) -> AgentOSSource:
-        # agno takes a second and 40 MB, which who reads tables alone does without.
-        from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
-
-        proxy = None if agentos.proxy is None else agentos.proxy.reveal()
-        if proxy is not None and (password := urlsplit(proxy).password):
-            register_secret(password)
-            register_secret(unquote(password))
-        target = Target(
-            agentos.name,
-            agentos.url,
-            _registered(agentos.read_token),
-            agentos.db_ids,
-            agentos.tls.context() if agentos.tls is not None else None,
-            agentos.tls.server_name if agentos.tls is not None else None,
-            proxy,
-        )
-        return AgentOSSource(target, self._settings, self.clock, on_answer=_counter(shared.totals, agentos.name))
-
-    def _database_source(self, agentos: AgentOS) -> DatabaseSource:
-        targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
-        return DatabaseSource(agentos.name, targets, self._settings, self.clock)
-
-    @property
-    def _settings(self) -> Settings:
-        return Settings(
-            overlap=round(self.config.overlap * MICROSECONDS),
-            lookback=self._lookback,
-            horizon=round(self.config.trace_horizon * MICROSECONDS),
-            stall_budget=self.config.stall_budget,
         )
 
     def _schedule(self, config: Config) -> None:
@@ -523,16 +480,38 @@ def settle() -> None:
     gc.freeze()
 
 
-def _registered(read: Callable[[], str | None]) -> Callable[[], str | None]:
-    """What `read` returns never shows in a log."""
+async def rehearse(config: Config) -> None:
+    """Build what `run` builds of this configuration, but for the state and the web server, and drop it again.
 
-    def reading() -> str | None:
-        secret = read()
-        if secret is not None:
-            register_secret(secret)
-        return secret
+    Nobody is asked for anything. Raises ConfigError.
+    """
+    pricer = await asyncio.to_thread(_pricer, config)
+    await asyncio.to_thread(pricer.close)
+    for agentos in config.agentos:
+        await make_source(agentos, _settings(config), SYSTEM_CLOCK).aclose()
 
-    return reading
+
+def _pricer(config: Config) -> Pricer:
+    """Prices that are not updated yet. Raises ConfigError."""
+    from exporter.pricing.prices import Pricer  # noqa: PLC0415 - genai-prices takes a while to load
+
+    user_file = pricefile.load(config.prices) if config.prices is not None else pricefile.NO_PRICES
+    return Pricer(user_file, prices_update=config.prices_update)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        overlap=round(config.overlap * MICROSECONDS),
+        lookback=_lookback(config),
+        horizon=round(config.trace_horizon * MICROSECONDS),
+        stall_budget=config.stall_budget,
+    )
+
+
+def _lookback(config: Config) -> int:
+    """Microseconds of history that an AgentOS shows which was never read before."""
+    # Without a state file every start would count the past again.
+    return round(config.initial_lookback * MICROSECONDS) if config.state is not None else 0
 
 
 def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from exporter.errors import ConfigError
+from exporter.text import escaped
 
 
 class _Composer(yaml.SafeLoader):
@@ -86,7 +87,7 @@ def _place(before: str) -> str:
 def shown(text: str, length: int = 80) -> str:
     """The text on one line, printable and of bounded length."""
     text = text if len(text) <= length else text[:length] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text)
 
 
 def quoted(text: str) -> str:

@@ -5,19 +5,23 @@ All records, ours and those of libraries, pass one handler, and all their values
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
 
 import structlog
+
+from exporter.text import escaped
 
 SECRET_MIN_LENGTH: Final = 4
 """Shorter texts are not taken for secrets: replacing them would garble every line."""
@@ -49,6 +53,10 @@ _BEARER: Final = re.compile(r"""\b(bearer)[\s:=]+[^\s,;"']+""", re.IGNORECASE)
 _USERINFO: Final = re.compile(r"://[^\s@]+@")
 _SCANNED: Final = 64 * 1024
 _REMEMBERED: Final = 1000
+_BURST: Final = 20
+_PACE: Final = 3.0
+_KINDS: Final = 1000
+_KIND_LENGTH: Final = 200
 _CHAIN: Final = 5
 _FRAMES: Final = 12
 _GROUP: Final = 3
@@ -92,9 +100,7 @@ def _clean(value: object) -> object:
     text = redact(_text(value)[:_SCANNED])
     if len(text) > VALUE_LENGTH:
         text = f"{text[:VALUE_LENGTH]}… ({len(text)} characters)"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text)
 
 
 def _text(value: object) -> str:
@@ -102,6 +108,16 @@ def _text(value: object) -> str:
         return value if type(value) is str else str(value)
     except Exception:  # noqa: BLE001 - a value that cannot be shown must not cost the line, nor the daemon
         return f"<{type(value).__name__} without text>"
+
+
+def complain(text: str, kind: str = "error") -> None:
+    """Write a line for the operator of a command to standard error, without secrets. `kind` stands before it, if any."""
+    sys.stderr.write(f"{kind}: " * bool(kind) + escaped(redact(text)) + "\n")
+
+
+def told(error: BaseException) -> str:
+    """What an exception says, where it was raised and what caused it: on one line, without secrets."""
+    return " < ".join(str(_clean(part)) for part in _parts(error))
 
 
 class Redactor:
@@ -181,6 +197,44 @@ class _Handler(logging.StreamHandler[TextIO]):
             return
 
 
+class _RepeatLimit:
+    """A filter of the handler: a warning that repeats passes 20 times, and from then on once in 3 seconds.
+
+    The next one that passes says in `repeated` how many did not. Warnings are the same if their logger, their event
+    and their AgentOS are.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._kinds: dict[tuple[str, ...], tuple[float, int]] = {}
+        """by kind: until when its burst is used up, and how many did not pass since one did"""
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        event = record.msg if isinstance(record.msg, Mapping) else {"event": record.msg}
+        kind = (record.name, *(_text(event.get(key, ""))[:_KIND_LENGTH] for key in ("event", "agentos")))
+        with self._lock:
+            now = self._now()
+            until, held = self._kinds.pop(kind, (now, 0))
+            until = max(until, now)
+            passes = until + _PACE <= now + _BURST * _PACE
+            self._kinds[kind] = (until + _PACE, 0) if passes else (until, held + 1)
+            if len(self._kinds) > _KINDS:
+                del self._kinds[next(iter(self._kinds))]
+        if passes and held:
+            self._say(record, held)
+        return passes
+
+    @staticmethod
+    def _say(record: logging.LogRecord, held: int) -> None:
+        if isinstance(record.msg, Mapping):
+            record.msg = {**record.msg, "repeated": held}
+        else:
+            record.msg, record.args = f"{record.getMessage()} (repeated {held} times)", ()
+
+
 def _no_agno_chatter(record: logging.LogRecord) -> bool:
     """Agno sets the levels of its loggers anew at each run: its chatter has to stop here."""
     return record.levelno >= logging.WARNING or not re.match(r"agno(?:[.-]|$)", record.name)
@@ -200,6 +254,11 @@ def _renderer(log_format: str | None, stream: TextIO) -> list[Any]:
     if log_format == "json":
         return [Redactor(), _ordered, structlog.processors.JSONRenderer(default=str)]
     return [Redactor(), _ordered, structlog.processors.LogfmtRenderer(bool_as_flag=False)]
+
+
+def _load_what_errors_need() -> None:
+    """Have loaded by now what the first error would load: it may be that no file can be opened any more."""
+    told(ExceptionGroup("\x1b", [OSError(errno.EMFILE, "\x1b")]))
 
 
 def configure(level: str = "info", log_format: str | None = None, stream: TextIO | None = None) -> None:
@@ -232,6 +291,8 @@ def configure(level: str = "info", log_format: str | None = None, stream: TextIO
         )
     )
     handler.addFilter(_no_agno_chatter)
+    handler.addFilter(_RepeatLimit())
+    _load_what_errors_need()
     root = logging.getLogger()
     for old in [old for old in root.handlers if type(old) in {_Handler, logging.StreamHandler}]:
         root.removeHandler(old)

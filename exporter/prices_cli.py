@@ -1,6 +1,6 @@
 """`agentos-exporter prices explain|check`: which rule prices a model, and whether a price file is in order.
 
-Whatever comes from outside goes to a terminal, so every text passes `_plain`.
+Whatever comes from outside goes to a terminal, so every text passes `escaped`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ConfigError
+from exporter.logs import complain
 from exporter.model import MICROSECONDS, TokenUsage
+from exporter.text import escaped
 
 if TYPE_CHECKING:
     from exporter.pricing.prices import Priced, Quote
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _check(arguments) if arguments.prices_command == "check" else _explain(arguments)
     except ConfigError as error:
         for problem in error.problems:
-            sys.stderr.write(f"{_plain(problem)}\n")
+            complain(problem, kind="")
         return FAILED
 
 
@@ -77,9 +79,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
     file = load(arguments.file)
     for entry in Pricer(file).dangling():
-        sys.stderr.write(_plain(f"warning: {entry}: no price is known for {entry.use}") + "\n")
+        complain(f"{entry}: no price is known for {entry.use}", kind="warning")
     count = len(file.entries)
-    sys.stdout.write(_plain(f"{arguments.file}: {count} {'entry' if count == 1 else 'entries'}, in order") + "\n")
+    sys.stdout.write(escaped(f"{arguments.file}: {count} {'entry' if count == 1 else 'entries'}, in order") + "\n")
     return OK
 
 
@@ -151,7 +153,7 @@ def _table(arguments: argparse.Namespace, at: int, quote: Quote, priced: Priced 
         if priced.usd is not None and "" in priced.usd:
             lines.append(f"  {'(call)':<14} {'':>14}  {money.text(priced.usd[''])}")
         lines.append(f"  {'total':<14} {priced.classes.total:>14}  {_total(priced)}")
-    sys.stdout.write("".join(f"{_plain(line).rstrip()}\n" for line in lines))
+    sys.stdout.write("".join(f"{escaped(line).rstrip()}\n" for line in lines))
 
 
 def _total(priced: Priced) -> str:
@@ -160,17 +162,13 @@ def _total(priced: Priced) -> str:
     return "unpriced" if priced.total is None else money.text(priced.total)
 
 
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _iso(at: int) -> str:
     return (_EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MOST)) or int(text) > _MOST:
-        raise argparse.ArgumentTypeError(f"{_plain(text[:40])!r} is not a number of tokens")
+        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a number of tokens")
     return int(text)
 
 
@@ -178,7 +176,7 @@ def _cost(text: str) -> Decimal:
     try:
         return Decimal(text)  # NaN too, as a span might report it: it is passed over
     except InvalidOperation:
-        raise argparse.ArgumentTypeError(f"{_plain(text[:40])!r} is not a cost in USD") from None
+        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a cost in USD") from None
 
 
 def _moment(text: str) -> int:
@@ -186,5 +184,5 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{_plain(text[:40])!r} is not a time such as 2026-11-20T12:00Z") from None
+        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a time such as 2026-11-20T12:00Z") from None
     return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -22,6 +22,13 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub(_REPLACEMENT, text)
 
 
+def escaped(text: str) -> str:
+    """The text on one line, with escapes in place of what is not printable: nothing that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shorten(text: str, length: int) -> str:
     """The text in at most `length` characters: the end of a longer one becomes `…` and 8 hex digits of its digest.
 

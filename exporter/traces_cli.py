@@ -16,17 +16,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from exporter import config as configuration
 from exporter.errors import ConfigError, ExporterError, SourceError
-from exporter.logs import configure, register_secret
+from exporter.logs import complain, configure
 from exporter.model import MICROSECONDS, Clock, SpanKind, model_class
+from exporter.text import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from exporter.sources.agentos import AgentOSSource
     from exporter.sources.inspect import Inspector, Query, SpanView, TraceView
 
 COMMANDS: Final = ("list", "show", "sessions")
@@ -60,9 +62,7 @@ def plain(text: str, *, lines: bool = False) -> str:
     Line breaks stay where `lines` is set; tabs are spaces.
     """
     text = text.replace("\r\n", "\n").replace("\t", "    ")
-    return "".join(
-        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    return "\n".join(map(escaped, text.split("\n"))) if lines else escaped(text)
 
 
 # --- Arguments --------------------------------------------------------------------------------------------------------
@@ -283,10 +283,10 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         answer = asyncio.run(_ask(agentos, options))
     except ConfigError as error:
         for problem in error.problems:
-            _complain(problem)
+            complain(problem)
         return USAGE
     except ExporterError as error:
-        _complain(str(error))
+        complain(str(error))
         return FAILED
     if options.output == "json":
         print(json.dumps({**answer.document, "notes": answer.notes}, indent=2))
@@ -300,10 +300,6 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return answer.code
 
 
-def _complain(text: str) -> None:
-    print(f"error: {plain(text)}", file=sys.stderr)
-
-
 def _console(environ: Mapping[str, str]) -> Console:
     from rich.console import Console  # noqa: PLC0415 - slow, and JSON does without
 
@@ -313,26 +309,12 @@ def _console(environ: Mapping[str, str]) -> Console:
 
 async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> Answer:
     # Only now: agno takes a second to import.
-    from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
+    from exporter.connect import make_source  # noqa: PLC0415
     from exporter.sources.inspect import Inspector  # noqa: PLC0415
     from exporter.sources.reading import Settings  # noqa: PLC0415
 
-    try:
-        tls = agentos.tls.context() if agentos.tls is not None else None
-    except OSError as error:
-        raise ConfigError([f"tls: {error.strerror or error}"]) from None
-
-    def read_token() -> str | None:
-        token = agentos.read_token()
-        if token is not None:
-            register_secret(token)
-        return token
-
-    read_token()
-    server_name = agentos.tls.server_name if agentos.tls is not None else None
-    proxy = None if agentos.proxy is None else agentos.proxy.reveal()
-    target = Target(agentos.name, agentos.url, read_token, agentos.db_ids, tls, server_name, proxy)
-    source = AgentOSSource(target, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic))
+    agentos.read_token()  # what cannot be read is a mistake of the configuration, not of AgentOS
+    source = cast("AgentOSSource", make_source(agentos, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic)))
     try:
         inspector = Inspector(source, timeout=options.timeout)
         databases = await _databases(inspector, agentos, options)

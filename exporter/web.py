@@ -23,6 +23,7 @@ from http import HTTPStatus
 from string import Template
 from typing import Any, Final, Protocol
 
+import h11
 import uvicorn
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
@@ -42,7 +43,9 @@ NAME: Final = "agentos-exporter"
 MAX_HEAD: Final = 16 * 1024
 """Bytes of a request's line and headers; longer ones are answered with 400."""
 MAX_CONNECTIONS: Final = 256
-"""Open connections; beyond them requests are answered with 503."""
+"""Open connections. One more takes the place of the one that is idle longest; while all are busy, it gets a 503."""
+BACKLOG: Final = 64
+"""Connections that wait to be accepted; as often asyncio tries to, each second, when no descriptor is left."""
 KEEP_ALIVE: Final = 65
 """Seconds an idle connection is kept: longer than Prometheus's default interval of one minute."""
 MAX_REQUEST_SECONDS: Final = 90.0
@@ -394,7 +397,7 @@ _MAX_PORT: Final = 65535
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; an empty host means every interface, IPv6 and IPv4, and port 0 a free port.
+    """A listening TCP socket; an empty host or `::` means every interface, IPv6 and IPv4, and port 0 a free port.
 
     A name with several addresses is served on the first that can be had, IPv4 first. Raises ListenError.
     """
@@ -406,7 +409,7 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             # Listening at once: until one of them does, two sockets may share an address.
             listener = socket.create_server(
-                address, family=family, dualstack_ipv6=not host and family == socket.AF_INET6
+                address, family=family, dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6()
             )
             # asyncio sets this on sockets of protocol TCP; those of create_server have protocol 0, and an answer in two
             # writes would wait 40 ms for the client's delayed ACK. Connections inherit it.
@@ -437,11 +440,25 @@ class _Connection(H11Protocol):
     """uvicorn's connection with a limit to its time: uvicorn itself waits for ever for a request to be complete."""
 
     _limit: asyncio.TimerHandle | None = None
+    since = 0.0
+    """when it was made or its last request began, by the clock of the event loop"""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._make_room()
         self._start_clock()
+
+    def _make_room(self) -> None:
+        others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
+        if idle := [one for one in others if one.is_idle]:
+            min(idle, key=lambda one: one.since).transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered: none has come, or its answer is sent to the last byte."""
+        return self.conn.our_state is h11.IDLE and not self.transport.get_write_buffer_size()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -457,6 +474,7 @@ class _Connection(H11Protocol):
 
     def _start_clock(self) -> None:
         self._stop_clock()
+        self.since = self.loop.time()
         self._limit = self.loop.call_later(MAX_REQUEST_SECONDS, self.transport.abort)
 
     def _stop_clock(self) -> None:
@@ -500,6 +518,7 @@ class Server:
             proxy_headers=False,
             h11_max_incomplete_event_size=MAX_HEAD,
             limit_concurrency=MAX_CONNECTIONS,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=1,
         )

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import genai_prices
 from genai_prices import data_snapshot, types
 
+from exporter.document import shown
 from exporter.model import MICROSECONDS, TokenUsage
 from exporter.pricing import money
 from exporter.pricing.pricefile import NO_PRICES, Entry, PriceFile, alias_targets
@@ -499,7 +500,7 @@ class Pricer:
             return _local(label, ref)
         if kind is Kind.NO_DATA:
             return _none(f"no price data for {label}")
-        who = f"{_short(label)} is not one of agno's providers" if label else "the provider is unknown"
+        who = f"{shown(label)} is not one of agno's providers" if label else "the provider is unknown"
         return _none(f"{who}, and a price is never guessed")
 
     def _listed(self, genai: str, ref: str) -> _Builtin:
@@ -511,7 +512,7 @@ class Pricer:
         own = _OWN_ARN.match(ref) if genai == "aws" else None
         if own:
             return _none(f"an {own[1]} names no model; alias it in the price file")
-        return self._find(genai, ref) or _none(f"{self._data} has no model {_short(ref)} of {genai}")
+        return self._find(genai, ref) or _none(f"{self._data} has no model {shown(ref)} of {genai}")
 
     def _find(self, genai: str, ref: str) -> _Builtin | None:
         """This very model in the price list of one provider; None where it is not there."""
@@ -576,7 +577,7 @@ class Pricer:
             last = ref.rpartition("/")[2]
             vendor = vendor_of(last)
             if vendor is None or not vendor.genai:
-                return _none(f"{who}: the id {_short(ref)} does not tell who sells the model")
+                return _none(f"{who}: the id {shown(ref)} does not tell who sells the model")
             found = self._listed(vendor.genai, last)
             if found.schedule is None and last != (dashed := _DOT.sub("-", last)):
                 found = self._listed(vendor.genai, dashed)  # grok-4.1-fast is xAI's grok-4-1-fast
@@ -594,11 +595,6 @@ def _bundled() -> data_snapshot.DataSnapshot:
     from genai_prices.data import providers  # noqa: PLC0415 - megabytes of it
 
     return data_snapshot.DataSnapshot(providers=providers, from_auto_update=False)
-
-
-def _short(ref: str) -> str:
-    text = ref if len(ref) <= 80 else f"{ref[:80]}…"  # noqa: PLR2004
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _midnight(day: date) -> int:

@@ -451,17 +451,51 @@ async def test_a_client_that_does_not_read_is_cut(site, monkeypatch):
         writer.transport.abort()
 
 
-async def test_too_many_connections(site, monkeypatch):
+HEALTHY = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+async def test_one_connection_too_many_takes_the_place_of_the_one_that_is_idle_longest(site, monkeypatch):
     monkeypatch.setattr(web, "MAX_CONNECTIONS", 3)
     async with serving(site) as server:
-        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
-        request = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        assert (await talk(server, request)).startswith(b"HTTP/1.1 503 ")
+        connections = server._server.server_state.connections
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        await until(lambda: len(connections) == 2)
+        assert (await talk(server, HEALTHY)).startswith(b"HTTP/1.1 200 ")
+        assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+        idle[1][1].write(HEALTHY)
+        assert (await idle[1][0].read()).startswith(b"HTTP/1.1 200 ")
         for _, writer in idle:
             writer.close()
-            await writer.wait_closed()
-        await until(lambda: not server._server.server_state.connections)
-        assert (await talk(server, request)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_thousand_idle_connections_keep_no_scrape_out(site, monkeypatch):
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 16)
+    async with serving(site) as server:
+        connections = server._server.server_state.connections
+        idle = []
+        for _ in range(1000):
+            idle.append(await asyncio.open_connection("127.0.0.1", server.port))
+            assert len(connections) <= 16
+        assert (await talk(server, HEALTHY)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in idle:
+            writer.transport.abort()
+
+
+async def test_while_all_connections_are_busy_one_more_gets_a_503(site, monkeypatch):
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 3)
+    big = bytes(20_000_000)
+    site.output = Rendered(big, big, big, big)
+    async with serving(site) as server:
+        connections = server._server.server_state.connections
+        busy = [await asyncio.open_connection("127.0.0.1", server.port, limit=1024) for _ in range(2)]
+        for _, writer in busy:
+            writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(lambda: len(connections) == 2 and all(not one.is_idle for one in connections))
+        assert (await talk(server, HEALTHY)).startswith(b"HTTP/1.1 503 ")
+        for _, writer in busy:
+            writer.transport.abort()
+        await until(lambda: not connections)
+        assert (await talk(server, HEALTHY)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_stop_is_quick_though_clients_hang_on(site):
@@ -563,14 +597,15 @@ def test_errors_of_the_system(monkeypatch, number, message):
     assert str(caught.value) == message
 
 
-def test_an_empty_host_is_every_interface():
-    with bind("", 0) as listener:
+@pytest.mark.parametrize("every", ["", "::"])
+def test_an_empty_host_and_that_of_ipv6_are_every_interface(every):
+    with bind(every, 0) as listener:
         port = listener.getsockname()[1]
         hosts = ["127.0.0.1", *(["::1"] if listener.family == socket.AF_INET6 else [])]
         for host in hosts:
             socket.create_connection((host, port), timeout=5).close()
         with pytest.raises(ListenError):
-            bind("", port)
+            bind(every, port)
 
 
 def test_without_ipv6_an_empty_host_is_ipv4(monkeypatch):

@@ -43,7 +43,7 @@ def test_what_need_not_know_agno_does_not_import_it():
     script = """
 import sys
 from exporter.cli import main
-for arguments in (["--version"], ["metrics"], ["check-config", "--agentos.url", "http://x"], ["traces", "--help"]):
+for arguments in (["--version"], ["metrics"], ["run", "--help"], ["traces", "--help"]):
     assert main(arguments) == 0, arguments
 assert not {"agno", "httpx", "apscheduler", "sqlalchemy"} & set(sys.modules), sorted(sys.modules)
 """
@@ -158,6 +158,48 @@ sys.exit(main(["run", "--agentos.url", "http://x", "--state", "memory"]))
     assert done.stderr.count("\n") == 1
     assert "level=error" in done.stderr
     assert "boom" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check-config", "traces"])
+def test_a_client_that_cannot_be_made_is_one_line_without_secrets(command):
+    script = """
+import sys
+from exporter.cli import main
+from exporter.sources import agentos
+def refuse(*_, **__):
+    raise RuntimeError("no client for http://user:pass/word@proxy:3128 with Bearer s3cr3t-of-the-tests")
+agentos.AgentOSSource.__init__ = refuse
+where = ["list", "--url", "http://x"] if sys.argv[1] == "traces" else ["--agentos.url", "http://x"]
+where += ["--state", "memory"] if sys.argv[1] == "run" else []
+sys.exit(main([sys.argv[1], *where]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (2 if command == "traces" else 1)
+    assert done.stdout == ""
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("error: agentos x: cannot be read as it is configured: no client for http://")
+    assert "pass" not in done.stderr
+    assert "s3cr3t" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_nobody_foresaw_is_one_line_without_secrets():
+    script = """
+import sys
+from exporter import reference
+from exporter.cli import main
+def refuse():
+    raise RuntimeError("Bearer s3cr3t-of-the-tests")
+reference.markdown = refuse
+sys.exit(main(["metrics", "--format", "markdown"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: this should not happen")
+    assert "s3cr3t" not in done.stderr
 
 
 # The rest

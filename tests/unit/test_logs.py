@@ -400,3 +400,47 @@ class TestInjection:
             found = fields(line) if form == "logfmt" else json.loads(line)
             assert list(found) == ["ts", "level", "logger", "msg", *(f"k{i}" for i in range(len(values)))]
             line.encode()
+
+
+class TestRepeats:
+    def filtered(self, limit: logs._RepeatLimit, *events: object, level: int = logging.WARNING) -> list[object]:
+        records = [logging.LogRecord("exporter", level, "", 0, event, (), None) for event in events]
+        return [record.msg for record in records if limit(record)]
+
+    def test_what_repeats_passes_20_times_and_then_once_in_3_seconds(self) -> None:
+        now = [0.0]
+        limit = logs._RepeatLimit(lambda: now[0])
+        assert len(self.filtered(limit, *["no descriptors"] * 1000)) == 20
+        now[0] += 2.9
+        assert self.filtered(limit, "no descriptors") == []
+        now[0] += 0.1
+        assert self.filtered(limit, "no descriptors") == ["no descriptors (repeated 981 times)"]
+        assert self.filtered(limit, "no descriptors") == []
+        now[0] += 3600
+        assert self.filtered(limit, *["no descriptors"] * 1000)[:2] == [
+            "no descriptors (repeated 1 times)",
+            "no descriptors",
+        ]
+
+    def test_an_agentos_that_is_down_hides_no_other(self) -> None:
+        limit = logs._RepeatLimit(lambda: 0.0)
+        down, other = ({"event": "poll_failed", "agentos": name} for name in ("down", "other"))
+        assert self.filtered(limit, *[down] * 30, other) == [*[down] * 20, other]
+        assert self.filtered(limit, {"event": "something_else", "agentos": "down"}) != []
+
+    def test_what_is_no_warning_passes(self) -> None:
+        limit = logs._RepeatLimit(lambda: 0.0)
+        assert len(self.filtered(limit, *["polled"] * 1000, level=logging.INFO)) == 1000
+
+    def test_any_number_of_kinds_is_bounded(self) -> None:
+        limit = logs._RepeatLimit(lambda: 0.0)
+        assert len(self.filtered(limit, *map(str, range(5000)))) == 5000
+        assert len(limit._kinds) == logs._KINDS
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_the_handler_has_the_limit(self, form: str) -> None:
+        stream = start(form)
+        for _ in range(100):
+            structlog.get_logger("exporter").warning("odd")
+            logging.getLogger("library").error("odd %s", "thing")
+        assert stream.getvalue().count("\n") == 40

@@ -1,0 +1,76 @@
+"""A configured AgentOS → the source that reads it, with its secrets kept out of every log and message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from exporter.errors import ConfigError
+from exporter.logs import redact, register_secret
+from exporter.sources.database import DatabaseSource, DatabaseTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.config import AgentOS
+    from exporter.model import Clock
+    from exporter.sources.agentos import AgentOSSource
+    from exporter.sources.reading import Settings
+
+    OnAnswer = Callable[[str, str, int], None]
+
+
+def make_source(
+    agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer = lambda _endpoint, _code, _size: None
+) -> AgentOSSource | DatabaseSource:
+    """The source that reads an AgentOS; it has asked nobody for anything yet.
+
+    Args:
+        agentos: its configuration.
+        settings: how far back and how gently it is read.
+        clock: the time.
+        on_answer: called with endpoint, status code and bytes of each answer of an API.
+
+    Raises:
+        ConfigError: that names the AgentOS, whatever keeps a client or a driver from being made.
+
+    """
+    if agentos.proxy is not None and (password := urlsplit(agentos.proxy.reveal()).password):
+        register_secret(password)
+        register_secret(unquote(password))
+    try:
+        if agentos.databases:
+            targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
+            return DatabaseSource(agentos.name, targets, settings, clock)
+        return _api_source(agentos, settings, clock, on_answer)
+    except Exception as error:
+        reason = redact(str(error)) or type(error).__name__
+        raise ConfigError([f"agentos {agentos.name}: cannot be read as it is configured: {reason}"]) from error
+
+
+def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:
+    # agno takes a second and 40 MB, which who reads tables alone does without.
+    from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
+
+    target = Target(
+        agentos.name,
+        agentos.url,
+        _registered(agentos.read_token),
+        agentos.db_ids,
+        agentos.tls.context() if agentos.tls is not None else None,
+        agentos.tls.server_name if agentos.tls is not None else None,
+        None if agentos.proxy is None else agentos.proxy.reveal(),
+    )
+    return AgentOSSource(target, settings, clock, on_answer=on_answer)
+
+
+def _registered(read: Callable[[], str | None]) -> Callable[[], str | None]:
+    """What `read` returns never shows in a log."""
+
+    def reading() -> str | None:
+        secret = read()
+        if secret is not None:
+            register_secret(secret)
+        return secret
+
+    return reading
