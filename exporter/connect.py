@@ -10,6 +10,7 @@ from exporter.logs import redact, register_secret
 from exporter.sources.database import DatabaseSource, DatabaseTarget
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from exporter.config import AgentOS
@@ -43,6 +44,8 @@ def make_source(
             targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
             return DatabaseSource(agentos.name, targets, settings, clock)
         return _api_source(agentos, settings, clock, on_answer)
+    except ConfigError:
+        raise
     except Exception as error:
         reason = redact(str(error)) or type(error).__name__
         raise ConfigError([f"agentos {agentos.name}: cannot be read as it is configured: {reason}"]) from error
@@ -57,11 +60,20 @@ def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: O
         agentos.url,
         _registered(agentos.read_token),
         agentos.db_ids,
-        agentos.tls.context() if agentos.tls is not None else None,
+        _tls(agentos),
         agentos.tls.server_name if agentos.tls is not None else None,
         None if agentos.proxy is None else agentos.proxy.reveal(),
     )
     return AgentOSSource(target, settings, clock, on_answer=on_answer)
+
+
+def _tls(agentos: AgentOS) -> ssl.SSLContext | None:
+    if agentos.tls is None:
+        return None
+    try:
+        return agentos.tls.context()
+    except OSError as error:
+        raise ConfigError([f"agentos {agentos.name}: tls: {error.strerror or error}"]) from None
 
 
 def _registered(read: Callable[[], str | None]) -> Callable[[], str | None]:
