@@ -231,8 +231,10 @@ _ALL: Final = (
         notes=(
             "The price is that of the moment when the call began. reported: by the span itself, as a total with "
             "token_class ''. listed: genai-prices. custom: the price file. estimated: cache detail is not known (over "
-            "the HTTP API an upper bound, for Anthropic, AWS Bedrock, Azure AI Foundry and Vertex AI a lower one), or "
-            "a gateway's price is not. Gemini's thinking tokens are in no span: its cost is a lower bound."
+            "the HTTP API an upper bound, for Anthropic, AWS Bedrock, Azure AI Foundry and Vertex AI a lower one), "
+            "a gateway's price is not, or the model has a price for audio or images, whose tokens count as text (a "
+            "lower bound). Gemini's thinking tokens are in no span: its cost is a lower bound, unless `enrich_runs` "
+            "finds them."
         ),
     ),
     _counter(
@@ -429,7 +431,8 @@ _ALL: Final = (
     _counter(
         "agentos_exporter_ignored_traces_total",
         ("agentos", "reason"),
-        "Traces not counted: own (our own requests), too_old (older than the ledger remembers), malformed, "
+        "Traces not counted: own (our own requests), too_old (older than the ledger remembers, or dated "
+        "over a day before they were written), malformed, "
         "unreadable (AgentOS answers them with an error).",
     ),
     _counter(

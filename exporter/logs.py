@@ -111,7 +111,7 @@ def _text(value: object) -> str:
 
 
 def complain(text: str, kind: str = "error") -> None:
-    """Write a line for the operator of a command to standard error, without secrets. `kind` stands before it, if any."""
+    """Write a line to standard error for who gave a command, without secrets. `kind` stands before it, if any."""
     sys.stderr.write(f"{kind}: " * bool(kind) + escaped(redact(text)) + "\n")
 
 

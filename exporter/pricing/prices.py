@@ -7,8 +7,9 @@ Azure deployment `my-o4-mini` for `o4-mini`; here what surrounds a name may only
 
 Where cost is not what will be billed, and says so by `cost_source="estimated"`: behind gateways; without cache detail
 (an upper bound where the prompt includes cached tokens, a lower one where it leaves them out); xAI's reasoning without
-a total. Not said: Gemini's thinking tokens are in no span, so cost there is a lower bound; what is billed beyond tokens
-and requests (searches, storage, one-hour cache writes) is in no span either.
+a total; models with prices for audio, images or video, whose tokens no span tells apart from those of text. Not said:
+Gemini's thinking tokens are in no span of agno, so cost there is a lower bound; what is billed beyond tokens and
+requests (searches, storage, one-hour cache writes) is in no span either.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from exporter.pricing.providers import (
     vendor_of,
 )
 from exporter.pricing.rates import FREE, PRICE_KEYS, REQUEST, Rates, Tiered
-from exporter.pricing.tokens import NO_CLASSES, Classes, classify
+from exporter.pricing.tokens import NO_CLASSES, Classes, Habits, classify, habits_of
 
 REPORTED: Final = "reported"
 LISTED: Final = "listed"
@@ -135,7 +136,21 @@ def _rates(price: types.ModelPrice) -> Rates:
             prices[key] = Tiered(value.base, tuple((tier.start, tier.price) for tier in value.tiers))
         elif value is not None:
             prices[key] = Tiered(value)
-    return Rates(prices)
+    return Rates(prices, _media(price))
+
+
+def _media(price: types.ModelPrice) -> tuple[str, ...]:
+    """What of audio, image and video costs another price than text, be it by token or by hour."""
+    prices = {key: value for key, value in vars(price).items() if value is not None}
+    return tuple(
+        medium
+        for medium in ("audio", "image", "video")
+        if f"{medium}_hours" in prices
+        or any(
+            key in prices and prices[key] != prices.get(f"{way}_mtok")
+            for way, key in (("input", f"input_{medium}_mtok"), ("output", f"output_{medium}_mtok"))
+        )
+    )
 
 
 # --- Strict matching ------------------------------------------------------------------------------------------------
@@ -265,8 +280,7 @@ def _local(who: str, ref: str) -> _Builtin:
 class _Plan(NamedTuple):
     """What is known of a model once and for all."""
 
-    without_cache: bool
-    reasoning_apart: bool
+    habits: Habits
     reasoning_open: bool
     """output is a lower bound where no total tells of reasoning"""
     candidates: Sequence[Entry]
@@ -277,17 +291,20 @@ def _doubt(plan: _Plan, rates: Rates, usage: TokenUsage, classes: Classes) -> st
     """Why the cost may differ from what is billed; '' where it cannot, as far as tokens go."""
     if classes.input is None or classes.output is None:
         return "some token counts are missing, a lower bound"
+    if rates.media:
+        return f"tokens of {' and '.join(rates.media)} are not told apart and count as text, a lower bound"
     if classes.cache_read is None or classes.cache_write is None:
-        if plan.without_cache:
+        if plan.habits.without_cache:
             return "cached tokens are unknown and left out, a lower bound"
         if rates.cache_matters:
             return "cached tokens are unknown and count as input, an upper bound"
-    if classes.reasoning is None:
-        if plan.reasoning_open and usage.total is None:
-            return "xAI may have left reasoning out, a lower bound"
-        if rates.reasoning_matters:
-            return "reasoning tokens are unknown and count as output"
-    return ""
+    return _reasoning_doubt(plan, rates, usage) if classes.reasoning is None else ""
+
+
+def _reasoning_doubt(plan: _Plan, rates: Rates, usage: TokenUsage) -> str:
+    if plan.reasoning_open and usage.total is None:
+        return "xAI may have left reasoning out, a lower bound"
+    return "reasoning tokens are unknown and count as output" if rates.reasoning_matters else ""
 
 
 class Pricer:
@@ -378,9 +395,7 @@ class Pricer:
         what it leaves out is 0. `model_class` is the `name` of agno's model class, where the span tells it.
         """
         plan = self._plans.get((provider, model, model_class)) or self._plan(provider, model, model_class)
-        classes = classify(
-            usage, exact=exact_classes, without_cache=plan.without_cache, reasoning_apart=plan.reasoning_apart
-        )
+        classes = classify(usage, plan.habits, exact=exact_classes)
         custom = self._custom(plan.candidates, at) if plan.candidates else None
         if custom is not None:
             priced = self._priced(plan, custom, usage, classes)
@@ -409,7 +424,7 @@ class Pricer:
     ) -> bool:
         """Whether calls, each (start, prompt), share prices and tier, however `cached` tokens spread over them."""
         plan = self._plans.get((provider, model, model_class)) or self._plan(provider, model, model_class)
-        spread = cached if plan.without_cache else 0
+        spread = cached if plan.habits.without_cache else 0
         met: set[object] = set()
         for at, prompt in calls:
             rates = self.quote(provider, model, at=at, model_class=model_class).rates
@@ -468,8 +483,7 @@ class Pricer:
     def _plan(self, provider: str, model: str, model_class: str) -> _Plan:
         label = clean_provider(provider)
         plan = _Plan(
-            label in self._prompt_without_cache,
-            label == "xai",
+            habits_of(label, self._prompt_without_cache),
             label == "xai" and "non-reasoning" not in model.lower(),
             self._file.candidates(label, model),
             self._builtin(provider, model, model_class=model_class),

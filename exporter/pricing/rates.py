@@ -50,9 +50,11 @@ class Rates:
     holds for all tokens of the call, not only for those above (genai-prices: the threshold model).
     """
 
-    __slots__ = ("brackets", "cache_matters", "free", "prices", "reasoning_matters", "request", "tiered")
+    __slots__ = ("brackets", "cache_matters", "free", "media", "prices", "reasoning_matters", "request", "tiered")
 
-    def __init__(self, prices: Mapping[str, Tiered]) -> None:
+    def __init__(self, prices: Mapping[str, Tiered], media: tuple[str, ...] = ()) -> None:
+        """`media` names what has prices of its own that no count of a span tells apart from text."""
+        self.media = media
         self.prices = {key: prices[key] for key in PRICE_KEYS if key in prices}
         starts = sorted({above for tiered in self.prices.values() for above, _ in tiered.tiers})
         self.brackets = tuple(self._bracket(above) for above in (-1, *starts))

@@ -9,7 +9,9 @@ The rules, per provider (measured with agno 3.1.10):
 - A source that knows cache detail omits counts of 0 (openinference-instrumentation-agno sets no attribute for them):
   what is absent is 0, except reasoning, which its spans never have. The plain API knows prompt and completion only:
   the rest is unknown, which is not 0.
-- A negative count is no count. Gemini's thinking tokens are in no span: output is a lower bound there.
+- Google's completion leaves reasoning (Gemini's thoughts) out. The detail of a run has it; a span shows it only by a
+  total that is more than prompt and completion. agno's own total leaves it out, too: then output is a lower bound.
+- A negative count is no count.
 """
 
 from __future__ import annotations
@@ -50,20 +52,27 @@ class Classes(NamedTuple):
 NO_CLASSES: Final = Classes()
 
 
-def normalise(
-    usage: TokenUsage, provider: str, *, exact: bool, prompt_without_cache: AbstractSet[str] = PROMPT_WITHOUT_CACHE
-) -> Classes:
-    """The exclusive classes of these counts.
+class Habits(NamedTuple):
+    """What a provider's counts leave out.
 
-    `exact` says that the source knows cache detail, so that what it leaves out is 0; `prompt_without_cache` are the
-    provider labels whose prompt leaves cached tokens out.
+    `without_cache`: the prompt leaves out cached tokens. `reasoning_in_total`: completion may leave out reasoning that
+    the total has. `without_reasoning`: completion leaves out reasoning.
     """
+
+    without_cache: bool = False
+    reasoning_in_total: bool = False
+    without_reasoning: bool = False
+
+
+def habits_of(provider: str, prompt_without_cache: AbstractSet[str] = PROMPT_WITHOUT_CACHE) -> Habits:
+    """The habits of a provider; `prompt_without_cache` are the labels whose prompt leaves out cached tokens."""
     label = clean_provider(provider)
-    return classify(usage, exact=exact, without_cache=label in prompt_without_cache, reasoning_apart=label == "xai")
+    return Habits(label in prompt_without_cache, label == "xai", label == "google")
 
 
-def classify(usage: TokenUsage, *, exact: bool, without_cache: bool, reasoning_apart: bool) -> Classes:
-    """`normalise` for who knows the provider's habits already: called for every span."""
+def classify(usage: TokenUsage, habits: Habits, *, exact: bool) -> Classes:
+    """The exclusive classes of these counts; `exact`: the source knows cache detail, so what it leaves out is 0."""
+    without_cache = habits.without_cache
     prompt, completion, total = usage.prompt, usage.completion, usage.total
     read, write, reasoning = usage.cache_read, usage.cache_write, usage.reasoning
     if min(prompt or 0, completion or 0, total or 0, read or 0, write or 0, reasoning or 0) < 0:
@@ -85,10 +94,21 @@ def classify(usage: TokenUsage, *, exact: bool, without_cache: bool, reasoning_a
             fresh = prompt - cached
     output = completion
     if output is not None:
-        if reasoning_apart and total is not None:
-            output = max(output, total - (prompt or 0))
-        output -= reasoning if reasoning is not None and reasoning <= output else 0
+        output, reasoning = _reasoning_apart(prompt, output, reasoning, total, habits)
     return Classes(fresh, read, write, output, reasoning)
+
+
+def _reasoning_apart(
+    prompt: int | None, completion: int, reasoning: int | None, total: int | None, habits: Habits
+) -> tuple[int, int | None]:
+    """(output without reasoning, reasoning)."""
+    if habits.without_reasoning:
+        beyond = 0 if total is None or prompt is None else total - prompt - completion
+        return completion, max(reasoning or 0, beyond) or reasoning
+    output = completion
+    if habits.reasoning_in_total and total is not None:
+        output = max(output, total - (prompt or 0))
+    return output - (reasoning if reasoning is not None and reasoning <= output else 0), reasoning
 
 
 def _count(count: int | None) -> int | None:

@@ -22,7 +22,7 @@ from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView
 from exporter.sources import handover
 from exporter.sources.committed import Committed, Stretch
 from exporter.sources.facts import clean_id, stand_in
-from exporter.sources.handover import DAY
+from exporter.sources.handover import DAY, is_misdated
 from exporter.sources.http import OWN_TRACE_PREFIX
 from exporter.sources.reading import HOUR, Settings
 from exporter.sources.rows import Reading, moment_of
@@ -364,6 +364,8 @@ class Feed:
         traces = [trace for trace in reading.traces if trace.end >= here.floor]
         ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
         ignored += piece.ignored
+        early = [trace for trace in reading.traces if trace.end < here.floor]
+        ignored += [(trace.id, "too_old") for trace in early if is_misdated(trace.end, trace.created)]
         floor = max(self.oldest, here.forgotten)
         old = [trace.id for trace in traces if trace.created < floor]
         if old:

@@ -28,6 +28,11 @@ class Stand(Protocol):
     seen: bool
 
 
+def is_misdated(end: int, created: int) -> bool:
+    """Whether a trace ended, as its spans have it, over a day before it was written: its dates cannot be right."""
+    return created - end > DAY
+
+
 def floors(stands: Mapping[str, Stand | None], others: Iterable[str]) -> dict[str, int]:
     """By database, `others` too: traces created before this moment will not be read again, so the ledger may forget.
 

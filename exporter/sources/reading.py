@@ -23,6 +23,7 @@ from exporter.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
 from exporter.sources import handover, wire
 from exporter.sources.facts import clean_id
+from exporter.sources.handover import is_misdated
 from exporter.sources.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, UnknownRoute
 
 if TYPE_CHECKING:
@@ -365,6 +366,8 @@ class Reader(ABC):
                 head.newest = max(head.newest, trace.end)
             if trace.end >= self.here.floor:
                 keep.append(trace)
+            elif is_misdated(trace.end, trace.created):
+                ignored.append((trace.id, "too_old"))
         self.stats.traces += len(keep)
         return keep, ignored
 

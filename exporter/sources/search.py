@@ -16,7 +16,7 @@ from exporter.model import MICROSECONDS, Batch, Seen
 from exporter.sources import wire
 from exporter.sources.handover import DAY
 from exporter.sources.http import OWN_TRACE_PREFIX, TooLarge
-from exporter.sources.reading import ASK_IDS, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
+from exporter.sources.reading import ASK_IDS, HOUR, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -37,7 +37,7 @@ _FIRST_STEP: Final = 60 * MICROSECONDS
 _FARTHEST: Final = 400 * DAY
 _FEWEST: Final = 10
 """Traces in a window, at the least, however slowly they come"""
-_OTHER_STATUS_EVERY: Final = 3600.0
+_ELSEWHERE_EVERY: Final = 3600.0
 
 
 class SearchReader(Reader):
@@ -49,13 +49,19 @@ class SearchReader(Reader):
     _read_until = 0
     _timed_out = False
     _any_status = False
-    _status_checked = float("-inf")
+    _looked_elsewhere = float("-inf")
 
     # Head
 
     async def head(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:  # noqa: ARG002 - lists need it
-        """See Reader. A backlog is read in closed windows first, each committing the cursor."""
-        await self._check_statuses()
+        """See Reader."""
+        async for batch in self._elsewhere(head):
+            yield batch
+        async for batch in self._news(head):
+            yield batch
+
+    async def _news(self, head: Head) -> AsyncGenerator[Batch]:
+        """Read what ended since the cutoff. A backlog is read in closed windows first, each committing the cursor."""
         lo, first, remaining = self.here.cutoff, head.rows, None
         if self.catching_up or self._timed_out or self._believed is None:
             # After a start or a timeout, and in a backlog, its size is asked first: no trees are fetched in vain.
@@ -293,10 +299,22 @@ class SearchReader(Reader):
         self.stats.search_ms += page.search_ms
         return page.total_count
 
+    async def _elsewhere(self, head: Head) -> AsyncGenerator[Batch]:
+        """Once an hour, look for what the filters of a poll would miss for ever."""
+        if self.clock.monotonic() - self._looked_elsewhere < _ELSEWHERE_EVERY:
+            return
+        await self._check_statuses()
+        try:
+            async for batch in self._misdated(head):
+                yield batch
+        except SourceError as error:
+            if not may_be_one_row(error):
+                raise
+        self._looked_elsewhere = self.clock.monotonic()
+
     async def _check_statuses(self) -> None:
-        """Now and then, look for traces whose status is none of the three: the filter would miss them for ever."""
-        now = self.clock.monotonic()
-        if self._any_status or now - self._status_checked < _OTHER_STATUS_EVERY:
+        """Look for traces whose status is none of the three."""
+        if self._any_status:
             return
         conditions = [
             {"op": "GTE", "key": "end_time", "value": moment(self.here.cutoff)},
@@ -310,7 +328,24 @@ class SearchReader(Reader):
                 db=self.db,
                 reason="traces have a status other than OK, ERROR, UNSET; the filter is dropped",
             )
-        self._status_checked = now
+
+    async def _misdated(self, head: Head) -> AsyncGenerator[Batch]:
+        """Read traces that were written lately and ended, as their spans have it, over a day before."""
+        here = self.here
+        conditions = [
+            {"op": "GTE", "key": "created_at", "value": moment(max(here.floor, here.cutoff - 2 * HOUR))},
+            {"op": "LT", "key": "end_time", "value": moment(here.cutoff - DAY)},
+            _not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}),
+        ]
+        every = {"op": "AND", "conditions": conditions}
+        left, number, size = await self._probe(every, head), 1, self.page_size.rows
+        while left > 0:
+            page = await self._search(every, number, size, None)
+            if page is None or not page.ids:
+                return
+            traces, ignored = self.sort(page)
+            yield Batch(self.db, traces, ignored=ignored, as_of=head.as_of)
+            left, number = left - len(page.ids), number + 1
 
     # Sweep
 

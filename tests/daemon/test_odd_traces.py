@@ -35,6 +35,18 @@ async def test_traces_that_begin_at_the_same_moment(world: World, folder: Path, 
         await exporter.exact()
 
 
+async def test_traces_dated_long_before_they_were_written_are_said(world: World, folder: Path) -> None:
+    async with world.exporter(folder, poll_interval="1m") as exporter:
+        await exporter.forward(60)
+        seed(world.database, 3, until=datetime(1970, 1, 2, tzinfo=UTC), written=now(world), number=1)
+        with world.sql() as connection:
+            connection.execute("UPDATE agno_traces SET created_at = ?", (now(world).isoformat(),))
+        seed(world.database, 2, until=now(world), spread=timedelta(), number=2)
+        shown = await exporter.forward(3700)
+        assert shown("agentos_runs_total") == 2
+        assert shown("agentos_exporter_ignored_traces_total", reason="too_old") == 3
+
+
 async def test_replicas_whose_clocks_differ_by_an_overlap(world: World, folder: Path) -> None:
     """One replica's clock is right, another's is an overlap behind; both write all the time."""
     async with world.exporter(folder) as exporter:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import gc
 import importlib.util
 import inspect
 import json
@@ -420,7 +421,9 @@ class UnderWay:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] in self.PATHS:
-            under_way = {*self._tasks.values(), *self._spans.values()}
+            if self._spans and not self._tasks:
+                gc.collect()  # what a stream began whose client went away may end only when the garbage is collected
+            under_way = {*self._tasks.values(), *(span.name for span in self._spans.values())}
             body = json.dumps(self._begun if scope["path"] == "/begun" else sorted(under_way)).encode()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": body})
@@ -444,21 +447,22 @@ class UnderWay:
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
 
-def follow_spans() -> dict[int, str]:
-    """Return the open spans of this process by id, each with the name of its trace's first span, kept up to date.
+def follow_spans() -> dict[int, Any]:
+    """Return the open spans of this process, kept up to date: by id of each, the first span of its trace.
 
-    A span is open until the processors that were there before have written it.
+    A span is open until the processors that were there before have written it. That of a request is named for its
+    route only once that is found.
     """
     from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
-    names: dict[int, str] = {}  # by trace id; a run in the background begins after its request's span ended
-    spans: dict[int, str] = {}
+    first: dict[int, Span] = {}  # by trace id; a run in the background begins after its request's span ended
+    spans: dict[int, Any] = {}
 
     class Follower(SpanProcessor):
         def on_start(self, span: Span, parent_context: Any = None) -> None:
             context = span.get_span_context()
-            spans[context.span_id] = names.setdefault(context.trace_id, span.name)
+            spans[context.span_id] = first.setdefault(context.trace_id, span)
 
         def on_end(self, span: ReadableSpan) -> None:
             spans.pop(span.get_span_context().span_id, None)

@@ -878,6 +878,19 @@ async def test_what_was_written_at_no_text_is_listed_row_by_row(home: Home, monk
     assert home.value("agentos_exporter_ignored_traces_total", "malformed") == 1
 
 
+async def test_a_trace_that_is_dated_long_before_it_was_written_is_not_counted_and_said_once(home: Home) -> None:
+    home.run("good")
+    home.run("epoch")
+    home.run("history")
+    for column in ("start_time", "end_time"):
+        home.execute(f"UPDATE agno_spans SET {column} = '1970-01-01T00:00:00+00:00' WHERE trace_id = 'epoch'")
+        home.execute(f"UPDATE agno_spans SET {column} = '{at(-5 * 3600)}' WHERE trace_id = 'history'")
+    for _ in range(3):
+        await home.poll(after=5)
+    assert home.total("agentos_runs_total") == 1
+    assert home.value("agentos_exporter_ignored_traces_total", "too_old") == 1
+
+
 async def test_our_own_requests_and_malformed_traces_count_as_ignored_once(home: Home) -> None:
     home.write(OWN_TRACE_PREFIX + "0" * 16, "own1", None, {})
     home.write(OWN_TRACE_PREFIX + "0" * 16, "own2", "own1", {})

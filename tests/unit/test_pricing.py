@@ -43,7 +43,7 @@ from exporter.pricing.providers import (
     route,
 )
 from exporter.pricing.rates import PRICE_KEYS
-from exporter.pricing.tokens import Classes, normalise
+from exporter.pricing.tokens import Classes, classify, habits_of
 from tests.harness.examples import examples
 
 COOKBOOK = Path(__file__).parents[1] / "prices" / "cookbook.json"
@@ -421,6 +421,10 @@ def test_openrouter_chooses_and_reports() -> None:
         ("xAI", TokenUsage(1000, 350, 400, reasoning=300, total=1350), Classes(600, 400, 0, 50, 300)),
         ("xAI", TokenUsage(1000, 350, total=1100), Classes(1000, 0, 0, 350, None)),
         ("xAI", TokenUsage(1000, 50, reasoning=300), Classes(1000, 0, 0, 50, 300)),
+        ("Google", TokenUsage(1000, 50, 400, total=1350), Classes(600, 400, 0, 50, 300)),
+        ("Google", TokenUsage(1000, 50, 400, reasoning=300, total=1050), Classes(600, 400, 0, 50, 300)),
+        ("Google", TokenUsage(1000, 50, reasoning=30), Classes(1000, 0, 0, 50, 30)),
+        ("Google", TokenUsage(1000, 50, total=900), Classes(1000, 0, 0, 50, None)),
         ("OpenAI", TokenUsage(-5, 10, -1, -1, -1, -1), Classes(0, 0, 0, 10, None)),
         ("OpenAI", TokenUsage(0, 0), Classes(0, 0, 0, 0, None)),
         ("OpenAI", TokenUsage(), Classes()),
@@ -428,7 +432,16 @@ def test_openrouter_chooses_and_reports() -> None:
     ],
 )
 def test_classes_of_a_source_that_knows_cache_detail(provider: str, usage: TokenUsage, expected: Classes) -> None:
-    assert normalise(usage, provider, exact=True) == expected
+    assert classify(usage, habits_of(provider), exact=True) == expected
+
+
+def test_what_a_model_with_a_price_for_audio_or_images_costs_is_an_estimate() -> None:
+    usage = TokenUsage(592, 0, total=592, detailed=True)
+    for model, media in (("gpt-audio", "audio"), ("gpt-realtime", "audio and image"), ("gpt-image-2", "image")):
+        priced = Pricer().price("OpenAI", model, usage, at=AT, exact_classes=True)
+        assert priced.cost_source == "estimated"
+        assert priced.rule.endswith(f"; tokens of {media} are not told apart and count as text, a lower bound")
+    assert Pricer().price("OpenAI", "gpt-5.4", usage, at=AT, exact_classes=True).cost_source == "listed"
 
 
 @pytest.mark.parametrize(
@@ -444,12 +457,12 @@ def test_classes_of_a_source_that_knows_cache_detail(provider: str, usage: Token
     ],
 )
 def test_classes_of_the_plain_api(provider: str, usage: TokenUsage, expected: Classes) -> None:
-    assert normalise(usage, provider, exact=False) == expected
+    assert classify(usage, habits_of(provider), exact=False) == expected
 
 
 def test_whose_prompt_leaves_cached_tokens_out_can_be_configured() -> None:
     usage = TokenUsage(2000, 500, 1024)
-    assert normalise(usage, "Anthropic", exact=True, prompt_without_cache=frozenset()).input == 976
+    assert classify(usage, habits_of("Anthropic", frozenset()), exact=True).input == 976
     others = Pricer(prompt_without_cache=PROMPT_WITHOUT_CACHE | {"openai"})
     assert others.price("OpenAI", "gpt-5.4", usage, at=AT, exact_classes=True).classes.input == 2000
 
@@ -458,9 +471,9 @@ COUNTS = st.none() | st.integers(-10, 10**7)
 USAGES = st.builds(TokenUsage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 
 
-@given(USAGES, st.sampled_from(["OpenAI", "Anthropic", "xAI", ""]), st.booleans())
+@given(USAGES, st.sampled_from(["OpenAI", "Anthropic", "xAI", "Google", ""]), st.booleans())
 def test_classes_are_never_negative_and_lose_no_token(usage: TokenUsage, provider: str, exact: bool) -> None:
-    classes = normalise(usage, provider, exact=exact)
+    classes = classify(usage, habits_of(provider), exact=exact)
     assert all(count is None or count >= 0 for count in classes)
     for part in (usage.cache_read, usage.cache_write, usage.reasoning):
         assert part is None or part < 0 or part <= classes.total or classes == Classes()
