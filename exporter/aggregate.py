@@ -375,6 +375,8 @@ def _account(delta: Delta, span: Span, call: Labels, user: str, accounts: Accoun
 def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
     labels = (delta.agentos, str(span.kind), span.name)
     delta.add("agentos_runs_total", labels)
+    if span.continued:
+        delta.add("agentos_runs_continued_total", labels)
     if span.error_type is not None:
         delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
     delta.histogram("agentos_run_duration_seconds", labels).time(span, trace_id)

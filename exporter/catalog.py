@@ -131,7 +131,15 @@ _ALL: Final = (
         "agentos_runs_total",
         _RUN,
         "Finished runs that a user started: outermost agent, team and workflow spans.",
-        notes="A cancelled run counts as a run without error; a trace can hold several runs (post-hooks).",
+        notes="A cancelled run counts as a run without error; a trace can hold several runs (post-hooks). It counts "
+        "requests: a run that paused for a person's confirmation and was continued is two traces with one run id, and "
+        "counts twice, with duration, calls and cost of each part; agentos_runs_continued_total counts the later ones.",
+    ),
+    _counter(
+        "agentos_runs_continued_total",
+        _RUN,
+        "Runs among those of agentos_runs_total that went on with a run which had paused.",
+        notes="agentos_runs_total less this one counts each run once, however often it paused.",
     ),
     _counter(
         "agentos_run_errors_total",

@@ -72,7 +72,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
     without one. `error_type` is None unless the status is ERROR. `model_class` is the `name` of agno's model class,
     `reported_cost` what the span itself says it cost, in USD. `not_believed` names the fields that hold what is no
-    plausible number, and count as not reported.
+    plausible number, and count as not reported. `continued`: the span goes on with a run that had paused.
     """
 
     id: int
@@ -91,6 +91,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     session_id: str | None = None
     user_id: str | None = None
     not_believed: tuple[str, ...] = ()
+    continued: bool = False
 
     @property
     def duration(self) -> int:
@@ -317,6 +318,7 @@ class Clock:
 
 
 _METHOD = re.compile(r"\._?a?(?:continue_run|run|execute)(?:_stream)?$")
+_CONTINUE = re.compile(r"\._?a?continue_run(?:_stream)?$")
 _MODEL_METHOD = re.compile(r"\.a?(?:invoke|response)(?:_stream)?$")
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _LONGEST_METHOD: Final = 1 + max(map(len, _METHODS))
@@ -328,6 +330,11 @@ _ERROR_TEXT: Final = 4096
 def component_name(span_name: str) -> str:
     """Name of the agent, team, workflow or step whose span is so named (`Nesting_Agent_v1.2.arun` → …`_v1.2`)."""
     return _METHOD.sub("", span_name)
+
+
+def is_continuation(span_name: str) -> bool:
+    """Whether the span is of a run that had paused, for a person's confirmation say (`Agent.acontinue_run`)."""
+    return _CONTINUE.search(span_name) is not None
 
 
 def http_method(span_name: str) -> str:

@@ -28,6 +28,7 @@ from exporter.model import (
     component_name,
     error_type,
     http_method,
+    is_continuation,
     model_class,
     provider_label,
 )
@@ -296,13 +297,14 @@ _NONE: Final[frozenset[int]] = frozenset()
 
 
 class _What(NamedTuple):
-    """What spans alike have in common. `called` is the name of a model's class."""
+    """What spans alike have in common. `called` is the name of a model's class; `continued` as in `Span`."""
 
     kind: SpanKind
     name: str
     model: str = ""
     provider: str = ""
     called: str = ""
+    continued: bool = False
 
 
 _identifier = functools.lru_cache(4096)(identifier)
@@ -334,7 +336,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
     what = (row.name, said, found.model, found.provider, bool(found.agno_team or found.team))
-    kind, name, model, provider, called = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
+    kind, name, model, provider, called, continued = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
         usage = TokenUsage(
@@ -379,6 +381,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         session,
         user,
         strange,
+        continued,
     )
 
 
@@ -386,12 +389,15 @@ def _told(name: str, kind: object, model: object, provider: object, team: bool) 
     """What a span is, from its own name and the attributes that say so."""
     name = clean_name(name)
     if kind == "AGENT":
-        return _What(SpanKind.TEAM if team else SpanKind.AGENT, component_name(name))
+        kind = SpanKind.TEAM if team else SpanKind.AGENT
+        return _What(kind, component_name(name), continued=is_continuation(name))
     known = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
     if known is _LLM:
         called, ref = model_class(name), clean_name(model) if isinstance(model, str) else ""
         return _What(known, name, ref, _provider(provider, called, ref), called)
-    return _What(known, component_name(name) if known in RUN_KINDS else name)
+    if known in RUN_KINDS:
+        return _What(known, component_name(name), continued=is_continuation(name))
+    return _What(known, name)
 
 
 _what = functools.lru_cache(4096, typed=True)(_told)

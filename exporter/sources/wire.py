@@ -26,6 +26,7 @@ from exporter.model import (
     component_name,
     error_type,
     http_method,
+    is_continuation,
     model_class,
 )
 from exporter.pricing.providers import provider_of_class
@@ -385,6 +386,7 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
     name, model, provider, usage = clean_name(node.name), "", "", NO_USAGE
     called = model_class(name) if kind is SpanKind.LLM else ""
     strange: tuple[str, ...] = ()
+    continued = False
     if kind is SpanKind.LLM:
         model = clean_name(metadata.model) if isinstance(metadata.model, str) else ""
         provider = provider_of_class(called, model)
@@ -394,7 +396,7 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
             (("input_tokens", given_in, usage.prompt), ("output_tokens", given_out, usage.completion))
         )
     elif kind in RUN_KINDS:
-        name = component_name(name)
+        continued, name = is_continuation(name), component_name(name)
     elif kind is SpanKind.HTTP:
         name = http_method(name)
     return Span(
@@ -413,4 +415,5 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         session_id=session_id,
         user_id=user_id,
         not_believed=strange,
+        continued=continued,
     )

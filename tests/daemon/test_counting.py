@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 from tests.harness import load, sqltruth
 from tests.harness.driven import World
@@ -40,6 +43,30 @@ async def test_api_and_tables_are_read_alike_by_one_daemon(world: World, folder:
         await world.drive(runs=43, kinds=load.ACCOUNTED)
         await exporter.exact("api")
         await exporter.agree(sqltruth.count(world.database, "tables").totals, "tables")
+
+
+async def test_a_run_that_was_continued_counts_as_such(world: World, folder: Path) -> None:
+    tables = {"database": f"sqlite:///{world.path}"}
+    async with world.exporter(folder, {"api": {}, "tables": tables}) as exporter:
+        await world.run(load.Run("agents", "plain"))
+        async with (
+            world.passing(),
+            httpx.AsyncClient(base_url="http://agentos", transport=world.way(), timeout=60) as client,
+        ):
+            form = {"message": "Write to Bob", "stream": "false", "session_id": "s"}
+            paused = (await client.post("/agents/confirming/runs", data=form)).json()
+            assert paused["status"] == "PAUSED"
+            decided = [{**one, "confirmed": True} for one in paused["tools"]]
+            path = f"/agents/confirming/runs/{paused['run_id']}/continue"
+            form = {"tools": json.dumps(decided), "stream": "false", "session_id": "s"}
+            done = (await client.post(path, data=form)).json()
+            assert (done["status"], done["run_id"]) == ("COMPLETED", paused["run_id"])
+        await exporter.exact("api")
+        await exporter.agree(sqltruth.count(world.database, "tables").totals, "tables")
+        shown = exporter.scrapes[-1]
+        for name in ("api", "tables"):
+            assert shown("agentos_runs_total", agentos=name, root="Confirming") == 2
+            assert shown("agentos_runs_continued_total", agentos=name) == 1
 
 
 async def test_history_is_counted_as_far_back_as_asked(world: World, folder: Path) -> None:

@@ -31,10 +31,12 @@ EMPTY = {
     ("agentos-overview", "What AgentOS itself counts"): "the demo's AgentOS stores no session ids on traces",
     ("agentos-cost", "Cost of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",
+    ("agentos-exporter", "Shortened label values"): "no name of the demo is that long",
 }
 """Panels that are rightly empty in a demo of a few minutes, and why."""
 
 EMPTY_QUERIES = {
+    ("agentos-overview", "Roots", "B"): "no run of the demo waits for a person",
     ("agentos-cost", "Cost per hour, by token class", "B"): "no span of the demo reports a cost",
     ("agentos-cost", "Where prices come from", "A"): "no span of the demo reports a cost",
     ("agentos-cost", "Spent in the last hour, and what is usual", "B"): "what is usual takes hours of history",

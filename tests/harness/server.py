@@ -52,6 +52,7 @@ COMPONENTS = {
         "caching",
         "billed",
         "xai",
+        "confirming",
     ),
     "teams": ("research", "newsroom"),
     "workflows": ("report", "pipeline", "failing"),
@@ -131,6 +132,7 @@ def build(db: Any, second_db: Any = None) -> Any:
     from agno.agent import Agent
     from agno.os import AgentOS
     from agno.team import Team
+    from agno.tools import tool
     from agno.workflow.parallel import Parallel
     from agno.workflow.step import Step, StepInput, StepOutput
     from agno.workflow.workflow import Workflow
@@ -223,6 +225,11 @@ def build(db: Any, second_db: Any = None) -> Any:
     def lookup(name: str) -> str:
         """Look a person up. Fails with a bare message, as much code does."""
         raise ValueError(f"{name}: not found")
+
+    @tool(requires_confirmation=True)
+    def send(to: str) -> str:
+        """Send a message, once a person has confirmed it."""
+        return f"sent to {to}"
 
     async def query(statement: str) -> str:
         """Run a query. Fails with a message that names its type."""
@@ -381,6 +388,9 @@ def build(db: Any, second_db: Any = None) -> Any:
             steps=[Step(name="Break", agent=agents[4], max_retries=0), Step(name="Never", agent=agents[0])],
         ),
     ]
+    agents.append(
+        agent("confirming", "Confirming", openai(calls_tools((call_type("send", {"to": "Bob"}),))), tools=[send])
+    )
     # AgentOS lists the traces of all its databases only if none is its own; it then writes to that of its first agent.
     databases = {"db": db, "tracing_db": db}
     if second_db is not None:

@@ -35,6 +35,7 @@ COVERED = frozenset(
     {
         "agentos_traces_total",
         "agentos_runs_total",
+        "agentos_runs_continued_total",
         "agentos_run_errors_total",
         "agentos_run_duration_seconds_count",
         "agentos_run_duration_seconds_sum",
@@ -316,6 +317,8 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
             truth.runs[row.span_id] = row
             run = {"root_kind": kind, "root": row.label}
             add("runs_total", **run)
+            if "continue_run" in row.name.rpartition(".")[2]:
+                add("runs_continued_total", **run)
             observe("run_duration_seconds", row.microseconds, **run)
             if row.error_type:
                 add("run_errors_total", **run, error_type=row.error_type)

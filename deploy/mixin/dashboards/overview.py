@@ -262,6 +262,7 @@ def _roots(settings: Settings) -> Panel:
         label("root", "Root", link=to_agent),
         label("root_kind", "Kind"),
         value("Runs", total("agentos_runs_total", by), "locale", decimals=0),
+        value("Continued", total("agentos_runs_continued_total", by), "locale", decimals=0),
         value(
             "Failed",
             failed,
