@@ -23,7 +23,7 @@ from exporter.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_de
 from exporter.errors import ConfigError, StateError
 from exporter.intake import Intake
 from exporter.ledger import Ledger
-from exporter.logs import redact
+from exporter.logs import as_logged
 from exporter.model import MICROSECONDS, Clock
 from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
@@ -128,7 +128,7 @@ class Daemon:
                 poller.health.outcome or "starting",
                 poller.health.last_poll,
                 poller.health.last_success,
-                redact(poller.health.error),  # AgentOS, or what stands before it, may repeat the token
+                as_logged(poller.health.error),  # AgentOS, or what stands before it, may repeat the token
             )
             for poller, agentos in zip(self.pollers, self.config.agentos, strict=True)
         ]
@@ -192,6 +192,8 @@ class Daemon:
         """The prices that hold, the user's file among them. Raises ConfigError."""
         pricer = await asyncio.to_thread(_pricer, self.config)
         pricer.start_updates()
+        for note in pricer.file.notes:
+            log.warning("price_file", reason=note)
         for entry in pricer.dangling():
             log.warning("price_file", reason=f"{entry}: the model it refers to has no price")
         self._say_prices(pricer, totals, ok=True)

@@ -215,6 +215,7 @@ class Ledger:
         self._guard = threading.Lock()
         self._revisions: Counter[str] = Counter()
         self._lock_file: int | None = None
+        self._started = False
         if path is not None:
             self._lock_file = _lock(path)
         try:
@@ -225,6 +226,7 @@ class Ledger:
                 self._prepare(connection)
                 with self._understood("the layout of a total"):
                     self.begun_anew = _take_up_layouts(connection)
+            self._started = True
         except BaseException:
             self._unlock()
             raise
@@ -255,7 +257,7 @@ class Ledger:
                 with self._engine.begin() as connection:
                     yield connection
             except (sa.exc.DBAPIError, sqlite3.Error, OSError) as error:
-                raise _explain(self.path, error) from error
+                raise _explain(self.path, error, started=self._started) from error
 
     def _prepare(self, connection: sa.Connection) -> None:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
@@ -918,14 +920,13 @@ def _inspect_database(path: Path) -> None:
         raise StateRefused(f"state file {path}: broken ({verdict}); {_CURE}")
 
 
-def _explain(path: Path | None, error: Exception) -> StateError:
+def _explain(path: Path | None, error: Exception, *, started: bool) -> StateError:
     reason = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
     where = path if path is not None else "in memory"
     text = reason.lower()
     if "disk is full" in text or "no space" in text:
-        return StateError(
-            f"state file {where}: the disk is full; free some space: nothing was lost, and polling goes on from here"
-        )
+        rest = ": nothing was lost, and polling goes on from here" if started else " first"
+        return StateError(f"state file {where}: the disk is full; free some space{rest}")
     if "readonly" in text or "read-only" in text:
         return StateError(f"state file {where}: read-only; make it writable for this user")
     if "malformed" in text or "not a database" in text:

@@ -110,6 +110,11 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} without text>"
 
 
+def as_logged(text: str) -> str:
+    """The text as a log line shows it: without secrets, on one line, of bounded length."""
+    return str(_clean(text))
+
+
 def complain(text: str, kind: str = "error") -> None:
     """Write a line to standard error for who gave a command, without secrets. `kind` stands before it, if any."""
     sys.stderr.write(f"{kind}: " * bool(kind) + escaped(redact(text)) + "\n")

@@ -253,7 +253,7 @@ class Poller:
         if error is None:
             log.info("poll", **fields)
         elif repeated:
-            log.info("poll", **fields, failures=self.health.failures)
+            log.info("poll", **fields, failures=self.health.failures, error=str(error))
         else:
             log.warning("poll", **fields, error=str(error))
 

@@ -78,6 +78,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from exporter.pricing.prices import Pricer  # noqa: PLC0415
 
     file = load(arguments.file)
+    for note in file.notes:
+        complain(note, kind="warning")
     for entry in Pricer(file).dangling():
         complain(f"{entry}: no price is known for {entry.use}", kind="warning")
     count = len(file.entries)

@@ -62,11 +62,20 @@ _PRICES: Final = (*PRICE_KEYS, *_PER_TOKEN)
 _ENTRY: Final = ("provider", "model", "match", "use", "valid_from", "tiers", *_PRICES)
 _TIER: Final = ("above", *(key for key in _PRICES if key != "requests_kcount"))
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z_.-]{1,60}[0-9]{0,3}")
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
 _UNCOUNTED: Final = re.compile(
     r"(?:cache_|input_|output_)?(?:audio|image|video|text|document|annotated|citation|cache_write_1h|cache_write_5m)\w*"
     r"|\w+_(?:kcount|kpages|hours|mchars)"
 )
+_LITELLM_FACT: Final = re.compile(
+    r"max_\w+|mode|litellm_provider|supports_\w+|supported_\w+|source|deprecation_date|metadata|rpm|tpm|comment"
+    r"|tool_use_system_prompt_tokens|output_vector_size|uses_embed_content"
+)
+"""Keys of LiteLLM's price table that are no prices"""
+_LITELLM_PRICE: Final = re.compile(
+    r"(?:input|output)_cost_per_\w+|cache_\w+_cost\w*|\w+_cost_per_(?:query|session|1k_calls|gb_per_day)"
+)
+"""Keys of LiteLLM's price table whose price is for what spans do not count"""
 
 
 class Alias(NamedTuple):
@@ -114,10 +123,11 @@ class Entry:
 
 
 class PriceFile:
-    """The entries of one file."""
+    """The entries of one file; `notes` say, a line each, what of it is passed over."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry] = (), notes: Iterable[str] = ()) -> None:
         self.entries = tuple(entries)
+        self.notes = tuple(notes)
         self._exact: dict[str, list[Entry]] = {}
         for entry in self.entries:
             if entry.model is not None:
@@ -360,6 +370,7 @@ class _Table:
     def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: _Problems) -> None:
         self.path, self.problems, self.line = path, problems, node.start_mark.line + 1
         self.entries: dict[str, yaml.Node] = {}
+        self.passed_over: list[str] = []
         for key_node, value in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
             line = key_node.start_mark.line + 1
@@ -367,6 +378,8 @@ class _Table:
                 problems.add(self.where(key), "given twice", line)
             elif key in known or ("above" not in known and self._above(key)):
                 self.entries[key] = value
+            elif "model" in known and (_LITELLM_FACT.fullmatch(key) or _LITELLM_PRICE.fullmatch(key)):
+                self.passed_over.append(key)
             else:
                 where = self.where(key) if _PLAIN_KEY.fullmatch(key) else self.path or "top level"
                 problems.add(where, f"unknown key; {_hint(key, known)}", line)
@@ -413,6 +426,7 @@ def _hint(key: str, known: tuple[str, ...]) -> str:
 class _Reader:
     def __init__(self, problems: _Problems) -> None:
         self.problems = problems
+        self.notes: list[str] = []
 
     def read(self, top: yaml.Node | None) -> PriceFile:
         if top is None or _kind(top) == "nothing":
@@ -435,7 +449,7 @@ class _Reader:
             return NO_PRICES
         entries = [entry for number, item in enumerate(node.value) if (entry := self._entry(number, item)) is not None]
         self._twice(entries)
-        file = PriceFile(entries)
+        file = PriceFile(entries, self.notes)
         self._aliases(file)
         return file
 
@@ -446,6 +460,7 @@ class _Reader:
             self.problems.add(path, message, node.start_mark.line + 1)
             return None
         table = _Table(node, path, _ENTRY, self.problems)
+        self._note(table)
         provider = table.parsed("provider", _provider)
         model = table.parsed("model", _model)
         pattern = table.parsed("match", _pattern)
@@ -463,6 +478,16 @@ class _Reader:
         if refused or (model is None) == (pattern is None):
             return None
         return Entry(number, table.line, provider or "", model, pattern, valid_from, use, rates)
+
+    def _note(self, table: _Table) -> None:
+        """Say which keys of LiteLLM are passed over."""
+        uncounted = [key for key in table.passed_over if _LITELLM_FACT.fullmatch(key) is None]
+        for keys, why in (
+            ([key for key in table.passed_over if key not in uncounted], "no price"),
+            (uncounted, "spans do not count what it prices"),
+        ):
+            if keys:
+                self.notes.append(f"{table.path} (line {table.line}): passed over {', '.join(keys)}: {why}")
 
     def _rates(self, table: _Table) -> Rates | None:
         given = [key for key in table.entries if key in _PRICES or _ABOVE.fullmatch(key)]

@@ -334,7 +334,7 @@ class Pricer:
 
     def use(self, prices: PriceFile) -> None:
         """From now on these are the user's prices."""
-        self._file = prices
+        self.file = prices
         self._targets = {entry.number: alias_targets(prices, entry) for entry in prices.entries if entry.use}
         self._forget()
 
@@ -438,7 +438,7 @@ class Pricer:
         """Entries of the user's file whose alias leads to a model that has no price."""
         return [
             entry
-            for entry in self._file.entries
+            for entry in self.file.entries
             if entry.use is not None
             and not self._targets[entry.number]
             and self._builtin(entry.use.provider, entry.use.model, alias=True).schedule is None
@@ -485,7 +485,7 @@ class Pricer:
         plan = _Plan(
             habits_of(label, self._prompt_without_cache),
             label == "xai" and "non-reasoning" not in model.lower(),
-            self._file.candidates(label, model),
+            self.file.candidates(label, model),
             self._builtin(provider, model, model_class=model_class),
         )
         if len(self._plans) >= _PLANS:  # ids come from outside

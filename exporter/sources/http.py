@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import re
 import secrets
 import ssl
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 import httpx
 
 from exporter import __version__
+from exporter.document import quoted, shown
 from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 
 if TYPE_CHECKING:
@@ -152,6 +154,12 @@ class Api:
             refusal = _refusal(endpoint, response, body)
             refusal.status = response.status_code
             raise refusal
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.lower() not in _ENCODINGS:
+            raise BadAnswer(
+                f"{endpoint}: the answer is encoded as {quoted(encoding)}, which nobody asked for; "
+                "let what stands before AgentOS pass its answers as they are"
+            )
         return Answer(body, _date(response.headers.get("date")), elapsed)
 
     def _headers(self) -> dict[str, str]:
@@ -203,6 +211,8 @@ def _detail(body: bytes) -> str:
     return " ".join(text.split())[:_DETAIL_LENGTH]
 
 
+_ENCODINGS: Final = frozenset({"identity", "gzip", "deflate"})
+_LOG_IN: Final = re.compile(r"log-?in|sign-?in|\bsso\b|saml|oauth|\bauth", re.IGNORECASE)
 _CURE_401: Final = "give a valid token with token_file or token_env"
 _CURE_403: Final = "the token needs the scopes traces:read and config:read, and agent_os:admin to see all runs"
 
@@ -220,8 +230,18 @@ def _refusal(endpoint: str, response: httpx.Response, body: bytes) -> SourceErro
     if status == 429 or response.is_server_error:  # noqa: PLR2004
         retry_after = _retry_after(response.headers.get("retry-after"))
         return NoFilter(said) if "filter_expr" in detail else ServerFailed(said, retry_after=retry_after)
-    redirected = ": redirected; put the final URL into the configuration" if response.is_redirect else ""
-    return BadAnswer(said + redirected)
+    return BadAnswer(said + (_redirected(response) if response.is_redirect else ""))
+
+
+def _redirected(response: httpx.Response) -> str:
+    """Where an answer leads, without what may be secret, and what to do about it."""
+    if response.next_request is None:
+        return ": redirected to nowhere"
+    target = response.next_request.url
+    where = shown(f"{target.scheme}://{target.netloc.decode('ascii', 'replace')}{target.path}", 200)
+    if _LOG_IN.search(f"{target.host}{target.path}"):
+        return f": redirected to {where}, which looks like a page to log in: the exporter needs a way without one"
+    return f": redirected to {where}; put the final URL into the configuration"
 
 
 def _retry_after(header: str | None) -> float | None:

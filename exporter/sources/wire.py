@@ -124,6 +124,7 @@ _named = msgspec.json.Decoder(_Named)
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 """What is needed to take a page apart: strings, brackets, commas"""
 _IN_DATA: Final = 2
+_HTML: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -318,6 +319,10 @@ def _stand_in(raw: bytes, trace_id: str | None = None) -> str:
 def _not_json(body: bytes) -> str:
     start = body[:200].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<")):
+        if b'type="password"' in body[:_HTML].lower():
+            return (
+                "the answer is a page to log in, not JSON: the exporter needs a way to AgentOS that asks for no log-in"
+            )
         return "the answer is HTML, not JSON: does the URL lead to AgentOS itself, past any login page?"
     if not start:
         return "the answer is empty"

@@ -5,6 +5,7 @@ What does need one (connections that hang, drip, break) is in tests/real/test_ou
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from itertools import pairwise
@@ -74,7 +75,19 @@ CASES = {
     "cut-json": Case(proxy.says('{"data": [{"trace_'), "bad_answer", "not valid JSON"),
     "wrong-types": Case(proxy.alters(wrong_types), "bad_answer", "not a page of traces"),
     "wrong-json": Case(proxy.says('["tea", 418]'), "bad_answer", "not a page of traces"),
-    "redirect": Case(proxy.redirects("http://127.0.0.1:1/login"), "bad_answer", "final URL"),
+    "log-in": Case(proxy.says('<html><form><input type="password">', "text/html"), "bad_answer", "a page to log in"),
+    "redirect": Case(
+        proxy.redirects(f"http://me:{TOKEN}@127.0.0.1:1/agno?key={TOKEN}#{TOKEN}"),
+        "bad_answer",
+        "redirected to http://127.0.0.1:1/agno; put the final URL into the configuration",
+    ),
+    "redirect-within": Case(proxy.redirects("/elsewhere"), "bad_answer", "/elsewhere; put the final URL"),
+    "redirect-login": Case(
+        proxy.redirects(f"https://login.example.com/oauth2/start?rd={TOKEN}"),
+        "bad_answer",
+        "redirected to https://login.example.com/oauth2/start, which looks like a page to log in",
+    ),
+    "br": Case(proxy.encodes("br"), "bad_answer", "which nobody asked for"),
     "closed": Case(proxy.closes, "unreachable", "cannot reach"),
     "empty-page": Case(proxy.empties, "silent_empty", "its database fails", "/traces"),
     "malformed-row": Case(proxy.alters(no_date), "ok", path="/traces/search"),
@@ -95,6 +108,7 @@ class Outage:
     after: Shown
     rows: dict[str, str]
     warnings: dict[str, list[str]]
+    last: dict[str, str]
     polled: dict[str, int]
     expected: dict[str, truth.Totals]
     everything: str
@@ -141,6 +155,7 @@ async def suffered(world: World, exporter: Driven) -> Outage:
         after,
         dict(zip(CASES, page.split("<tbody>")[1].split("</tr>"), strict=False)),
         {name: [one["error"] for one in log if one["agentos"] == name and one["level"] == "warning"] for name in CASES},
+        {one["agentos"]: one["error"] for one in log if "error" in one},
         {name: sum(one["agentos"] == name for one in log) for name in CASES},
         expected,
         exporter.log + page + after.text + await exporter.get("/"),
@@ -159,6 +174,7 @@ def test_a_fault_has_its_outcome_its_words_and_no_consequences(outage: Outage, n
     else:
         assert case.says in outage.rows[name]
         assert len(outage.warnings[name]) == 1
+        assert html.escape(outage.last[name]) in outage.rows[name], "the page and the log say the same"
         assert case.says in outage.warnings[name][0]
         assert outage.during(success, agentos=name) == outage.before(success, agentos=name)
         assert outage.during.of(name).keys() >= {

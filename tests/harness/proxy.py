@@ -124,6 +124,16 @@ def redirects(location: str, code: int = 307) -> Fault:
     return fault
 
 
+def encodes(name: str) -> Fault:
+    """Send the answer as it is, and say that it is encoded."""
+
+    async def fault(request: Request, forward: Forward) -> Reply | None:
+        reply = await forward()
+        return replace(reply, headers={**reply.headers, "Content-Encoding": name})
+
+    return fault
+
+
 def slow(delay: float, *, drip: float = 0.0) -> Fault:
     """Answer late, the body in twenty pieces `drip` seconds apart."""
 

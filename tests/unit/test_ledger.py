@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter import ledger as ledger_module
 from exporter.aggregate import RunRecord
 from exporter.delta import SessionPart
 from exporter.errors import StateError, StateRefused
@@ -425,6 +426,15 @@ def test_a_full_disk_commits_nothing_and_is_recovered_from(tmp_path):
     again = Ledger(tmp_path / "state.db")
     assert len(again.records("os", ["big"])["big"][0].spans) == 100_000
     again.close()
+
+
+def test_a_disk_that_is_full_at_the_start_promises_no_polling(tmp_path, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(ledger_module, "_take_up_layouts", full)
+    with pytest.raises(StateError, match=r"the disk is full; free some space first$"):
+        Ledger(tmp_path / "state.db")
 
 
 def test_exposing_is_never_undone_by_a_commit():

@@ -124,6 +124,36 @@ def test_a_tier_replaces_what_it_names_above_its_edge() -> None:
     assert usd(pricer, "", "acme-1", prompt=200_001, cache_read=200_000) == "0.250005"
 
 
+def test_other_keys_of_litellm_are_passed_over_and_said() -> None:
+    file = pricefile.parse(
+        b"""prices:
+  - model: claude-acme
+    max_tokens: 8192
+    mode: chat
+    supports_vision: true
+    search_context_cost_per_query: {search_context_size_low: 0.01}
+    input_cost_per_token: 3e-06
+    output_cost_per_token: 1.5e-05
+    cache_creation_input_token_cost_above_1hr: 6e-06
+    input_cost_per_token_batches: 1.5e-06
+"""
+    )
+    assert file.notes == (
+        "prices[0] (line 2): passed over max_tokens, mode, supports_vision: no price",
+        (
+            "prices[0] (line 2): passed over search_context_cost_per_query, cache_creation_input_token_cost_above_1hr, "
+            "input_cost_per_token_batches: spans do not count what it prices"
+        ),
+    )
+    assert usd(Pricer(file), "x", "claude-acme") == "3"
+    assert pricefile.parse(b"prices: [{model: m, input_mtok: 1, output_mtok: 1}]").notes == ()
+
+
+def test_an_unknown_key_is_named_in_full() -> None:
+    (problem,) = problems(b"prices: [{model: m, input_mtok: 1, output_mtok: 1, fee_above_1hr_of_use: 2}]")
+    assert problem.startswith("prices[0].fee_above_1hr_of_use: unknown key; known are ")
+
+
 def test_precedence() -> None:
     pricer = Pricer(pricefile.load(GOOD / "precedence.yml"))
     assert usd(pricer, "", "acme-pro") == "1"  # both patterns match: the first in the file
