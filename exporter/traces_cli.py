@@ -323,7 +323,7 @@ async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> A
         await source.aclose()
     answer.document = {"agentos": {"name": agentos.name, "url": agentos.url}, **answer.document}
     if inspector.unreadable:
-        answer.notes.append(f"passed over: {_number(inspector.unreadable, 'trace')} that agno's client cannot read")
+        answer.notes.append(f"passed over: {_number(inspector.unreadable, 'trace')} that cannot be read")
     if inspector.lists:
         answer.notes.append("this AgentOS cannot search its traces: they were listed and fetched one by one")
     return answer

@@ -139,6 +139,8 @@ class Api:
                 code = str(response.status_code)
                 try:
                     body = await _read(response)
+                    if response.is_server_error:
+                        await _hang_up(response)
                 finally:
                     await response.aclose()
                 size = len(body)
@@ -179,6 +181,13 @@ class Api:
         if isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in text:
             return Unreachable(f"TLS: {text}; if the certificate is from your own authority, name it in tls.ca_file")
         return Unreachable(f"{endpoint}: cannot reach {self.base_url} ({text})")
+
+
+async def _hang_up(response: httpx.Response) -> None:
+    """Close the connection: AgentOS's server does so after an error, and the next request would meet that."""
+    stream = response.extensions.get("network_stream")
+    if stream is not None:  # there is none without a network
+        await stream.aclose()
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -14,11 +14,11 @@ from urllib.parse import quote
 from agno.os.routers.traces.schemas import TraceDetail, TraceSummary
 from pydantic import ValidationError
 
-from exporter.errors import BadAnswer, Unauthorized
+from exporter.errors import BadAnswer, ServerFailed, SourceError, Unauthorized
 from exporter.model import RUN_KINDS, SpanKind, component_name
 from exporter.sources.facts import micros, spelled, tokens
 from exporter.sources.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
-from exporter.sources.reading import moment
+from exporter.sources.reading import may_be_one_row, moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 _TYPED: Final = frozenset(SpanKind) - {SpanKind.HTTP, SpanKind.OTHER}
 _NOT_ALLOWED: Final = 405
+_FAILURES: Final = 3
+"""Rows that fail one after another, before any other was read: then it is not a row's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Inspector:
         self._names: dict[str, dict[str, str]] = {"agent": {}, "team": {}, "workflow": {}}
         self._agent_ids: dict[str, str] = {}
         self.unreadable = 0
-        """how often a trace was passed over because it made no sense"""
+        """how often a trace was passed over: AgentOS answers it with an error, or it made no sense"""
 
     @property
     def lists(self) -> bool:
@@ -241,6 +243,12 @@ class Inspector:
             if error.status == _NOT_ALLOWED:
                 raise
             return None
+        except SourceError as error:
+            if not may_be_one_row(error):
+                raise
+            failure = ServerFailed(f"{error}; AgentOS cannot serve this trace, but others may be well")
+            failure.status = error.status
+            raise failure from error
         if not isinstance(detail, TraceDetail):
             raise BadAnswer("/traces/{id}: the answer is a span, not a trace")
         return _view(detail, db)
@@ -272,25 +280,27 @@ class Inspector:
             answer = await _checked(
                 self._client.search_traces(condition, page=page, limit=size, db_id=db), "/traces/search"
             )
-        except UnknownRoute:
-            raise
-        except BadAnswer:
-            if size == 1:
+        except SourceError as error:
+            if size == 1 or not _may_be_one(error):
                 raise
             return await self._search_singly(db, condition, page, size)
         details = [detail for detail in answer.data if isinstance(detail, TraceDetail)]
         return Traces([_view(detail, db) for detail in details], len(answer.data), answer.meta.total_count or 0)
 
     async def _search_singly(self, db: str | None, condition: dict[str, Any], page: int, size: int) -> Traces:
-        """The same page row by row: one that makes no sense costs agno's client all of them."""
+        """The same page row by row: one that AgentOS cannot serve, or that makes no sense, costs all of them."""
         whole = Traces([], 0, 0)
-        failure: BadAnswer | None = None
+        failure: SourceError | None = None
         for number in range((page - 1) * size + 1, page * size + 1):
             try:
                 single = await self._search(db, condition, number, 1)
-            except BadAnswer as error:
+            except SourceError as error:
+                if not _may_be_one(error):
+                    raise
                 failure = error
                 self.unreadable += 1
+                if not whole.total and self.unreadable >= _FAILURES:
+                    break  # rather all of them
                 whole = Traces(whole.found, whole.rows + 1, whole.total)
                 continue
             whole = Traces([*whole.found, *single.found], whole.rows + single.rows, single.total)
@@ -315,8 +325,21 @@ class Inspector:
             "/traces",
         )
         rows = [row for row in answer.data if _wanted(row, query)]
-        trees = [await self.trace(db, row.trace_id) for row in rows]
+        trees = [await self._tree(db, row.trace_id) for row in rows]
         return Traces([tree for tree in trees if tree is not None], len(answer.data), answer.meta.total_count or 0)
+
+    async def _tree(self, db: str | None, trace_id: str) -> TraceView | None:
+        try:
+            return await self.trace(db, trace_id)
+        except SourceError as error:
+            if not may_be_one_row(error):
+                raise
+            self.unreadable += 1
+            return None
+
+
+def _may_be_one(error: SourceError) -> bool:
+    return may_be_one_row(error) or (isinstance(error, BadAnswer) and not isinstance(error, UnknownRoute))
 
 
 async def _checked(call: Awaitable[T], route: str) -> T:

@@ -258,7 +258,7 @@ def test_a_trace_that_makes_no_sense_costs_itself_alone(stub, say):
     stub.routes["POST /traces/search"] = search
     said = say("list", "--output", "json", url=stub.url)
     assert [trace["run_id"] for trace in listed(said)] == ["run-3", "run-1"]
-    assert said.json["notes"] == ["passed over: 1 trace that agno's client cannot read"]
+    assert said.json["notes"] == ["passed over: 1 trace that cannot be read"]
     stub.routes["POST /traces/search"] = {"hello": "world"}
     assert say("list", url=stub.url).code == 1
 

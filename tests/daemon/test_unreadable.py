@@ -36,7 +36,7 @@ async def test_one_of_each_kind_costs_itself_alone(world: World, folder: Path) -
         traces = set()
         for kind in KINDS.values():
             await world.run(TOOLS)
-            traces.add(spoil(world, *kind))
+            traces.add(spoil(world.path, *kind))
         await exporter.agree(expected["api"], "api")
         shown = exporter.scrapes[-1]
         assert {line["trace_id"] for line in exporter.logged("trace_unreadable")} == traces
@@ -52,7 +52,7 @@ async def test_it_is_asked_for_no_more_and_counted_once_also_after_a_restart(wor
         healthy(world)
         totals = world.count("api").totals
         await world.run(TOOLS)
-        trace = spoil(world, *KINDS["half a surrogate in a prompt"])
+        trace = spoil(world.path, *KINDS["half a surrogate in a prompt"])
         await counted_but_for(world, exporter, trace, totals)
         shown = exporter.scrapes[-1]
         later = await exporter.forward(300)
@@ -79,7 +79,7 @@ async def test_it_is_read_once_it_has_changed(world: World, folder: Path) -> Non
         totals = world.count("api").totals
         await world.run(TOOLS)
         whole = world.count("api").totals
-        trace = spoil(world, *KINDS["half a surrogate in a prompt"])
+        trace = spoil(world.path, *KINDS["half a surrogate in a prompt"])
         await counted_but_for(world, exporter, trace, totals)
         with world.sql() as connection:
             connection.execute("UPDATE agno_spans SET attributes = replace(attributes, '\\udcff', '')")
@@ -95,7 +95,7 @@ async def test_lists_and_details(world: World, folder: Path) -> None:
         healthy(world)
         totals = world.count("api").totals
         await world.run(TOOLS)
-        trace = spoil(world, *KINDS["tokens as a list"])
+        trace = spoil(world.path, *KINDS["tokens as a list"])
         await counted_but_for(world, exporter, trace, totals)
 
 
@@ -120,7 +120,7 @@ async def test_ten_of_them_in_a_backlog(world: World, folder: Path) -> None:
     totals = world.count("api").totals
     for _ in range(10):
         await world.run(TOOLS)
-        spoil(world, *KINDS["half a surrogate in a prompt"])
+        spoil(world.path, *KINDS["half a surrogate in a prompt"])
     async with world.exporter(folder, {"api": {}}, zero_hold="0s") as exporter:
         await exporter.agree(totals, "api")
         shown = exporter.scrapes[-1]
@@ -137,7 +137,7 @@ async def test_numbers_that_are_none_count_as_not_reported(world: World, folder:
         await world.run(load.Run("agents", "plain"))
         # Of a total that is known the tables would tell the input.
         counts = {"llm.token_count.prompt": value, "llm.token_count.total": value}
-        spoil(world, "LLM", lambda attributes: attributes | counts)
+        spoil(world.path, "LLM", lambda attributes: attributes | counts)
         shown = await exporter.forward(60)
         for agentos in ("api", "tables"):
             assert shown("agentos_exporter_ignored_values_total", agentos=agentos, field="input_tokens") == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from tests.harness import load, truth
@@ -43,9 +46,9 @@ KINDS: dict[str, tuple[str, Spoil]] = {
 """The kind of span that is spoilt, and how."""
 
 
-def spoil(world: World, kind: str, how: Spoil) -> str:
-    """Spoil a span of the newest trace, and return the trace's id."""
-    with world.sql() as connection:
+def spoil(path: Path, kind: str, how: Spoil) -> str:
+    """Spoil a span of the newest trace of an SQLite database, and return the trace's id."""
+    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
         (trace,) = connection.execute("SELECT trace_id FROM agno_traces ORDER BY end_time DESC LIMIT 1").fetchone()
         rows = connection.execute("SELECT span_id, attributes FROM agno_spans WHERE trace_id = ?", (trace,)).fetchall()
         span, attributes = next((s, json.loads(a)) for s, a in rows if f'"{kind}"' in a)

@@ -19,7 +19,7 @@ async def test_it_costs_itself_alone(world: World, folder: Path, name: str) -> N
         healthy(world)
         expected = {"api": world.count("api").totals, "tables": sqltruth.count(world.database, "tables").totals}
         await world.run(TOOLS)
-        trace = spoil(world, *KINDS[name])
+        trace = spoil(world.path, *KINDS[name])
         await counted_but_for(world, exporter, trace, expected["api"])
         shown = exporter.scrapes[-1]
         assert truth.difference(of_others(expected["tables"]), of_others(shown.of("tables"))) == []

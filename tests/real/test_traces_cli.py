@@ -3,7 +3,6 @@
 import asyncio
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.sources.http import OWN_TRACE_PREFIX
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.commands import Said, listed, surroundings, traces
+from tests.harness.unreadable import KINDS, spoil
 
 EVIL = "\x1b]0;owned\x07[bold red]mallory\u202e"
 KEY = "a-key-of-the-tests"
@@ -34,23 +33,8 @@ def agentos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         form = {"message": "Secret prompt", "stream": "false", "user_id": EVIL, "session_id": "evil-session"}
         httpx.post(f"{running.base_url}/agents/plain/runs", data=form, trust_env=False).raise_for_status()
         httpx.get(f"{running.base_url}/config", trust_env=False).raise_for_status()  # a trace that ran nothing
-        _wait_until_written(running.base_url)
+        running.wait_until_quiet(of="")
         yield running.base_url
-
-
-def _wait_until_written(url: str) -> None:
-    """Background runs go on after their answer."""
-    own = {"traceparent": f"00-{OWN_TRACE_PREFIX}0000000000000001-0000000000000001-00"}
-    seen, calm = -1, 0
-    for _ in range(100):
-        rows = httpx.get(f"{url}/traces?limit=1000", headers=own, trust_env=False).json()["data"]
-        spans = sum(row["total_spans"] for row in rows)
-        calm = calm + 1 if spans == seen else 0
-        if calm == 4:
-            return
-        seen = spans
-        threading.Event().wait(0.25)
-    raise AssertionError("still running")
 
 
 @pytest.fixture
@@ -64,6 +48,24 @@ def say(agentos: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]
 @pytest.fixture
 def everything(say: Callable[..., Said]) -> list[dict[str, Any]]:
     return listed(say("list", "--limit", 200, "--output", "json"))
+
+
+@pytest.mark.parametrize("kind", ["half a surrogate in a prompt", "a kind that is a number"])
+def test_a_trace_that_agentos_cannot_serve_costs_itself_alone(kind, tmp_path, say):
+    path = tmp_path / "agno.db"
+    with RunningAgentOS(sys.executable, f"sqlite:{path}") as running:
+        asyncio.run(load.drive(running.base_url, runs=4, leaving=False, kinds=[load.Run("agents", "tools")]))
+        running.wait_until_quiet()
+        trace = spoil(path, *KINDS[kind])
+        said = say("list", "--output", "json", url=running.base_url)
+        assert said.code == 0, said.err
+        assert len(listed(said)) == 3
+        assert trace not in {one["trace_id"] for one in listed(said)}
+        assert said.json["notes"] == ["passed over: 1 trace that cannot be read"]
+        said = say("show", trace, url=running.base_url)
+        assert said.code == 1
+        assert said.err.count("\n") == 1
+        assert "AgentOS cannot serve this trace" in said.err
 
 
 # list
@@ -169,7 +171,7 @@ def test_tables_fit(columns, say, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     for command in (["list"], ["sessions"], ["list", "--output", "table", "--limit", "100"]):
         said = say(*command)
-        assert said.code == 0
+        assert said.code == 0, said.err
         assert max(map(len, said.out.splitlines())) <= columns
 
 

@@ -745,6 +745,8 @@ def test_every_durable_counter_and_histogram_is_reached_by_these_histories():
     home.read(Trace("v", "db", 0, 0, 0, 1, (span(6, model="free of price"),)))
     home.read(Trace("w", "db", 0, 0, 0, 1, (span(7),), frozenset({0})))
     home.read(Trace("z", "db", 0, 0, 0, 1, (span(8, not_believed=("cost",)),)))
+    home.read(Trace("a", "db", 0, 0, 0, 1, (span(9, kind=SpanKind.AGENT, continued=True),)))
+    home.read(Trace("b", "db", 0, 0, 0, 1, (span(10, model="m" * 300),)))
     home.intake.observe_idle_sessions(2**60)
     reached = {metric for metric, _ in home.durable()} | {DELAY}
     durable = {one.name for one in METRICS.values() if one.life is Life.DURABLE and one.kind is not Kind.GAUGE}
