@@ -47,7 +47,7 @@ FAULTS = {
         unit("reading"),
     ),
     "the daemon passes no overlap on": Fault(
-        "exporter/daemon.py", "overlap=round(self.config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
+        "exporter/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
     ),
     "errors count twice": Fault(
         "exporter/delta.py",
@@ -68,10 +68,7 @@ FAULTS = {
         "exporter/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
     ),
     "the daemon passes no zero_hold on": Fault(
-        "exporter/daemon.py",
-        "Totals(limits, zero_hold=config.zero_hold)",
-        "Totals(limits, zero_hold=0)",
-        DAEMON,
+        "exporter/daemon.py", "zero_hold=config.zero_hold,", "zero_hold=0,", DAEMON
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger.py",
