@@ -299,7 +299,7 @@ class Inspector:
                     raise
                 failure = error
                 self.unreadable += 1
-                if not whole.total and self.unreadable >= _FAILURES:
+                if not whole.total and whole.rows + 1 >= _FAILURES:
                     break  # rather all of them
                 whole = Traces(whole.found, whole.rows + 1, whole.total)
                 continue
