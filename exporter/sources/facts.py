@@ -5,12 +5,10 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exporter.catalog import VALUE_FIELDS
 from exporter.text import printable, shorten, storable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _NAME_LENGTH: Final = 1024
 """Longest name, in characters, that is kept whole: more than any label may have."""
@@ -73,9 +71,12 @@ def cost(value: object) -> float | None:
     return value
 
 
-def not_believed(given: Iterable[tuple[str, object, object]]) -> tuple[str, ...]:
-    """The fields, of (field, value as given, value as read), whose values are no plausible numbers."""
-    return tuple(name for name, value, read in given if value is not None and read is None)
+def not_believed(given: tuple[object, ...], read: tuple[object, ...]) -> tuple[str, ...]:
+    """The names, in the order of `VALUE_FIELDS`, of values that were given and read as None: no plausible numbers."""
+    if given.count(None) == read.count(None):  # as nearly always
+        return ()
+    pairs = zip(VALUE_FIELDS, given, read, strict=False)  # the API has the first two alone
+    return tuple(name for name, value, taken in pairs if value is not None and taken is None)
 
 
 def span_id(text: str) -> int:

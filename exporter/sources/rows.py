@@ -339,27 +339,11 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
     kind, name, model, provider, called, continued = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
-        usage = TokenUsage(
-            tokens(found.prompt),
-            tokens(found.completion),
-            tokens(found.cache_read),
-            tokens(found.cache_write),
-            tokens(found.reasoning),
-            tokens(found.total),
-            True,  # noqa: FBT003 - detailed
-        )
+        counts = (found.prompt, found.completion, found.cache_read, found.cache_write, found.reasoning, found.total)
+        prompt, completion, read, write, reasoning, total = read_counts = tuple(map(tokens, counts))
+        usage = TokenUsage(prompt, completion, read, write, reasoning, total, True)  # noqa: FBT003 - detailed
         reported = cost(found.cost)
-        strange = not_believed(
-            (
-                ("input_tokens", found.prompt, usage.prompt),
-                ("output_tokens", found.completion, usage.completion),
-                ("cache_read", found.cache_read, usage.cache_read),
-                ("cache_write", found.cache_write, usage.cache_write),
-                ("reasoning", found.reasoning, usage.reasoning),
-                ("total", found.total, usage.total),
-                ("cost", found.cost, reported),
-            )
-        )
+        strange = not_believed((*counts, found.cost), (*read_counts, reported))
     failed = None
     if status == "ERROR":
         text = row.status_message or found.exception

@@ -397,9 +397,7 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         provider = provider_of_class(called, model)
         given_in, given_out = metadata.input_tokens, metadata.output_tokens
         usage = TokenUsage(prompt=tokens(given_in), completion=tokens(given_out))
-        strange = not_believed(
-            (("input_tokens", given_in, usage.prompt), ("output_tokens", given_out, usage.completion))
-        )
+        strange = not_believed((given_in, given_out), (usage.prompt, usage.completion))
     elif kind in RUN_KINDS:
         continued, name = is_continuation(name), component_name(name)
     elif kind is SpanKind.HTTP:

@@ -49,4 +49,6 @@ def test_costs(value, usd):
 
 
 def test_what_is_not_given_is_not_disbelieved():
-    assert not_believed([("a", None, None), ("b", 7, 7), ("c", 0, 0), ("d", "7", None)]) == ("d",)
+    assert not_believed((None, 7, 0, "7", None, True), (None, 7, 0, None, None, None)) == ("cache_write", "total")
+    assert not_believed((None, "many"), (None, None)) == ("output_tokens",)
+    assert not_believed((7, 8), (7, 8)) == ()
