@@ -899,10 +899,9 @@ class _Loader:
         try:
             found = proxies.chosen(url, self.environ)
         except proxies.ProxyRefused as error:
-            name, _, problem = str(error).partition(": ")
-            if name not in self.refused_variables:
-                self.problems.add(name, problem)
-            self.refused_variables.add(name)
+            if error.variable not in self.refused_variables:  # once, however many AgentOS instances it concerns
+                self.problems.add(error.variable, str(error))
+            self.refused_variables.add(error.variable)
             return None
         return None if found is None else Secret(found)
 

@@ -23,7 +23,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ProxyRefused(ValueError):
-    """A proxy that cannot be used. The text names the cure, and never the value: it may hold a password."""
+    """A proxy that cannot be used. The text names the cure, and never the value: it may hold a password.
+
+    `variable` is the environment variable that says it, '' where none does.
+    """
+
+    variable = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def chosen(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy for requests to this URL, None for none.
 
     Raises:
-        ProxyRefused: where the variable that holds cannot be used; the text begins with its name.
+        ProxyRefused: where the `variable` that holds cannot be used.
 
     """
     target = urlsplit(url)
@@ -81,15 +86,15 @@ def chosen(url: str, environ: Mapping[str, str]) -> str | None:
     if not value:
         return None
     exempt, exceptions = _first(environ, "no_proxy")
+    blamed = exempt
     try:
         if any(one.holds(host, port) for one in _exceptions(exceptions)):
             return None
-    except ProxyRefused as error:
-        raise ProxyRefused(f"{exempt}: {error}") from None
-    try:
+        blamed = name
         return proxy_url(value)
     except ProxyRefused as error:
-        raise ProxyRefused(f"{name}: {error}") from None
+        error.variable = blamed
+        raise
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:

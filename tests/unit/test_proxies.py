@@ -83,7 +83,7 @@ def test_which_variable_holds(environ, proxy):
 def test_what_cannot_be_used_is_refused_by_its_name_and_not_repeated(environ, says):
     with pytest.raises(ProxyRefused) as refused:
         chosen("http://agentos", environ)
-    assert says in str(refused.value)
+    assert says in f"{refused.value.variable}: {refused.value}"
     assert "S3CRET" not in str(refused.value)
 
 
