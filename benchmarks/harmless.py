@@ -6,6 +6,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import mean, median
@@ -14,9 +15,13 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import quantile
+from exporter.catalog import METRICS
+from exporter.model import MICROSECONDS
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
+
+_DELAY = "agentos_exporter_span_ingest_delay_seconds"
 
 
 def main(*, quick: bool) -> None:
@@ -98,13 +103,27 @@ async def _bytes(seconds: float) -> None:
                 for name in ("traces_search", "traces_list", "traces_count", "trace_span")
                 if (value := daemon.totals.value("agentos_exporter_api_response_bytes_total", ("bench", name, "200")))
             )
-            spans = sum(one.value for one in daemon.totals.stored() if one.metric == "agentos_spans_total")
+            stored = list(daemon.totals.stored())
+            spans = sum(one.value for one in stored if one.metric == "agentos_spans_total")
+            (delays,) = (one.counts for one in stored if one.metric == _DELAY)
             await daemon.stop()
             single = await _read_once(agentos.base_url)
     print(
         f"bytes per span at a poll of 5 s, overlap 20 s, 5 runs/s for {seconds:.0f} s ({spans} spans): "
         f"{polled / spans:.0f}, one single read {single / spans:.0f}: {polled / single:.2f} x (bound: 1.25)"
     )
+    late = _p99(delays, METRICS[_DELAY].buckets) / MICROSECONDS
+    print(f"p99 of the time from a span's end until it was counted: {late:.1f} s (bound: 2 polls + 5 s = 15 s)")
+
+
+def _p99(counts: Sequence[int], bounds: Sequence[int]) -> float:
+    """As Prometheus's histogram_quantile works it out; in storage units."""
+    wanted, below, low = 0.99 * sum(counts), 0, 0
+    for count, high in zip(counts, bounds, strict=False):
+        if below + count >= wanted:
+            return low + (high - low) * (wanted - below) / count
+        below, low = below + count, high
+    return float("inf")
 
 
 async def _read_once(url: str) -> int:

@@ -103,7 +103,7 @@ class ListReader(Reader):
                 except SourceError as error:
                     if not may_be_one_row(error) or await self.quiet():
                         raise
-                    self.leave_out(trace_id)
+                    self.leave_out(trace_id, self.here.newest)
                     whole.unreadable.append(trace_id)
                     continue
                 page = await asyncio.to_thread(wire.one_trace, answer.body, self.db, trace_id)

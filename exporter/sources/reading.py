@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
+from exporter.aggregate import awaits_run
 from exporter.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
 from exporter.sources import handover, wire
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HOUR: Final = 3600 * MICROSECONDS
+_AWAITED: Final = 50
+"""Traces that may show their run as soon as it ends. Each makes a search a little longer; others wait for a sweep."""
 
 ASK_IDS: Final = 100
 """ids in one request for known traces"""
@@ -137,6 +140,8 @@ class Reader(ABC):
         self.deadline = 0.0
         self._read: dict[str, tuple[float, int]] = {}
         """id → (monotonic time of reading, its end): what this process has read itself, oldest first"""
+        self._awaiting: set[str] = set()
+        """those of them that show a request, and no run that it may have begun"""
         self._alarm = False
         self._missing = 0
         self._probed = float("-inf")
@@ -307,13 +312,14 @@ class Reader(ABC):
         for trace in traces:
             self._read.pop(trace.id, None)
             self._read[trace.id] = (now, trace.end)
+            (self._awaiting.add if awaits_run(trace) else self._awaiting.discard)(trace.id)
             here.seen = True
         for trace_id in malformed:
             self._read.pop(trace_id, None)
             self._read[trace_id] = (now, FUTURE)
 
-    def leave_out(self, trace_id: str) -> None:
-        """Remember a trace that AgentOS answers with an error: it is not asked for until it grows."""
+    def leave_out(self, trace_id: str, end: int) -> None:
+        """Remember a trace that AgentOS answers with an error: it is not asked for until it ends later than `end`."""
         if trace_id not in self._unreadable:
             log.warning(
                 "trace_unreadable",
@@ -321,7 +327,7 @@ class Reader(ABC):
                 trace_id=clean_id(trace_id),
                 reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
             )
-        self._unreadable[trace_id] = _Unreadable(self.clock.monotonic(), self.here.newest)
+        self._unreadable[trace_id] = _Unreadable(self.clock.monotonic(), end)
 
     def left_out(self) -> dict[str, int]:
         """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
@@ -338,6 +344,7 @@ class Reader(ABC):
     def forget(self) -> None:
         """Start over at the floor, as if nothing had been read; the ledger still knows what was counted."""
         self._read.clear()
+        self._awaiting.clear()
         self._believed = None
         if self.position is not None:
             self.position.cutoff = self.position.floor
@@ -347,12 +354,18 @@ class Reader(ABC):
         since = self.clock.monotonic() - 2.5 * self.settings.overlap / MICROSECONDS
         for trace_id in [trace_id for trace_id, (at, _) in self._read.items() if at < since]:
             del self._read[trace_id]
+            self._awaiting.discard(trace_id)
         fresh = [
             trace_id
             for trace_id, (_, end) in self._read.items()
             if end >= lo and (hi is None or end < hi or end == FUTURE)
         ]
         return fresh[-most:]
+
+    def awaiting(self, ids: Sequence[str]) -> dict[str, int]:
+        """Of these traces the newest few whose run may yet show, with their ends: a run that ends moves them."""
+        ours = [trace_id for trace_id in ids if trace_id in self._awaiting][-_AWAITED:]
+        return {trace_id: self._read[trace_id][1] for trace_id in ours}
 
     def sort(self, page: wire.Page, head: Head | None = None) -> tuple[list[Trace], list[tuple[str, str]]]:
         """(traces to count, ignored with reasons): leaves out what ended before the floor."""

@@ -222,8 +222,9 @@ class SearchReader(Reader):
 
         The list, which has no trees, names the traces. Raises `error` where none of them is to blame.
         """
-        before = self.left_out()
-        for back in (2 * self.settings.overlap, self.settings.horizon):
+        blamed = False
+        # A search finds what began up to a day before; nearly always it is one of the newest that is to blame.
+        for back in (2 * self.settings.overlap, self.settings.horizon, DAY):
             until = {} if hi is None else {"end_time": moment(hi)}
             listed = await self.list_all({"start_time": moment(lo - back), **until}, head)
             ended = [seen for seen in listed or () if seen.end >= lo and not seen.id.startswith(OWN_TRACE_PREFIX)]
@@ -234,8 +235,9 @@ class SearchReader(Reader):
                 yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
                 self.mark(traces, page.malformed)
                 for trace_id in page.unreadable:
-                    self._unreadable[trace_id].end = new[trace_id]
-            if self.left_out() != before:
+                    self.leave_out(trace_id, new[trace_id])
+                    blamed = True
+            if blamed:
                 return
         raise error
 
@@ -259,9 +261,11 @@ class SearchReader(Reader):
         if not self._any_status:
             conditions.append({"op": "IN", "key": "status", "values": list(STATUSES)})
         conditions.append(_not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}))
-        if excluded := self.recent(lo, hi, _EXCLUDED):
+        read = self.recent(lo, hi, _EXCLUDED)
+        unless_grown = self.left_out() | self.awaiting(read)
+        if excluded := [trace_id for trace_id in read if trace_id not in unless_grown]:
             conditions.append(_not({"op": "IN", "key": "trace_id", "values": excluded}))
-        for trace_id, end in self.left_out().items():
+        for trace_id, end in unless_grown.items():
             unchanged = {"op": "LTE", "key": "end_time", "value": moment(end)}
             this = {"op": "IN", "key": "trace_id", "values": [trace_id]}
             conditions.append(_not({"op": "AND", "conditions": [this, unchanged]}))
@@ -400,7 +404,7 @@ class SearchReader(Reader):
                 if len(part) > 1:
                     wanted += _halves(part)
                     continue
-                self.leave_out(part[0])
+                self.leave_out(part[0], self.here.newest)
                 page = wire.Page([], {}, [], 0, 0.0, unreadable=part)
             if page is None:  # too large: pages are smaller now
                 wanted.append(part)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.harness import load, sqltruth
 from tests.harness.driven import World
@@ -43,6 +44,18 @@ async def test_api_and_tables_are_read_alike_by_one_daemon(world: World, folder:
         await world.drive(runs=43, kinds=load.ACCOUNTED)
         await exporter.exact("api")
         await exporter.agree(sqltruth.count(world.database, "tables").totals, "tables")
+
+
+@pytest.mark.parametrize("seconds", [10, 40])
+async def test_a_run_in_the_background_is_counted_soon_after_it_ends(world: World, folder: Path, seconds: int) -> None:
+    """Its request is long over and read by then; requests that begin no run come all the time."""
+    slow = load.Run("agents", "slow", f"Take your time sleep={seconds}", background=True)
+    async with world.exporter(folder, zero_hold="0s") as exporter:
+        await exporter.forward(30)
+        await world.begin(slow)
+        shown = await exporter.forward(seconds + 2 * 15 + 5)
+        assert shown("agentos_runs_total", root="Slow") == 1
+        await exporter.exact()
 
 
 async def test_a_run_that_was_continued_counts_as_such(world: World, folder: Path) -> None:

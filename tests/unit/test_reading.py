@@ -76,6 +76,8 @@ class Stored:
     broken: bool = False
     """total_spans stays 0 and no span is shown"""
     commits: list[float] = field(default_factory=list)
+    latest: int = 0
+    """the end of the span that ends last, written or not"""
     shown: int = 0
     body: dict[bool, bytes] = field(default_factory=dict)
     start: int = 0
@@ -84,6 +86,7 @@ class Stored:
     def __post_init__(self) -> None:
         self.rows.sort(key=lambda row: row.commit)
         self.commits = [row.commit for row in self.rows]
+        self.latest = max(row.end for row in self.rows)
 
     def at(self, now: float) -> bool:
         """Bring the row up to `now`; whether there is one."""
@@ -168,7 +171,12 @@ class FakeAgentOS:
         assert len(json.dumps(body)) < 400_000
         conditions = body["filter"]["conditions"] if body["filter"]["op"] == "AND" else [body["filter"]]
         tests = [self._test(condition) for condition in conditions]
-        return self._page(body["limit"], body["page"], lambda one: all(test(one) for test in tests), timeout, tree=True)
+        since = max(
+            (parsed(one["value"]) for one in conditions if one["op"] == "GTE" and one["key"] == "end_time"), default=0
+        )
+        return self._page(
+            body["limit"], body["page"], since, lambda one: all(t(one) for t in tests), timeout, tree=True
+        )
 
     async def get(self, path: str, params: dict, *, endpoint: str, timeout: float) -> Answer:  # noqa: ASYNC109 - as Api has it
         if path == "/traces":
@@ -183,7 +191,7 @@ class FakeAgentOS:
                     and (status is None or one.status == status)
                 )
 
-            return self._page(params["limit"], params["page"], fits, timeout, tree=False)
+            return self._page(params["limit"], params["page"], since, fits, timeout, tree=False)
         trace_id = unquote(path.removeprefix("/traces/"))
         blind = self._begin(timeout, 1)
         one = self.traces.get(trace_id)
@@ -206,8 +214,11 @@ class FakeAgentOS:
         self.now += takes
         return self.blind(self.requests)
 
-    def _page(self, limit: int, page: int, fits: Callable[[Stored], bool], timeout: float, *, tree: bool) -> Answer:
-        found = [one for one in self.traces.values() if one.at(self.now) and fits(one)]
+    def _page(
+        self, limit: int, page: int, since: int, fits: Callable[[Stored], bool], timeout: float, *, tree: bool
+    ) -> Answer:
+        """A page of the traces that fit. None of those fits that were over before `since`, which saves most looks."""
+        found = [one for one in self.traces.values() if one.latest >= since and one.at(self.now) and fits(one)]
         self.rng.shuffle(found)
         found.sort(key=lambda one: -one.start)
         rows = found[(page - 1) * limit : page * limit]
@@ -229,6 +240,9 @@ class FakeAgentOS:
         if op == "NOT":
             inner = self._test(condition["condition"])
             return lambda one: not inner(one)
+        if op == "AND":
+            inners = [self._test(each) for each in condition["conditions"]]
+            return lambda one: all(test(one) for test in inners)
         key = condition["key"]
         assert key in {"end_time", "created_at", "status", "trace_id"}
 
@@ -244,8 +258,8 @@ class FakeAgentOS:
         bound = parsed(condition["value"])
         if op == "GTE":
             return (lambda one: one.end >= bound) if key == "end_time" else (lambda one: one.created >= bound)
-        assert (op, key) == ("LT", "end_time")
-        return lambda one: one.end < bound
+        assert (op, key) in {("LT", "end_time"), ("LTE", "end_time")}
+        return (lambda one: one.end < bound) if op == "LT" else (lambda one: one.end <= bound)
 
     # What users of it do
 
