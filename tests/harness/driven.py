@@ -16,32 +16,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import io
 import json
-import logging
 import sqlite3
 import sys
 import threading
 import time
 import types
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import httpx
-import structlog
 from sqlalchemy import event
 
-from exporter import config, daemon, logs
+from exporter import config, daemon
 from exporter.model import Clock
 from exporter.sources.http import OWN_TRACE_PREFIX
 from tests.harness import load, proxy, server, truth
-from tests.harness.inprocess import Shown
+from tests.harness.inprocess import Inside, Shown, own
 
 SCRAPE_INTERVAL = 15.0
 """Seconds between two scrapes, as Prometheus is usually told."""
@@ -257,11 +252,10 @@ class World:
         return Driven(self, folder, agentos or {"it": {}}, settings)
 
 
-class Driven:
-    """A daemon on the driven clock; a context manager. What it shows is checked at each scrape: no counter ever falls.
+class Driven(Inside):
+    """A daemon on the driven clock. What it shows is checked at each scrape: no counter ever falls.
 
     Attributes:
-        daemon: the real one.
         ways: by name of the AgentOS, how it is reached.
 
     """
@@ -270,6 +264,7 @@ class Driven:
         self, world: World, folder: Path, agentos: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> None:
         """Describe the daemon: `agentos` gives further keys of each AgentOS by name, `settings` those of the file."""
+        super().__init__()
         self.world = world
         self._folder = folder
         self._file = folder / "exporter.yml"
@@ -277,8 +272,7 @@ class Driven:
         self._settings = settings
         self.ways = {name: world.way() for name in agentos}
         self.scrapes: list[Shown] = []
-        self._stream = io.StringIO()
-        self._client = httpx.AsyncClient(trust_env=False, timeout=30)
+        self.configure()
 
     def configure(self, **settings: Any) -> None:
         """Write the configuration file, with further settings."""
@@ -292,28 +286,6 @@ class Driven:
 
     def _load(self) -> config.Config:
         return config.load({"config_file": str(self._file), "listen_address": "127.0.0.1:0"}, {})
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        self._logging = logging.root.level, logging.root.handlers[:], warnings.showwarning
-        logs.configure("info", "json", self._stream)
-        self.configure()
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop, and leave logging as it was."""
-        try:
-            await self.daemon.stop()
-            await self._client.aclose()
-        finally:
-            logging.captureWarnings(capture=False)
-            logging.root.level, logging.root.handlers[:], warnings.showwarning = self._logging
-            structlog.reset_defaults()
-        if error is not None:
-            print("\n".join(self._stream.getvalue().splitlines()[-40:]))
 
     async def start(self) -> None:
         """Start the daemon; nothing is polled before the clock moves."""
@@ -343,10 +315,6 @@ class Driven:
             assert not fallen, fallen[:5]
         self.scrapes.append(shown)
         return shown
-
-    async def get(self, path: str) -> str:
-        """Return what the daemon's own web server answers."""
-        return (await self._client.get(f"http://127.0.0.1:{self.daemon.port}{path}")).text
 
     async def forward(self, seconds: float) -> Shown:
         """Let time pass, with all that the daemon does meanwhile; return the last scrape.
@@ -387,24 +355,7 @@ class Driven:
 
     def own(self) -> str:
         """Return what the exporter says of itself, for the message of a failure."""
-        names = ("agentos_up", "agentos_exporter_polls_total", "agentos_exporter_open", "agentos_exporter_hidden")
-        names += ("agentos_exporter_ignored", "agentos_exporter_source_resets", "agentos_exporter_catching")
-        lines = self.scrapes[-1].text.splitlines() if self.scrapes else []
-        return "\n".join(line for line in lines if line.startswith(names) and not line.endswith(" 0.0"))
-
-    @property
-    def log(self) -> str:
-        """Return all that was logged."""
-        return self._stream.getvalue()
-
-    def logged(self, message: str = "", **fields: object) -> list[dict[str, Any]]:
-        """Return the lines that have this message and these fields."""
-        lines = [json.loads(line) for line in self.log.splitlines()]
-        return [
-            line
-            for line in lines
-            if message in {"", line["msg"]} and all(line.get(name) == value for name, value in fields.items())
-        ]
+        return own(self.scrapes[-1]) if self.scrapes else ""
 
 
 @contextlib.contextmanager

@@ -71,31 +71,36 @@ class Shown:
         return {key: value for key, value in self.samples.items() if ("agentos", agentos) in key[1]}
 
 
-class Exporter:
-    """A daemon with short intervals; `settings` are those of `Config`. A context manager."""
+class Inside:
+    """A daemon in this process, with what it logs and serves. A context manager, which leaves logging as it was.
 
-    def __init__(self, agentos: Mapping[str, str | AgentOS], state: Path | None, **settings: Any) -> None:
-        """`agentos` gives by name the URL, or all there is to configure."""
-        instances = tuple(AgentOS(name, one) if isinstance(one, str) else one for name, one in agentos.items())
-        short = {"poll_interval": 0.5, "overlap": 4, "trace_horizon": 60, "zero_hold": 0, "sessions_interval": 5}
-        chosen = short | settings
-        chosen |= {name: stretched(chosen[name]) for name in ("overlap", "trace_horizon")}
-        self.config = Config(agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **chosen)
-        self.daemon = Daemon(self.config)
+    Attributes:
+        daemon: the daemon; there once it was entered.
+
+    """
+
+    daemon: Daemon
+
+    def __init__(self) -> None:
+        """Prepare to listen to it."""
         self._stream = io.StringIO()
         self._client = httpx.AsyncClient(trust_env=False, timeout=30)
+
+    async def start(self) -> None:
+        """Start the daemon."""
+        await self.daemon.start()
 
     async def __aenter__(self) -> Self:
         """Start."""
         self._logging = logging.root.level, logging.root.handlers[:], warnings.showwarning
         logs.configure("info", "json", self._stream)
-        await self.daemon.start()
+        await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop, and leave logging as it was."""
+        """Stop."""
         try:
             await self.daemon.stop()
             await self._client.aclose()
@@ -121,8 +126,22 @@ class Exporter:
         ]
 
     async def get(self, path: str) -> str:
-        """Return what the exporter's own web server answers."""
+        """Return what the daemon's own web server answers."""
         return (await self._client.get(f"http://127.0.0.1:{self.daemon.port}{path}")).text
+
+
+class Exporter(Inside):
+    """A daemon with short intervals; `settings` are those of `Config`."""
+
+    def __init__(self, agentos: Mapping[str, str | AgentOS], state: Path | None, **settings: Any) -> None:
+        """`agentos` gives by name the URL, or all there is to configure."""
+        super().__init__()
+        instances = tuple(AgentOS(name, one) if isinstance(one, str) else one for name, one in agentos.items())
+        short = {"poll_interval": 0.5, "overlap": 4, "trace_horizon": 60, "zero_hold": 0, "sessions_interval": 5}
+        chosen = short | settings
+        chosen |= {name: stretched(chosen[name]) for name in ("overlap", "trace_horizon")}
+        self.config = Config(agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **chosen)
+        self.daemon = Daemon(self.config)
 
     async def shown(self) -> Shown:
         """Scrape."""
@@ -133,7 +152,7 @@ class Exporter:
         end = time.monotonic() + deadline
         while not condition(shown := await self.shown()):
             if time.monotonic() > end:
-                raise AssertionError(f"not so within {deadline} s: {what}\n{_own(shown)}")
+                raise AssertionError(f"not so within {deadline} s: {what}\n{own(shown)}")
             await asyncio.sleep(0.3)  # what is scraped more often takes a fifth of a core
         return shown
 
@@ -159,10 +178,10 @@ class Exporter:
             await asyncio.sleep(0.2)
         shown = await self.polls(2, agentos)
         different = truth.difference(totals, shown.of(agentos))
-        assert not different, "\n".join([*different[:20], _own(shown)])
+        assert not different, "\n".join([*different[:20], own(shown)])
 
 
-def _own(shown: Shown) -> str:
+def own(shown: Shown) -> str:
     """Return the exporter's own counters, for a failure's message."""
     own = ("agentos_up", "agentos_exporter_polls_total", "agentos_exporter_open", "agentos_exporter_hidden")
     own += ("agentos_exporter_ignored", "agentos_exporter_source_resets", "agentos_exporter_catching")
