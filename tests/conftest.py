@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.harness import forks
 
-pytest_plugins = ["tests.golden_plugin", "tests.harness.servers"]
+pytest_plugins = ["tests.golden_plugin", "tests.harness.servers", "tests.harness.worlds"]
 
 _LAYERS = ("long", "real", "tools", "daemon", "crash", "unit", "deploy")
 """Folders of tests, those with the longest tests first: what begins last is to be short."""

@@ -77,10 +77,8 @@ def healthy(world: World, number: int = 1) -> None:
 
 
 def of_others(totals: truth.Totals) -> truth.Totals:
-    """Leave out what the spoilt trace brings where it can be read in part."""
-    return {
-        key: value for key, value in totals.items() if ("root", "Tool_User") not in key[1] and "root" in dict(key[1])
-    }
+    """Leave out what the spoilt trace brings where it can be read in part, its root perhaps not."""
+    return {key: value for key, value in totals.items() if dict(key[1]).get("root", "") not in {"", "Tool_User"}}
 
 
 def polls(shown: Shown, agentos: str, outcome: str) -> float:

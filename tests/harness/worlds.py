@@ -1,4 +1,4 @@
-"""Fixtures of the AgentOS of this process: built once, emptied for each test."""
+"""Fixtures of the AgentOS of this process: built once, emptied for each test; a plugin of pytest."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
