@@ -11,10 +11,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 # Some tests wait for real servers, and two cores work meanwhile.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
-# What `make test` runs: the layers that need nothing but Python, and one exact run on a real AgentOS.
-QUICK := tests/unit tests/deploy tests/daemon tests/crash tests/real/test_exact.py::test_newest_agno_with_http_roots
+# What `make test` runs: the layers that need nothing but Python, one exact run on a real AgentOS, and the demo once.
+QUICK := tests/unit tests/deploy tests/daemon tests/crash tests/real/test_exact.py::test_newest_agno_with_http_roots \
+	tests/real/test_demo.py::test_sigterm_stops_it
 DEMO_ARGS ?=
 
 # The first Python that runs and is new enough; `make PYTHON=...` overrides. Empty: see the rule of $(BIN)/python.
