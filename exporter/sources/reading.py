@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HOUR: Final = 3600 * MICROSECONDS
-_AWAITED: Final = 50
-"""Traces that may show their run as soon as it ends. Each makes a search a little longer; others wait for a sweep."""
+_UNFINISHED: Final = 50
+"""Unfinished traces that show more as soon as they grow. Each makes a search a little longer; others are asked for."""
 
 ASK_IDS: Final = 100
 """ids in one request for known traces"""
@@ -140,8 +140,8 @@ class Reader(ABC):
         self.deadline = 0.0
         self._read: dict[str, tuple[float, int]] = {}
         """id → (monotonic time of reading, its end): what this process has read itself, oldest first"""
-        self._awaiting: set[str] = set()
-        """those of them that show a request, and no run that it may have begun"""
+        self._unfinished: set[str] = set()
+        """those of them with spans that are still hidden, or that show a request and no run that it may have begun"""
         self._alarm = False
         self._missing = 0
         self._probed = float("-inf")
@@ -312,7 +312,8 @@ class Reader(ABC):
         for trace in traces:
             self._read.pop(trace.id, None)
             self._read[trace.id] = (now, trace.end)
-            (self._awaiting.add if awaits_run(trace) else self._awaiting.discard)(trace.id)
+            unfinished = trace.open or awaits_run(trace)
+            (self._unfinished.add if unfinished else self._unfinished.discard)(trace.id)
             here.seen = True
         for trace_id in malformed:
             self._read.pop(trace_id, None)
@@ -344,7 +345,7 @@ class Reader(ABC):
     def forget(self) -> None:
         """Start over at the floor, as if nothing had been read; the ledger still knows what was counted."""
         self._read.clear()
-        self._awaiting.clear()
+        self._unfinished.clear()
         self._believed = None
         if self.position is not None:
             self.position.cutoff = self.position.floor
@@ -354,7 +355,7 @@ class Reader(ABC):
         since = self.clock.monotonic() - 2.5 * self.settings.overlap / MICROSECONDS
         for trace_id in [trace_id for trace_id, (at, _) in self._read.items() if at < since]:
             del self._read[trace_id]
-            self._awaiting.discard(trace_id)
+            self._unfinished.discard(trace_id)
         fresh = [
             trace_id
             for trace_id, (_, end) in self._read.items()
@@ -362,10 +363,10 @@ class Reader(ABC):
         ]
         return fresh[-most:]
 
-    def awaiting(self, ids: Sequence[str]) -> dict[str, int]:
-        """Of these traces the newest few whose run may yet show, with their ends: a run that ends moves them."""
-        ours = [trace_id for trace_id in ids if trace_id in self._awaiting][-_AWAITED:]
-        return {trace_id: self._read[trace_id][1] for trace_id in ours}
+    def unfinished(self, ids: Sequence[str]) -> dict[str, int]:
+        """Of these traces the newest few that will show more, with their ends, which any further span moves."""
+        some = [trace_id for trace_id in ids if trace_id in self._unfinished][-_UNFINISHED:]
+        return {trace_id: self._read[trace_id][1] for trace_id in some}
 
     def sort(self, page: wire.Page, head: Head | None = None) -> tuple[list[Trace], list[tuple[str, str]]]:
         """(traces to count, ignored with reasons): leaves out what ended before the floor."""

@@ -262,7 +262,7 @@ class SearchReader(Reader):
             conditions.append({"op": "IN", "key": "status", "values": list(STATUSES)})
         conditions.append(_not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}))
         read = self.recent(lo, hi, _EXCLUDED)
-        unless_grown = self.left_out() | self.awaiting(read)
+        unless_grown = self.left_out() | self.unfinished(read)
         if excluded := [trace_id for trace_id in read if trace_id not in unless_grown]:
             conditions.append(_not({"op": "IN", "key": "trace_id", "values": excluded}))
         for trace_id, end in unless_grown.items():
