@@ -1,4 +1,4 @@
-"""One batch, or all parts of one → one transaction: which spans are new, what they add up to, where each trace stands.
+"""One batch → one transaction: which spans are new, what they add up to, where each trace stands.
 
 Life of a trace: OPEN while spans are hidden → COMPLETE → SETTLED once unchanged for an overlap, or for the horizon
 while all it shows is a request whose run may still go on in the background; an OPEN trace that did not change for the
@@ -7,7 +7,7 @@ horizon is EXPIRED, and what it never showed is counted as hidden. Any reading t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.aggregate import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
@@ -17,7 +17,7 @@ from exporter.ledger import Changes, Ledger, Record
 from exporter.model import MICROSECONDS, Batch, Clock, Trace, TraceState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from exporter.aggregate import Price
     from exporter.totals import Totals
@@ -76,7 +76,6 @@ class Intake:
         self._price = price
         self._accounts = accounts
         self._enriches = enriches or (lambda: False)
-        self._work: _Work | None = None
 
     def announce(self) -> None:
         """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
@@ -93,23 +92,13 @@ class Intake:
         self._commit(Changes(self.agentos), delta, show=True)
 
     def absorb(self, batch: Batch) -> Absorbed:
-        """Count what is new in the batch and commit it, with the parts before it; a part that others follow waits.
-
-        Raises StateError; nothing is counted then, of its parts neither.
-        """
-        work, self._work = self._work, None
-        if work is None or work.parts[0].db != batch.db:
-            work = self._begun()
-        elif work.rests_on != self._ground():  # what was written since must not be written over
-            work = self._begun(work.parts)
-        self._count(work, batch)
-        if batch.more:
-            self._work = work
-            return Absorbed()
-        delta = work.delta
+        """Count what is new in the batch and commit it. Raises StateError; nothing is counted then."""
+        delta = Delta(self.agentos)
+        book = _Book(self._ledger.records(self.agentos, _named(batch)))
+        absorbed = self._count(delta, book, batch)
         changes = Changes(
             self.agentos,
-            work.book.touched,
+            book.touched,
             cursor=None if batch.cursor is None else (batch.db, batch.cursor),
             activity=delta.activity,
             sessions=delta.sessions,
@@ -117,29 +106,10 @@ class Intake:
             waiting=[replace(call, first=batch.first) for call in delta.waiting],
         )
         self._commit(changes, delta, show=batch.first)
-        work.absorbed.spans = delta.spans
-        return work.absorbed
+        return absorbed
 
-    def abandon(self) -> None:
-        """Forget parts whose last one will not come; their source hands them over again."""
-        self._work = None
-
-    def _begun(self, parts: Sequence[Batch] = ()) -> _Work:
-        """A new transaction, with these parts counted."""
-        work = _Work(Delta(self.agentos), self._ground())
-        for part in parts:
-            self._count(work, part)
-        return work
-
-    def _ground(self) -> tuple[object, ...]:
-        """What a transaction rests on: when it changes, what was counted so far is no more what it would be."""
-        budgets = None if self._accounts is None else self._accounts.budgets
-        return self._ledger.revision(self.agentos), budgets
-
-    def _count(self, work: _Work, batch: Batch) -> None:
-        delta, book, absorbed = work.delta, work.book, work.absorbed
-        now = self._clock.now_us()
-        book.know(_named(batch), lambda ids: self._ledger.records(self.agentos, ids))
+    def _count(self, delta: Delta, book: _Book, batch: Batch) -> Absorbed:
+        late, now = 0, self._clock.now_us()
         as_of = batch.as_of or now
         for trace in batch.traces:
             before = delta.spans
@@ -147,21 +117,19 @@ class Intake:
             # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
             # Nor are orphans: it is their ancestors that were waited for.
             if as_of - trace.end > LATE and not trace.orphans:
-                absorbed.late += delta.spans - before
+                late += delta.spans - before
         for trace_id in batch.settled:
             if (record := book.find(trace_id, batch.db)) is not None and record.state is TraceState.COMPLETE:
                 self._settle(delta, book, record)
         for trace_id in batch.missed:
             if (record := book.find(trace_id, batch.db)) is not None:
                 self._miss(delta, book, record, now)
-        absorbed.skipped += self._ignore(delta, book, batch, now) + batch.own
-        absorbed.traces += len(batch.traces)
+        skipped = self._ignore(delta, book, batch, now) + batch.own
         if batch.own:
             delta.add("agentos_exporter_ignored_traces_total", (self.agentos, "own"), batch.own)
         if batch.reset:
             delta.add("agentos_exporter_source_resets_total", (self.agentos,))
-        if batch.more:
-            work.parts.append(batch)
+        return Absorbed(len(batch.traces), delta.spans, skipped, late)
 
     def _commit(self, changes: Changes, delta: Delta, *, show: bool) -> None:
         changes.plan = self._totals.plan(delta, show=show)
@@ -293,8 +261,8 @@ class Intake:
 
 
 def _named(batch: Batch) -> set[str]:
-    """Ids of all records that the batch may touch, or one that comes with it."""
-    ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed, *batch.coming}
+    """Ids of all records that the batch may touch."""
+    ids = {trace.id for trace in batch.traces} | {*batch.settled, *batch.missed}
     for trace_id, reason in batch.ignored:
         ids |= {trace_id, _ignored_id(trace_id, reason)}
     return ids
@@ -308,21 +276,15 @@ def _ignored_id(trace_id: str, reason: str) -> str:
 class _Book:
     """The records that one transaction works on."""
 
-    def __init__(self) -> None:
-        self._records: dict[str, list[Record]] = {}
+    def __init__(self, records: dict[str, list[Record]]) -> None:
+        """`records` are what the ledger has, by trace id."""
+        self._records = records
         self._touched: dict[tuple[str, str], Record] = {}
         self._new: set[tuple[str, str]] = set()
 
     @property
     def touched(self) -> list[Record]:
         return list(self._touched.values())
-
-    def know(self, ids: set[str], look_up: Callable[[set[str]], dict[str, list[Record]]]) -> None:
-        """Take in what the ledger has of these ids; records that are worked on already stay as they are."""
-        unknown = ids - self._records.keys()
-        found = look_up(unknown) if unknown else {}
-        for one in unknown:
-            self._records[one] = found.get(one, [])
 
     def find(self, trace_id: str, db: str) -> Record | None:
         return next((record for record in self._records.get(trace_id, ()) if record.db == db), None)
@@ -375,14 +337,3 @@ class _Book:
 
     def touch(self, record: Record) -> None:
         self._touched[record.id, record.db] = record
-
-
-@dataclass(slots=True)
-class _Work:
-    """What will be one transaction: the parts so far, and what they bring."""
-
-    delta: Delta
-    rests_on: tuple[object, ...]
-    book: _Book = field(default_factory=_Book)
-    absorbed: Absorbed = field(default_factory=Absorbed)
-    parts: list[Batch] = field(default_factory=list)

@@ -18,7 +18,6 @@ import secrets
 import sqlite3
 import sys
 import threading
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
 from os.path import commonprefix
@@ -150,8 +149,6 @@ _spending = sa.Table(
 )
 _ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4}
 """Tables that came with a later schema than the first."""
-_ALL: Final = ""
-"""stands for every AgentOS; none has this name"""
 _USER_KEY: Final = "user_key"
 _KEY_BYTES: Final = 32
 _waiting = sa.Table(
@@ -213,7 +210,6 @@ class Ledger:
         self.begun_anew: list[str] = []
         """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
         self._guard = threading.Lock()
-        self._revisions: Counter[str] = Counter()
         self._lock_file: int | None = None
         self._started = False
         if path is not None:
@@ -235,10 +231,6 @@ class Ledger:
     def durable(self) -> bool:
         """Whether what is committed survives the process."""
         return self.path is not None
-
-    def revision(self, agentos: str) -> tuple[int, int]:
-        """Differs once anything was written that what is to be committed for this AgentOS may rest on."""
-        return self._revisions[agentos], self._revisions[_ALL]
 
     def close(self) -> None:
         """Release the file; closing twice is harmless."""
@@ -439,7 +431,6 @@ class Ledger:
                 if name not in budgets:
                     connection.execute(sa.delete(_budgets).where(_budgets.c.name == name))
             _write_budgets(connection, [(name, *known) for name, known in budgets.items()])
-        self._revisions[_ALL] += 1
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
@@ -457,7 +448,6 @@ class Ledger:
             if changes.cursor is not None:
                 db, data = changes.cursor
                 _write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])
-        self._revisions[changes.agentos] += 1
 
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
@@ -533,7 +523,6 @@ class Ledger:
             forgotten = connection.execute(old).rowcount
             idle = sa.delete(_activity).where(_activity.c.agentos == agentos, _activity.c.seen < active_before)
             connection.execute(idle)
-        self._revisions[agentos] += 1
         return int(forgotten)
 
 

@@ -172,10 +172,9 @@ class Known:
 
 @dataclass(slots=True)
 class Batch:
-    """What a source hands over to be committed in one transaction, or with `more` a part of that.
+    """What a source hands over to be committed in one transaction.
 
-    The consumer commits it before it asks for the next one, so whatever the source does after its `yield`
-    happens only to what is durable; after a part, only once the last one was taken, too.
+    The consumer commits it before it asks for the next one: when the generator resumes, the batch is durable.
     """
 
     db: str
@@ -198,10 +197,6 @@ class Batch:
     """the source sees every span that is added: open traces are asked for at the horizon alone"""
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
-    more: bool = False
-    """the next batch, of the same database, belongs to the same transaction"""
-    coming: Sequence[str] = ()
-    """ids of traces that parts to come may bring: a hint to look them up while they are read"""
 
 
 class LedgerView(Protocol):
@@ -269,7 +264,6 @@ class PollStats:
     bytes: int = 0
     search_ms: float = 0.0
     traces: int = 0
-    pages: int = 0
     details: dict[str, int] = field(default_factory=dict)
 
 

@@ -182,7 +182,6 @@ class Poller:
                     self._waiting = asyncio.current_task()
             finally:
                 self._waiting = None
-                self._intake.abandon()
 
     async def _absorb(self, batch: Batch, tally: _Tally) -> None:
         # Rates must not be believed from the first increment of a backlog on.

@@ -23,11 +23,11 @@ import msgspec
 from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS
 from exporter.sources.location import Engine, Location
-from exporter.sources.rows import Reading, Row, attributes_of, extracted, ordered_page_of, page_of, read, rows_of
+from exporter.sources.rows import Row, attributes_of, extracted, rows_of
 from exporter.sources.tables import Column, Layout, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterable
 
     import psycopg
 
@@ -36,7 +36,6 @@ STATEMENT_TIMEOUT: Final = 10.0
 CONNECT_TIMEOUT: Final = 10.0
 _BUSY: Final = 2.0
 """Seconds that SQLite waits for a writer that keeps readers out (only without WAL)"""
-_FETCH: Final = 100
 _CLOCK_KEPT: Final = 60.0
 """Seconds for which ours goes on from what a database's clock told."""
 
@@ -54,12 +53,17 @@ def _demand_time(wait: float) -> None:
         raise SourceTimeout("the poll took longer than poll_deadline; what was read so far is counted")
 
 
-def _decoded(gathered: bytes | str, decode: Callable[[bytes | str], T]) -> T | None:
-    """What a database gathered; None where that is not what agno writes."""
+def _decoded(gathered: bytes | str) -> list[Row] | None:
+    """The rows that a database put into one JSON array; None where that is not what agno writes."""
     try:
-        return decode(gathered)
+        return rows_of(gathered)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _compact(rows: Iterable[tuple[Any, ...]]) -> list[Row]:
+    """Rows with whole attributes, taken one by one: prompts must not pile up."""
+    return [Row(*(*row[:9], attributes_of(row[9]))) for row in rows]
 
 
 def _text(raw: bytes) -> str | bytes:
@@ -70,19 +74,8 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _reading(gathered: bytes | str | None, db: str, given_up: Collection[str]) -> Reading | None:
-    """The traces of what a database gathered; None likewise."""
-    rows = None if gathered is None else _decoded(gathered, rows_of)
-    return None if rows is None else read(rows, db, given_up=given_up)
-
-
 class Connection(ABC):
     """One connection, opened when it is needed. All methods raise SourceError."""
-
-    gathers = False
-    """whether the database makes one JSON array of all rows that are read of traces"""
-    part = 1_000
-    """traces that one statement reads, where nothing else goes on meanwhile"""
 
     def __init__(self, location: Location, read_password: Callable[[], str | None]) -> None:
         """`read_password` is called at each connect; it may raise ConfigError."""
@@ -157,52 +150,13 @@ class Connection(ABC):
 
     async def inserted(self, since: str, after: Sequence[Any] | None, most: int, *, wait: float) -> Rows:
         """Up to so many spans, `after` one or since a moment: (created_at, span_id, trace_id) as they were written."""
-        sql = self.sql.inserted(after=after is not None, gathered=self.gathers)
         params = (since, most) if after is None else (after[0], after[0], after[1], most)
-        return await self._timed(sql, params, wait, lambda: self._inserted(sql, params, after is not None))
+        return await self.rows(self.sql.inserted(after=after is not None), params, wait=wait)
 
-    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
-        """(rows, sum of the `fractions` of their times, page): up to the `newest` row known, and what came after it.
-
-        The rows are those from a moment on, the page is one of `inserted`. Raises BadAnswer where a time is none.
-        """
-        ((count, total),) = await self.rows(self.sql.stretch(), (since, newest[0]), wait=wait)
-        return count, int(total or 0), await self.inserted(since, newest, most, wait=wait)
-
-    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: ARG002, FBT001 - private
-        return await self._rows(sql, params)
-
-    async def spans(
-        self, traces: Sequence[str], db: str, given_up: Collection[str], *, wait: float, part: int | None = None
-    ) -> AsyncGenerator[tuple[Reading, bool]]:
-        """These traces with all their spans, at most `part` of them at a time; with each part whether there is more.
-
-        A part is decoded, in a thread, and handed over while the database reads the next.
-        """
-        size = part or self.part
-        parts = (traces[start : start + size] for start in range(0, len(traces), size))
-        tasks = [asyncio.create_task(self._some_spans(some, db, given_up, wait)) for some in parts]
-        try:
-            for task in tasks:
-                yield await task, task is not tasks[-1]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _some_spans(self, traces: Sequence[str], db: str, given_up: Collection[str], wait: float) -> Reading:
+    async def spans(self, traces: Sequence[str], *, wait: float) -> list[Row]:
+        """All spans of these traces, in any order."""
         sql = self.sql.spans(len(traces))
-        if self.gathers:
-            gathered = await self._timed(sql, traces, wait, lambda: self._gather(sql, traces))
-            reading = await asyncio.to_thread(_reading, gathered, db, given_up)
-            if reading is not None:
-                return reading
-            sql = self.sql.spans(len(traces), gathered=False)
-        return await self._timed(sql, traces, wait, lambda: self._spans(sql, traces, db, given_up))
-
-    async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | str | None:
-        """What the database gathers into one JSON array; None where it meets what agno does not write."""
-        raise NotImplementedError
+        return await self._timed(sql, traces, wait, lambda: self._spans(sql, traces))
 
     async def _timed(self, sql: str, params: Sequence[Any], wait: float, work: Callable[[], Awaitable[T]]) -> T:
         _demand_time(wait)
@@ -265,7 +219,7 @@ class Connection(ABC):
     async def _rows(self, sql: str, params: Sequence[Any]) -> Rows: ...
 
     @abstractmethod
-    async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading: ...
+    async def _spans(self, sql: str, traces: Sequence[str]) -> list[Row]: ...
 
     @abstractmethod
     async def _break(self) -> None:
@@ -324,13 +278,8 @@ class _Threaded(Connection):
     async def _rows(self, sql: str, params: Sequence[Any]) -> Rows:
         return await self._run(lambda: self._fetched(sql, params))
 
-    async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
-        def work() -> Reading:
-            # Row by row: whole attributes must not pile up.
-            rows = (Row(*(*row[:9], attributes_of(row[9]))) for row in self._streamed(sql, traces))
-            return read(rows, db, given_up=given_up)
-
-        return await self._run(work)
+    async def _spans(self, sql: str, traces: Sequence[str]) -> list[Row]:
+        return await self._run(lambda: self._spans_of(sql, traces))
 
     @abstractmethod
     def _opened(self, password: str | None) -> object:
@@ -340,7 +289,7 @@ class _Threaded(Connection):
     def _fetched(self, sql: str, params: Sequence[Any]) -> Rows: ...
 
     @abstractmethod
-    def _streamed(self, sql: str, params: Sequence[Any]) -> Iterator[tuple[Any, ...]]: ...
+    def _spans_of(self, sql: str, traces: Sequence[str]) -> list[Row]: ...
 
     async def _close(self) -> None:
         gone, self._connection = self._connection, None
@@ -360,9 +309,6 @@ class _Threaded(Connection):
 
 class SqliteConnection(_Threaded):
     """An SQLite file, opened read-only: readers never keep a writer waiting where AgentOS uses WAL, as agno does."""
-
-    gathers = True
-    part = 40
 
     def _opened(self, password: str | None) -> sqlite3.Connection:  # noqa: ARG002 - a file has none
         path = Path(self.location.database)
@@ -420,46 +366,18 @@ class SqliteConnection(_Threaded):
     def _fetched(self, sql: str, params: Sequence[Any]) -> Rows:
         return self._connection.execute(sql, tuple(params)).fetchall()  # type: ignore[no-any-return]
 
-    def _streamed(self, sql: str, params: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        return self._connection.execute(sql, tuple(params))  # type: ignore[no-any-return]
-
-    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: FBT001 - private
-        def work() -> Rows:
-            gathered = self._gathered(sql, params)
-            found = None if gathered is None else _decoded(gathered, page_of)
-            return self._fetched(self.sql.inserted(after=after), params) if found is None else found
-
-        return await self._run(work)
-
-    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
-        """See Connection. In one statement."""
-        sql, params = self.sql.beyond(), (since, newest[0], newest[0], *newest, most)
-
-        def work() -> tuple[int, int, Rows] | None:
-            count, total, gathered = self._row(sql, params) or (0, 0, b"")
-            page = _decoded(gathered, page_of)
-            return None if page is None else (count, total or 0, page)
-
-        found = await self._timed(sql, params, wait, lambda: self._run(work))
-        return await super().beyond(since, newest, most, wait=wait) if found is None else found
-
-    async def _gather(self, sql: str, traces: Sequence[str]) -> bytes | None:
-        return await self._run(lambda: self._gathered(sql, traces))
-
-    def _gathered(self, sql: str, params: Sequence[Any]) -> bytes | None:
-        """What a statement gathers into one JSON array; None where it meets what agno does not write."""
-        row = self._row(sql, params)
-        return None if row is None else row[0]
-
-    def _row(self, sql: str, params: Sequence[Any]) -> tuple[Any, ...] | None:
-        """The one row of a statement that gathers; None likewise."""
+    def _spans_of(self, sql: str, traces: Sequence[str]) -> list[Row]:
         try:
-            (row,) = self._fetched(sql, params)
-        except sqlite3.OperationalError as error:
+            ((gathered,),) = self._fetched(sql, traces)
+        except sqlite3.OperationalError as error:  # attributes that are no JSON
             if "json" not in str(error).lower():
                 raise
-            return None
-        return row
+            gathered = None
+        rows = None if gathered is None else _decoded(gathered)
+        if rows is None:
+            whole = self._connection.execute(self.sql.spans(len(traces), gathered=False), tuple(traces))
+            rows = _compact(whole)
+        return rows
 
     async def _break(self) -> None:
         if self._connection is not None:
@@ -486,9 +404,6 @@ class SqliteConnection(_Threaded):
 
 class PostgresConnection(Connection):
     """PostgreSQL through psycopg. Settings hold for one short transaction each, so that a pooler may stand between."""
-
-    gathers = True
-    part = 34
 
     _clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -590,29 +505,15 @@ class PostgresConnection(Connection):
                     await connection.rollback()
             raise self._explain(error) or error from error
 
-    async def _inserted(self, sql: str, params: Sequence[Any], after: bool) -> Rows:  # noqa: FBT001 - private
-        ((gathered,),) = await self._rows(sql, params)
-        found = _decoded(gathered, ordered_page_of)
-        return await self._rows(self.sql.inserted(after=after), params) if found is None else found
-
-    async def beyond(self, since: str, newest: tuple[str, str], most: int, *, wait: float) -> tuple[int, int, Rows]:
-        """See Connection. In one statement."""
-        params = (since, newest[0], newest[0], *newest, most)
-        ((count, total, gathered),) = await self.rows(self.sql.beyond(), params, wait=wait)
-        page = _decoded(gathered, ordered_page_of)
-        return await super().beyond(since, newest, most, wait=wait) if page is None else (count, int(total or 0), page)
-
-    async def _gather(self, sql: str, traces: Sequence[str]) -> str | None:
-        ((found,),) = await self._rows_of(traces, sql, gathered=True)
-        return "[]" if found is None else str(found)
-
-    async def _spans(self, sql: str, traces: Sequence[str], db: str, given_up: Collection[str]) -> Reading:
-        rows = await self._rows_of(traces, sql, gathered=False)
-
-        def work() -> Reading:
-            return read((Row(*(*row[:9], extracted(row[9:]))) for row in rows), db, given_up=given_up)
-
-        return await asyncio.to_thread(work)
+    async def _spans(self, sql: str, traces: Sequence[str]) -> list[Row]:
+        ((gathered,),) = await self._rows_of(traces, sql, gathered=True)
+        if gathered is None:
+            return []
+        rows = await asyncio.to_thread(_decoded, gathered)
+        if rows is None:
+            single = await self._rows_of(traces, self.sql.spans(len(traces), gathered=False), gathered=False)
+            rows = [Row(*(*row[:9], extracted(row[9:]))) for row in single]
+        return rows
 
     async def _rows_of(self, traces: Sequence[str], sql: str, *, gathered: bool) -> Rows:
         import psycopg  # noqa: PLC0415 - an extra
@@ -774,13 +675,12 @@ class MysqlConnection(_Threaded):
             cursor.execute(sql, tuple(params))
             return list(cursor.fetchall())
 
-    def _streamed(self, sql: str, params: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    def _spans_of(self, sql: str, traces: Sequence[str]) -> list[Row]:
         import pymysql.cursors  # noqa: PLC0415 - an extra
 
         with self._connection.cursor(pymysql.cursors.SSCursor) as cursor:
-            cursor.execute(sql, tuple(params))
-            while rows := cursor.fetchmany(_FETCH):
-                yield from rows
+            cursor.execute(sql, tuple(traces))
+            return _compact(cursor.fetchall_unbuffered())
 
     async def _break(self) -> None:
         gone, self._connection = self._connection, None

@@ -1,10 +1,9 @@
 """Following one database: spans in the order in which they were written, each trace that they touch read as a whole.
 
 agno writes a span row once and never changes it, and stamps it with the time of its insertion (`created_at`, indexed).
-So what is new is what was inserted since the cutoff, and that lies one overlap back, for clocks that differ and
-transactions that commit late. Of that overlap only ids are read again, and those only where a row came late: spans
-that this process has itself read and seen committed are passed over. After a crash they are read once more, and the
-ledger knows them.
+So what is new is what was inserted since the cutoff. The cutoff lies one overlap back, for clocks that differ and
+transactions that commit late. The ids of that overlap are listed again by each poll, and spans that this process has
+read and seen committed are passed over. After a crash they are read once more, and the ledger knows them.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from exporter.errors import BadAnswer
+from exporter.errors import BadAnswer, SourceTimeout
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
-from exporter.sources.committed import Committed, Stretch
+from exporter.sources import rows as span_rows
 from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import DAY, is_misdated
 from exporter.sources.http import OWN_TRACE_PREFIX
@@ -29,7 +28,7 @@ from exporter.sources.rows import Reading, moment_of
 from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from exporter.sources.drivers import Connection, Rows
 
@@ -81,58 +80,19 @@ class Position:
 class _Pass:
     """One poll: when it began by the monotonic clock and by the database's, and what it met.
 
-    `listed`: `touched` are all traces with new spans. `due` are open traces whose time to be read again has come.
+    `touched` are traces with new spans. `due` are open traces whose time to be read again has come.
     """
 
     began: float
     now: int
     newest: int = 0
     touched: set[str] = field(default_factory=set)
-    listed: bool = False
     due: Sequence[Known] = ()
 
-
-@dataclass(slots=True)
-class _Piece:
-    """What is handed over together, and committed unless there is `more` to be committed with it.
-
-    `coming` are traces of the pieces to come; `ignored` are traces that are not read at all, with the reason, and
-    `passed_over` their spans; `position` is (cutoff, newest) after a page.
-    """
-
-    reading: Reading
-    more: bool = False
-    coming: Sequence[str] = ()
-    ignored: Sequence[tuple[str, str]] = ()
-    passed_over: dict[Any, Any] = field(default_factory=dict)
-    position: tuple[int, int] | None = None
-    ended: bool = False
-
-
-async def _ahead(pages: AsyncGenerator[_Piece]) -> AsyncGenerator[_Piece]:
-    """The same pieces, each read while the one before is handed over: the database works while the ledger commits."""
-    ready: asyncio.Queue[_Piece | None] = asyncio.Queue(1)
-
-    async def read() -> None:
-        try:
-            async with aclosing(pages) as pieces:
-                async for piece in pieces:
-                    await ready.put(piece)
-        except asyncio.CancelledError:  # nobody takes anything any more
-            raise
-        except BaseException:
-            await ready.put(None)
-            raise
-        await ready.put(None)
-
-    reading = asyncio.create_task(read())
-    try:
-        while (piece := await ready.get()) is not None:
-            yield piece
-        await reading
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+    def note(self, page: Rows, ids: Sequence[str], ignored: Sequence[tuple[str, str]]) -> None:
+        """Take note of a page of spans, and of the traces in it that have new ones, our own among them."""
+        self.newest = max(self.newest, _newest(page))
+        self.touched.update(ids, (trace_id for trace_id, reason in ignored if reason == "own"))
 
 
 class Feed:
@@ -149,7 +109,10 @@ class Feed:
         self.strangers: tuple[str, ...] = ()
         """keys under which another source read this AgentOS, or another database that is read no more"""
         self._deadline = 0.0
-        self._committed = Committed()
+        self._read: dict[Any, Any] = {}
+        """spans that were read and committed, by id with their time of insertion; none from before the cutoff"""
+        self._chunk = CHUNK
+        """traces that one statement reads; fewer after one that took too long"""
         self._moved = 0
         """the cutoff that was last committed"""
         self._anchor: tuple[int, float] | None = None
@@ -244,109 +207,70 @@ class Feed:
     # News
 
     async def _news(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
-        """Hand over what was written since the last poll, piece by piece; and what has settled, once that is listed."""
-        settled = False
-        parts: list[_Piece] = []
-        async with aclosing(_ahead(self._pages(this))) as pieces:
-            async for piece in pieces:
-                batch = await self._batch(ledger, piece, this)
-                if this.listed and not settled:
-                    settled, batch.settled = True, await self._settled(ledger, this)
-                moved = self._moved_to(piece)
-                due = batch.traces or batch.ignored or batch.settled or batch.coming or parts
-                if moved is not None and (due or self._is_worth_it(moved)):
-                    batch.cursor = asdict(moved)
-                if due or batch.cursor is not None:
-                    yield batch
-                # Only what is committed is so for us.
-                if moved is not None:
-                    self.position = moved
-                    if batch.cursor is not None:
-                        self._moved = moved.cutoff
-                parts.append(piece)
-                if not piece.more:
-                    self._remember(parts)
-                    parts = []
+        """Hand over what was written since the last poll: page by page, of each page some traces at a time.
 
-    def _remember(self, parts: Sequence[_Piece]) -> None:
-        """Take note of what is committed."""
-        inserted: dict[str, Any] = {}
-        for piece in parts:
-            for some in (*piece.reading.inserted.values(), piece.passed_over):
-                inserted.update(some)
-        self._committed.add(inserted)
-        if any(piece.position is not None for piece in parts):
-            self._committed.forget(stamp(self.here.cutoff - 2 * MICROSECONDS))
-
-    async def _pages(self, this: _Pass) -> AsyncGenerator[_Piece]:
-        """Read page by page, and the traces of each page some at a time."""
-        since, began, took = stamp(self.here.cutoff), self.clock.monotonic(), 0.0
-        page = await self._beyond(since)
-        if page is None:
-            page = await self._page(since, None)
-        passed: set[str] = set()
+        The last batch of a page moves the cutoff; the last of all settles what no span was added to.
+        """
+        since, after = stamp(self.here.cutoff), None
         while True:
-            ids, final = self._unread(page, passed)
+            began = self.clock.monotonic()
+            page = await self.connection.inserted(since, after, PAGE, wait=self._left)
             ended = len(page) < PAGE
-            this.newest = max(this.newest, _newest(page))
+            new = [row for row in page if row[1] not in self._read]
+            ids, ignored = _sorted(new)
+            this.note(page, ids, ignored)
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
-            this.touched.update(ids, (trace_id for trace_id, reason in final.ignored if reason == "own"))
-            this.listed = ended
-            if ids:  # what has settled can be counted while they are read
-                yield _Piece(Reading(), more=True, coming=ids[:CHUNK])
-            async with aclosing(self._read(ids)) as readings:
-                async for reading, more, last in readings:
-                    passed.update(*reading.inserted.values())
-                    if last:
-                        final.reading = reading
-                    else:
-                        yield _Piece(reading, more)
-            passed.update(final.passed_over)
-            final.ended, final.position = ended, self._advance(this) if ended else self._advance_to(this)
-            yield final
+            while len(ids) > self._chunk:
+                some, ids = ids[: self._chunk], ids[self._chunk :]
+                reading = await self._spans(some)
+                yield await self._batch(ledger, reading, this)
+                self._remember(reading)
+            reading = await self._spans(ids)
+            batch = await self._batch(ledger, reading, this, ignored)
+            if ended:
+                batch.settled = await self._settled(ledger, this)
+            moved = self._moved_to(this, ended=ended)
+            due = batch.traces or batch.ignored or batch.settled
+            if due or self._is_worth_it(moved):
+                batch.cursor = asdict(moved)
+                yield batch
+                self._moved = moved.cutoff
+            self.position = moved
+            self._remember(reading)
+            self._read.update((span_id, created) for created, span_id, _ in new)
+            self._forget()
             if ended:
                 return
-            now = self.clock.monotonic()
-            took, began = max(took, now - began), now
-            if self._left < 0.1 + 2 * took:
+            if self._left < 0.1 + 2 * (self.clock.monotonic() - began):
                 self.catching_up = True
                 return
-            page = await self._page(since, self._last(page))
+            after = self._last(page)
 
-    def _unread(self, page: Rows, passed: set[str]) -> tuple[list[str], _Piece]:
-        """The traces of a page that have spans which were not read yet; and a piece with those that are not to be."""
-        knows = self._committed.knows
-        new = [row for row in page if row[1] not in passed and not knows(row[0], row[1])]
-        reasons = {trace_id: _reason(trace_id) for trace_id in dict.fromkeys(trace_id for _, _, trace_id in new)}
-        final = _Piece(Reading())
-        if any(reasons.values()):
-            final.ignored = [(_named(trace_id), reason) for trace_id, reason in reasons.items() if reason]
-            final.passed_over = {span_id: created for created, span_id, trace_id in new if reasons[trace_id]}
-        return [trace_id for trace_id, reason in reasons.items() if not reason], final
-
-    async def _read(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool, bool]]:
-        """Read these traces: (reading, whether more is to be committed with it, whether it is the last).
-
-        Few are read in parts, to count one while the database reads the next; of many the next ones are read meanwhile.
-        """
-        for start in range(0, len(ids), CHUNK):
-            some = ids[start : start + CHUNK]
-            part = None if len(ids) <= CHUNK else CHUNK
-            async with aclosing(self.connection.spans(some, self.db, (), wait=self._left, part=part)) as readings:
-                async for reading, more in readings:
-                    yield reading, more, not more and start + CHUNK >= len(ids)
-
-    async def _beyond(self, since: str) -> Rows | None:
-        """What comes after the newest span that was committed; None where others than those were written before."""
-        newest = self._committed.newest
-        if newest is None or newest[0] < since:
-            return None
-        self.stats.pages += 1
+    async def _spans(self, ids: Sequence[str], given_up: Collection[str] = (), db: str | None = None) -> Reading:
+        """Read these traces whole; `db` is the key under which they are counted, if not that of this database."""
+        if not ids:
+            return Reading()
         try:
-            rows, total, page = await self.connection.beyond(since, newest, PAGE, wait=self._left)
-        except BadAnswer:  # a time that is none
-            return None
-        return page if Stretch(rows, total) == self._committed.since(since) else None
+            found = await self.connection.spans(ids, wait=self._left)
+        except SourceTimeout:
+            self._chunk = max(1, self._chunk // 4)
+            raise
+        self._chunk = min(CHUNK, 2 * self._chunk)
+        return await asyncio.to_thread(span_rows.read, found, db or self.db, given_up=given_up)
+
+    def _remember(self, reading: Reading) -> None:
+        """Take note of spans that are committed."""
+        for spans in reading.inserted.values():
+            self._read.update(spans)
+
+    def _forget(self) -> None:
+        """Forget the spans that are not listed again. Of times that are no text nobody knows."""
+        since = stamp(self.here.cutoff)
+        self._read = {
+            span_id: created
+            for span_id, created in self._read.items()
+            if not isinstance(created, str) or created >= since
+        }
 
     def _last(self, page: Rows) -> tuple[Any, ...]:
         """The row after which one can read on: SQLite has bytes after all text, whatever they stand for."""
@@ -355,15 +279,13 @@ class Feed:
                 return row
         raise BadAnswer(f"{self.connection.location}: {len(page)} rows of spans whose ids or times are no text")
 
-    async def _page(self, since: str, after: tuple[Any, ...] | None) -> Rows:
-        self.stats.pages += 1
-        return await self.connection.inserted(since, after, PAGE, wait=self._left)
-
-    async def _batch(self, ledger: LedgerView, piece: _Piece, this: _Pass) -> Batch:
-        here, reading = self.here, piece.reading
+    async def _batch(
+        self, ledger: LedgerView, reading: Reading, this: _Pass, ignored: Sequence[tuple[str, str]] = ()
+    ) -> Batch:
+        """What was read, without traces that are too old to count; `ignored` are those that were not read at all."""
+        here = self.here
         traces = [trace for trace in reading.traces if trace.end >= here.floor]
-        ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-        ignored += piece.ignored
+        ignored = [*ignored, *((trace_id, "malformed") for trace_id in reading.malformed)]
         early = [trace for trace in reading.traces if trace.end < here.floor]
         ignored += [(trace.id, "too_old") for trace in early if is_misdated(trace.end, trace.created)]
         floor = max(self.oldest, here.forgotten)
@@ -382,16 +304,12 @@ class Feed:
             first=here.first,
             as_of=this.now,
             follows=True,
-            more=piece.more,
-            coming=piece.coming,
         )
 
-    def _moved_to(self, piece: _Piece) -> Position | None:
-        """Where reading stands once the piece is committed; None where that is as before."""
-        if piece.position is None:
-            return None
-        cutoff, newest = piece.position
-        return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not piece.ended)
+    def _moved_to(self, this: _Pass, *, ended: bool) -> Position:
+        """Where reading stands once the page is committed; `ended` where it is the last one."""
+        cutoff, newest = self._advance(this) if ended else self._advance_to(this)
+        return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not ended)
 
     def _is_worth_it(self, moved: Position) -> bool:
         """Whether a position is worth a commit of its own."""
@@ -434,13 +352,13 @@ class Feed:
         """
         now, horizon = self.clock.now_us(), self.settings.horizon
         given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
-        for start in range(0, len(due), CHUNK):
-            some = [one.id for one in due[start : start + CHUNK]]
-            async with aclosing(self.connection.spans(some, db, given_up, wait=self._left, part=CHUNK)) as readings:
-                async for reading, _ in readings:  # one
-                    ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
-                    lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
-                    yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
+        ids = [one.id for one in due]
+        while ids:
+            some, ids = ids[: self._chunk], ids[self._chunk :]
+            reading = await self._spans(some, given_up, db)
+            ignored = [(trace_id, "malformed") for trace_id in reading.malformed]
+            lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
+            yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
         """Where rows arrive but none of the traces known before is there any more, the database was replaced.
@@ -477,6 +395,13 @@ class Feed:
         newest = min(here.newest, here.cutoff + self.settings.overlap)
         here.sentinels = await ledger.sentinels(self.db, [FUTURE, newest - HOUR, newest - 12 * HOUR])
         here.witnessed = newest
+
+
+def _sorted(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:
+    """(traces to read, traces that are not read at all with the reason) of some rows of a page."""
+    reasons = {trace_id: _reason(trace_id) for trace_id in dict.fromkeys(trace_id for _, _, trace_id in new)}
+    ignored = [(_named(trace_id), reason) for trace_id, reason in reasons.items() if reason]
+    return [trace_id for trace_id, reason in reasons.items() if not reason], ignored
 
 
 def _reason(trace_id: object) -> str:

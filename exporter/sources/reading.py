@@ -342,14 +342,6 @@ class Reader(ABC):
         one = self._unreadable.get(seen.id)
         return one is not None and seen.end <= one.end
 
-    def forget(self) -> None:
-        """Start over at the floor, as if nothing had been read; the ledger still knows what was counted."""
-        self._read.clear()
-        self._unfinished.clear()
-        self._believed = None
-        if self.position is not None:
-            self.position.cutoff = self.position.floor
-
     def recent(self, lo: int, hi: int | None, most: int) -> list[str]:
         """Ids read within the last 2.5 overlaps that a search for ends in [lo, hi) would return again, newest last."""
         since = self.clock.monotonic() - 2.5 * self.settings.overlap / MICROSECONDS

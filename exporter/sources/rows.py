@@ -111,7 +111,6 @@ class Row(msgspec.Struct, array_like=True, gc=False):
 
 _whole = msgspec.json.Decoder(_Whole)
 _rows = msgspec.json.Decoder(list[Row])
-_page = msgspec.json.Decoder(list[tuple[str, str, str]])
 _NO_ATTRIBUTES: Final = Attributes()
 MALFORMED: Final = Attributes()
 """stands for attributes that cannot be read"""
@@ -135,18 +134,6 @@ class Reading:
 def rows_of(gathered: bytes | str) -> list[Row]:
     """Rows that a database put into one JSON array. Raises msgspec.DecodeError for what are none."""
     return _rows.decode(gathered)
-
-
-def ordered_page_of(gathered: bytes | str) -> list[tuple[str, str, str]]:
-    """(created_at, span_id, trace_id) likewise, in the database's order."""
-    return _page.decode(gathered)
-
-
-def page_of(gathered: bytes | str) -> list[tuple[str, str, str]]:
-    """The same, put in order: what SQLite gathers, it does not promise to order."""
-    page = _page.decode(gathered)
-    page.sort()
-    return page
 
 
 def attributes_of(raw: str | bytes | None) -> Attributes:

@@ -204,7 +204,6 @@ class SearchReader(Reader):
                 met += [trace.id for trace in page.traces]
                 traces, ignored = self.sort(page, head)
                 head.rows += len(page.ids)
-                self.stats.pages += 1
                 yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
                 self.mark(traces, page.malformed)
             if len(distinct) >= wanted:

@@ -66,11 +66,10 @@ class Sql:
                 full += f" FORCE INDEX (`{column.index}`)"
         return full
 
-    def inserted(self, *, after: bool, gathered: bool = False) -> str:
+    def inserted(self, *, after: bool) -> str:
         """Spans in the order in which they were written: (created_at, span_id, trace_id).
 
-        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most. PostgreSQL and SQLite have
-        them `gathered` into one JSON array, if wanted.
+        Parameters: since, most; or, `after` a row: its created_at twice, its span_id, most.
         """
         table = self.table(self.location.tables.spans_table, "created_at")
         mark = self.mark
@@ -79,33 +78,10 @@ class Sql:
             further = f" AND (created_at > {mark} OR span_id > {mark})"
         elif after:
             further = f" AND (created_at, span_id) > ({mark}, {mark})"
-        columns = "created_at, span_id, trace_id"
-        rows = (
-            f"SELECT {columns} FROM {table} WHERE created_at >= {mark}{further} "
+        return (
+            f"SELECT created_at, span_id, trace_id FROM {table} WHERE created_at >= {mark}{further} "
             f"ORDER BY created_at, span_id LIMIT {mark}"
         )
-        if gathered and self.location.engine is Engine.SQLITE:
-            return f"SELECT {_gathered(columns)} FROM ({rows}) AS page"
-        if gathered and self.location.engine is Engine.POSTGRESQL:
-            array = f"json_agg(json_build_array({columns}) ORDER BY created_at, span_id)"
-            return f"SELECT coalesce({array}, '[]')::text FROM ({rows}) AS page"
-        return rows
-
-    def stretch(self) -> str:
-        """(rows, what `committed.fractions` of their times add up to) from one moment to another, by an index alone."""
-        table = self.table(self.location.tables.spans_table, "created_at")
-        whole = "SIGNED" if self.location.engine is Engine.MYSQL else "BIGINT"
-        fraction = f"CAST(substr(created_at, 21, 6) AS {whole})"
-        if self.location.engine is not Engine.SQLITE:  # which takes what is no number for none
-            fraction = f"CASE WHEN substr(created_at, 20, 1) = '.' THEN {fraction} ELSE 0 END"
-        return (
-            f"SELECT count(*), sum({fraction}) FROM {table} "
-            f"WHERE created_at >= {self.mark} AND created_at <= {self.mark}"
-        )
-
-    def beyond(self) -> str:
-        """A `stretch`, and what was `inserted` after a row, gathered: one row. Parameters: theirs."""
-        return f"SELECT * FROM ({self.stretch()}) AS known, ({self.inserted(after=True, gathered=True)}) AS page"
 
     def spans(self, traces: int, *, gathered: bool = True) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
@@ -132,7 +108,8 @@ class Sql:
             return f"SELECT {head}, {whole} FROM {table} s {index} WHERE s.trace_id IN ({self.marks(traces)})"
         some = f"FROM {table} s WHERE s.trace_id IN ({self.marks(traces)})"
         if gathered:
-            return f"SELECT {_gathered(f'{head}, {_EXTRACT}')} {some}"
+            # All rows as one: SQLite's driver takes the interpreter's lock anew for each row that it hands over.
+            return f"SELECT CAST(json_group_array(json_array({head}, {_EXTRACT})) AS BLOB) {some}"
         return f"SELECT {head}, CAST(s.attributes AS BLOB) {some}"
 
     def marks(self, count: int) -> str:
@@ -174,11 +151,6 @@ class Sql:
             f"SELECT component_type, component_id, name FROM {table} WHERE component_id > '' AND deleted_at IS NULL "
             f"ORDER BY component_id LIMIT {COMPONENTS}"
         )
-
-
-def _gathered(columns: str) -> str:
-    """All rows as one JSON array: SQLite's driver takes the interpreter's lock anew for each row it hands over."""
-    return f"CAST(json_group_array(json_array({columns})) AS BLOB)"
 
 
 _PATHS: Final = ", ".join(f"'$.\"{name}\"'" for name in ATTRIBUTES)

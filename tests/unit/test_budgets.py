@@ -290,15 +290,6 @@ def test_late_spans_of_a_closed_period_go_there():
     assert home.ledger.spent(0)["b", at("2026-10-24T00:00+02:00")] == 5 * 10**9 + 1
 
 
-def test_parts_of_a_transaction_are_charged_to_the_budgets_of_its_end():
-    home = Home(budgets=[budget(time_zone=ZONE), budget("gone")])
-    home.intake.absorb(Batch("db", [run("t", call(1, T0, 5))], as_of=T0, more=True))
-    home.configure(budget(time_zone="UTC"), budget("new"))
-    home.read(run("u", call(2, T0 + S, 6)))
-    assert home.gauge(SPENT) == home.gauge(SPENT, "new") == 11 * 10**9 + 2
-    assert {name for name, _ in home.ledger.spent(0)} == {"b", "new"}
-
-
 def test_budgets_that_cannot_be_shown_at_once_are_in_force():
     home = Home(budgets=[budget("old")])
     home.ledger.spent, spent = failing, home.ledger.spent

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,8 +24,8 @@ from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS as S
 from exporter.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
 from exporter.poller import View
-from exporter.sources import drivers, handover, rows, tables, wire
 from exporter.sources import feed as feeding
+from exporter.sources import handover, rows, tables, wire
 from exporter.sources.database import DatabaseSource, DatabaseTarget
 from exporter.sources.drivers import SqliteConnection
 from exporter.sources.handover import DAY
@@ -151,15 +150,12 @@ class Home:
         """Poll as the daemon does; `stop_after` so many batches it dies before the next is committed."""
         self.now += after
         batches = []
-        try:
-            async with aclosing(self.source.read(self.view, deadline=self.now + deadline)) as found:
-                async for batch in found:
-                    if stop_after is not None and len(batches) == stop_after:
-                        break
-                    self.intake.absorb(batch)
-                    batches.append(batch)
-        finally:
-            self.intake.abandon()
+        async with aclosing(self.source.read(self.view, deadline=self.now + deadline)) as found:
+            async for batch in found:
+                if stop_after is not None and len(batches) == stop_after:
+                    break
+                self.intake.absorb(batch)
+                batches.append(batch)
         for db, floor in self.source.floors.items():
             self.intake.prune(db, created_before=floor)
         return batches
@@ -397,10 +393,8 @@ async def test_each_span_counts_once_however_often_it_is_read(home: Home) -> Non
     assert home.value("agentos_llm_tokens_total", "Agent", "Agent", "openai", "gpt-5.4-mini", "input") == 400
     home.queries.clear()
     assert await home.poll(after=1) == []
-    ((sql, params),) = home.queries  # nothing of the overlap is listed again
-    known, page = home.feed.connection.sql.stretch(), home.feed.connection.sql.inserted(after=True, gathered=True)
-    assert sql == f"SELECT * FROM ({known}) AS known, ({page}) AS page"
-    assert params[3:] == (at(0), "b.0", feeding.PAGE)
+    ((sql, _),) = home.queries  # what was read is listed again, and no trace of it
+    assert sql == home.feed.connection.sql.inserted(after=False)
     home.restart()
     await home.poll(after=1)
     assert home.calls == 4
@@ -431,35 +425,27 @@ async def test_what_cannot_be_committed_is_read_again(home: Home, monkeypatch: p
 async def test_a_ledger_that_fails_in_the_middle_ends_the_poll(
     home: Home, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
+    monkeypatch.setattr(feeding, "CHUNK", 2)
+    home.feed._chunk = 2
     home.run("before")
     await home.poll(after=1)
     home.now += OVERLAP + 1
-    for number in range(2 * SqliteConnection.part + 1):
+    for number in range(5):
         home.run(f"t{number}")
-    read_ahead = threading.Event()
-
-    def fails(*_: object, **__: object) -> None:
-        assert threading.current_thread() is threading.main_thread() or read_ahead.wait(30)
-        failing()
-
-    def ask(sql: str, params: Sequence[object]) -> None:
-        if len(params) == 1:  # the last part
-            read_ahead.set()
-
-    home.feed.connection.on_query = ask
     with monkeypatch.context() as broken:
-        broken.setattr(home.ledger, method, fails)
+        broken.setattr(home.ledger, method, failing)
         with pytest.raises(StateError):
-            await asyncio.wait_for(home.poll(), 30)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert home.calls == 1
+            await home.poll()
+    # The settled ones are asked for once all is listed: two chunks are committed by then.
+    assert home.calls == (1 if method in {"records", "commit"} else 5)
     batches = await home.poll(after=1)
-    assert [batch.more for batch in batches] == [True, True, True, False]
-    assert (list(batches[0].settled), [len(batch.traces) for batch in batches]) == (["before"], [0, 40, 40, 1])
-    assert home.calls == 2 * SqliteConnection.part + 2
+    left = [2, 2, 1] if method in {"records", "commit"} else [1]
+    assert [len(batch.traces) for batch in batches] == left
+    assert ([list(batch.settled) for batch in batches][-1], batches[-1].cursor is not None) == (["before"], True)
+    assert home.calls == 6
 
 
-@pytest.mark.parametrize("number", [1, SqliteConnection.part + 1, feeding.CHUNK + SqliteConnection.part])
+@pytest.mark.parametrize("number", [1, feeding.CHUNK + 40])
 async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -> None:
     home.run("before")
     await home.poll(after=1)
@@ -472,12 +458,8 @@ async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -
     assert home.calls == number + 1
     ignored = {reason: home.value("agentos_exporter_ignored_traces_total", reason) for reason in ("own", "malformed")}
     assert ignored == {"own": 1, "malformed": 1}
-    (beyond, _), *others = home.queries
-    assert beyond == home.feed.connection.sql.beyond()
-    asked = Counter(trace for sql, traces in others if "attributes" in sql for trace in traces)
-    # The part with what agno does not write is read once more, row by row.
-    part = min(number + 1, SqliteConnection.part if number < feeding.CHUNK else feeding.CHUNK)
-    assert (set(asked), asked.total()) == ({"odd", *(f"t{one}" for one in range(number))}, number + 1 + part)
+    asked = Counter(trace for sql, traces in home.queries if "attributes" in sql for trace in traces)
+    assert asked == Counter({"odd": 1, **{f"t{one}": 1 for one in range(number)}})
     home.queries.clear()
     assert await home.poll(after=1) == []
     assert len(home.queries) == 1
@@ -611,44 +593,51 @@ async def test_no_backlog_of_one_database_starves_another(tmp_path: Path, monkey
     assert home.calls == 41
 
 
-async def test_no_limit_of_one_statement_holds_for_all_of_a_poll(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_that_takes_too_long_is_followed_by_smaller_ones(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        home.run(f"t{number:02}")
+    asked, rows_of = [], SqliteConnection._spans_of
+
+    def hang(self: SqliteConnection, sql: str, traces: Sequence[str]) -> list[rows.Row]:
+        asked.append(len(traces))
+        if len(traces) > 5:
+            raise SourceTimeout("too slow")
+        return rows_of(self, sql, traces)
+
+    monkeypatch.setattr(feeding, "CHUNK", 20)
+    home.feed._chunk = 20
+    monkeypatch.setattr(SqliteConnection, "_spans_of", hang)
+    for _ in range(10):
+        with contextlib.suppress(SourceTimeout):
+            await home.poll(after=1)
+    assert home.calls == 20
+    assert asked[:2] == [20, 5]
+    assert len(asked) < 12
+
+
+async def test_a_database_that_fails_between_two_chunks_loses_none(home: Home) -> None:
     home.run("before")
     await home.poll(after=1)
-    for number in range(4 * SqliteConnection.part):
-        home.run(f"t{number}")
-    limit, gathered = 0.6, SqliteConnection._gathered
-
-    def slowly(self: SqliteConnection, sql: str, params: Sequence[object]) -> bytes | None:
-        time.sleep(0.4 * limit)  # the limit is of real time
-        return gathered(self, sql, params)
-
-    monkeypatch.setattr(drivers, "STATEMENT_TIMEOUT", limit)
-    monkeypatch.setattr(SqliteConnection, "_gathered", slowly)
-    await home.poll(after=1)
-    assert home.calls == 4 * SqliteConnection.part + 1
-
-
-async def test_a_database_that_fails_between_two_parts_loses_none(home: Home) -> None:
-    home.run("before")
-    await home.poll(after=1)
-    for number in range(2 * SqliteConnection.part):
+    for number in range(2 * feeding.CHUNK):
         home.run(f"t{number}")
 
-    parts: list[str] = []
+    chunks: list[str] = []
 
     def break_off(sql: str, params: Sequence[object]) -> None:
-        parts.extend([sql] if len(params) == SqliteConnection.part else [])
-        if len(parts) == 2:
+        chunks.extend([sql] if len(params) == feeding.CHUNK else [])
+        if len(chunks) == 2:
             raise ServerFailed("no")
 
     home.feed.connection.on_query = break_off
     with pytest.raises(ServerFailed):
         await home.poll(after=1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert home.calls == 1
+    assert home.calls == 1 + feeding.CHUNK
     home.feed.connection.on_query = lambda sql, params: None
     await home.poll(after=1)
-    assert home.calls == 2 * SqliteConnection.part + 1
+    assert home.calls == 2 * feeding.CHUNK + 1
 
 
 async def test_the_overlap_is_listed_again_where_a_row_came_late(home: Home) -> None:
@@ -664,11 +653,6 @@ async def test_the_overlap_is_listed_again_where_a_row_came_late(home: Home) -> 
     home.run("later", calls=2, written=9.25, end=9)
     await home.poll(after=1)
     assert (home.calls, home.total("agentos_runs_total")) == (13, 7)
-    home.queries.clear()
-    home.execute("DELETE FROM agno_spans WHERE trace_id = 't2'")
-    await home.poll(after=1)
-    assert len(home.queries) == 2
-    assert home.calls == 13
 
 
 @pytest.mark.parametrize("odd", ["2027-01-15T08:00:00.5+00:00", "2027-01-15T08:00:00+00:00"])

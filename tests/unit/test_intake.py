@@ -1,7 +1,5 @@
 """One batch, one transaction: the life of a trace on a driven clock, and what no order, repeat or crash changes."""
 
-import copy
-import dataclasses
 import random
 import sys
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from msgspec.structs import replace
 from exporter.aggregate import Accounts
 from exporter.catalog import METRICS, Kind, Life
 from exporter.errors import StateError
-from exporter.intake import SESSION_IDLE, Absorbed, Intake
+from exporter.intake import SESSION_IDLE, Intake
 from exporter.ledger import Changes, Ledger
 from exporter.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
 from exporter.pricing.prices import Priced
@@ -518,31 +516,6 @@ def test_any_split_order_and_repetition_gives_the_same_totals(history):
     check(home, wholes)
 
 
-@examples(60)
-@given(histories(), st.lists(st.booleans(), min_size=20, max_size=20), st.integers(0, 20))
-def test_so_do_parts_of_one_transaction(history, more, abandoned):
-    wholes, batches = history
-    home = Home()
-    todo = list(zip(batches, [*more, *[False] * len(batches)], strict=False))
-    kept = []
-    while todo:
-        batch, further = todo.pop(0)
-        kept.append((batch, further))
-        before = home.durable()
-        home.intake.absorb(dataclasses.replace(batch, more=further and bool(todo)))
-        if further and todo:
-            assert home.durable() == before
-            if len(todo) == abandoned:  # the source fails, and begins anew
-                home.intake.abandon()
-                abandoned = -1
-                todo = [*kept, *todo]
-        if not further:
-            kept = []
-        home.publish()
-        home.now += 1
-    check(home, wholes)
-
-
 @examples(40)
 @given(histories(databases=("db", "second", "third")))
 def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
@@ -655,58 +628,6 @@ def test_a_crash_at_any_write_changes_no_total_and_takes_nothing_back(tmp_path, 
     assert point > len(batches)
 
 
-def test_parts_of_one_transaction_are_committed_with_the_last():
-    home, whole = Home(), [trace(3), trace(2, trace_id="u")]
-    whole[1] = replace(whole[1], spans=tuple(replace(one, id=one.id + 10) for one in whole[1].spans))
-    assert home.read(whole[0], more=True) == Absorbed()
-    assert (list(home.totals.stored()), home.ledger.records("os", ["t"])) == ([], {})
-    assert home.read(whole[1], cursor={"n": 1}) == Absorbed(traces=2, spans=5)
-    assert home.ledger.cursors("os") == {"db": {"n": 1}}
-    assert set(home.ledger.records("os", ["t", "u"])) == {"t", "u"}
-    assert home.value("agentos_exporter_orphan_spans_total") == 0
-    other = Home()
-    other.read(*whole)
-    assert home.durable() == other.durable()
-
-
-def test_traces_to_come_are_looked_up_at_once(monkeypatch):
-    home, expected = Home(), Home()
-    for one in (home, expected):
-        one.read(trace(3))
-    asked, look_up = [], home.ledger.records
-    monkeypatch.setattr(home.ledger, "records", lambda agentos, ids: asked.append({*ids}) or look_up(agentos, ids))
-    home.intake.absorb(Batch("db", coming=["t", "u"], more=True))
-    home.read(trace(3, 4), more=True)
-    home.read(trace(2, trace_id="u"), trace(2, trace_id="v"))
-    expected.read(trace(3, 4), trace(2, trace_id="u"), trace(2, trace_id="v"))
-    assert asked == [{"t", "u"}, {"v"}]
-    assert home.durable() == expected.durable()
-
-
-def test_parts_whose_last_one_never_came_do_not_count():
-    home = Home()
-    home.read(trace(3), more=True)
-    home.intake.absorb(Batch("second", cursor={"n": 1}))  # of another database: that one failed
-    home.read(trace(3), more=True)
-    home.intake.abandon()
-    assert home.read().spans == 0
-    assert home.durable() == {}
-    assert home.read(trace(3)).spans == 3
-
-
-def test_what_is_committed_between_two_parts_is_not_written_over():
-    home, expected = Home(), Home()
-    home.read(trace(3), more=True)
-    elsewhere = copy.copy(home.intake)
-    elsewhere.abandon()
-    for intake in (elsewhere, expected.intake):
-        intake.absorb(Batch("second", [trace(2, 3, db="second")], as_of=T0 * S))
-    home.read(trace(2, trace_id="u"))
-    expected.read(trace(3), trace(2, trace_id="u"))
-    assert home.durable() == expected.durable()
-    assert home.record(db="db").spans == expected.record(db="db").spans == {3}
-
-
 def test_what_cannot_be_committed_is_not_counted():
     home = Home(Mortal(None, 1, "fails"))
     with pytest.raises(StateError):
@@ -714,15 +635,6 @@ def test_what_cannot_be_committed_is_not_counted():
     assert list(home.totals.stored()) == []
     assert home.ledger.records("os", ["t"]) == {}
     assert home.read(trace(3)).spans == 3
-
-
-def test_nor_are_the_parts_before_it():
-    home = Home(Mortal(None, 1, "fails"))
-    home.read(trace(3), more=True)
-    with pytest.raises(StateError):
-        home.read(trace(2, trace_id="u"))
-    assert home.read().spans == 0
-    assert home.durable() == {}
 
 
 def test_every_durable_counter_and_histogram_is_reached_by_these_histories():

@@ -35,13 +35,9 @@ class Intake:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.abandoned = 0
 
     def absorb(self, batch):
         return self.source.batches[int(batch.db)]
-
-    def abandon(self):
-        self.abandoned += 1
 
 
 class World:
@@ -92,10 +88,3 @@ async def test_a_timeout_alone_is_no_backlog():
     world.source.failure = SourceTimeout("slow")
     assert await world.poll(Absorbed(traces=3, spans=20)) == 0
     assert world.poller.health.outcome == "timeout"
-
-
-async def test_what_a_poll_leaves_half_done_is_abandoned():
-    world = World()
-    world.source.failure = SourceTimeout("slow")
-    await world.poll(Absorbed(traces=3, spans=20))
-    assert world.intake.abandoned == 1
