@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 TARGET: Final = ("cluster", "namespace", "job")
 """Labels of the scrape that stay. `instance` and `pod` go: a restarted exporter goes on where it was.
@@ -75,99 +75,3 @@ def unless_past(window: str) -> str:
     reach = duration(seconds(window) + 300)
     backlog = by(AGENTOS, f"max_over_time(agentos_exporter_catching_up[{reach}])", how="max")
     return f"unless on ({', '.join(AGENTOS)})\n{backlog} == 1"
-
-
-class Token(NamedTuple):
-    """A piece of an expression. `kind`: string, duration, number, name, comparison, matcher or other."""
-
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def end(self) -> int:
-        """Where the next one may begin."""
-        return self.start + len(self.text)
-
-
-_TOKEN: Final = re.compile(
-    r"""(?P<space>\s+|\#[^\n]*)
-    | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
-    | (?P<duration>(?:\d+(?:ms|[smhdwy]))+(?![\w.]))
-    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-    | (?P<name>[A-Za-z_:][\w:]*)
-    | (?P<comparison>[=!<>]=|=~|!~|[<>=])
-    | (?P<other>[-+*/%^@(),{}\[\]:])""",
-    re.VERBOSE,
-)
-
-
-def tokens(expr: str) -> list[Token]:
-    """The pieces of an expression without spaces and comments. Raises ValueError where it is not PromQL."""
-    found: list[Token] = []
-    at, braces = 0, 0
-    while at < len(expr):
-        match = _TOKEN.match(expr, at)
-        if match is None or match.lastgroup is None:
-            raise ValueError(f"not PromQL at {expr[at : at + 20]!r}")
-        kind, text = match.lastgroup, match[0]
-        braces += (text == "{") - (text == "}")
-        if kind == "comparison" and braces:
-            kind = "matcher"  # compares a label with a text, not a value with another
-        if kind != "space":
-            found.append(Token(kind, text, at))
-        at = match.end()
-    return found
-
-
-class Selector(NamedTuple):
-    """A series that an expression reads, and the labels by which it is narrowed down."""
-
-    metric: str
-    labels: frozenset[str]
-
-
-_GROUPING: Final = frozenset({"by", "without", "on", "ignoring", "group_left", "group_right"})
-_WORDS: Final = frozenset({"and", "or", "unless", "offset", "bool", "inf", "nan"}) | _GROUPING
-
-
-def selectors(expr: str) -> list[Selector]:
-    """What an expression reads, in its order."""
-    found: list[Selector] = []
-    parts = tokens(expr)
-    at = 0
-    while at < len(parts):
-        text, after = parts[at].text, parts[at + 1].text if at + 1 < len(parts) else ""
-        if text in _GROUPING and after == "(":
-            at = next(i for i in range(at, len(parts)) if parts[i].text == ")")
-        elif parts[at].kind == "name" and text.lower() not in _WORDS and after != "(" and not _aggregates(parts, at):
-            labels: set[str] = set()
-            if after == "{":
-                end = next(i for i in range(at, len(parts)) if parts[i].text == "}")
-                labels = {one.text for one in parts[at + 2 : end] if one.kind == "name"}
-                at = end
-            found.append(Selector(text, frozenset(labels)))
-        at += 1
-    return found
-
-
-def _aggregates(parts: list[Token], at: int) -> bool:
-    return at + 1 < len(parts) and parts[at + 1].text in {"by", "without"}
-
-
-def groupings(expr: str) -> list[tuple[tuple[str, ...], str]]:
-    """Of each `sum by (labels) (inner)`: the labels, and what is inside."""
-    parts = tokens(expr)
-    found = []
-    for at, part in enumerate(parts):
-        if part.text != "by":
-            continue
-        close = next(i for i in range(at, len(parts)) if parts[i].text == ")")
-        labels = tuple(one.text for one in parts[at + 2 : close] if one.kind == "name")
-        depth, end = 0, close + 1
-        for end in range(close + 1, len(parts)):
-            depth += (parts[end].text == "(") - (parts[end].text == ")")
-            if not depth:
-                break
-        found.append((labels, expr[parts[close + 1].end : parts[end].start]))
-    return found

@@ -12,6 +12,7 @@ from deploy.mixin import promql
 from deploy.mixin.settings import described
 from exporter.catalog import METRICS, Kind
 from exporter.cli import main
+from tests.harness.promql import groupings, selectors, tokens
 from tests.harness.rules import (
     ALERTS,
     RECORDED,
@@ -121,8 +122,8 @@ def test_test_files_are_about_the_shipped_rules_and_real_series(name: str) -> No
     assert found == [rules_file(kind) for kind in (RULES if name in TESTS else ("recording",))]
     for test in content["tests"]:
         for series in test["input_series"]:
-            (selector,) = promql.selectors(series["series"])
-            assert selector.labels <= _labels(selector.metric) | TARGET, series
+            (selector,) = selectors(series["series"])
+            assert set(selector.matchers) <= _labels(selector.name) | TARGET, series
 
 
 def _scenarios(test: dict[str, Any]) -> set[str]:
@@ -140,7 +141,7 @@ def test_every_alert_has_mutants() -> None:
 
 def test_mutants_change_values_and_leave_labels_durations_and_texts_alone() -> None:
     expr = 'sum by (a1) (rate(x_5{le="60.0",b!="> 1"}[5m] offset 1h)) / 1e3 >= bool 0.5 # > 7\nunless y == 0'
-    assert [(token.text) for token in promql.tokens(expr) if token.kind in {"comparison", "number"}] == [
+    assert [(token.text) for token in tokens(expr) if token.kind in {"comparison", "number"}] == [
         "1e3",
         ">=",
         "0.5",
@@ -156,8 +157,8 @@ def test_mutants_change_values_and_leave_labels_durations_and_texts_alone() -> N
         "X / 1e3 >= bool 0.5 # > 7\nunless y != 0",
         "X / 1e3 >= bool 0.5 # > 7\nunless y == 1000",
     ]
-    assert promql.selectors(expr) == [("x_5", {"le", "b"}), ("y", set())]
-    assert promql.groupings(expr) == [(("a1",), 'rate(x_5{le="60.0",b!="> 1"}[5m] offset 1h)')]
+    assert [(one.name, set(one.matchers)) for one in selectors(expr)] == [("x_5", {"le", "b"}), ("y", set())]
+    assert groupings(expr) == [(("a1",), 'rate(x_5{le="60.0",b!="> 1"}[5m] offset 1h)')]
 
 
 # Names
@@ -188,12 +189,12 @@ def _labels(metric: str) -> set[str]:
 
 @pytest.mark.parametrize("expr", EXPRS)
 def test_rules_name_what_exists(expr: str) -> None:
-    read = promql.selectors(expr)
+    read = selectors(expr)
     assert read
-    for metric, labels in read:
-        assert labels <= _labels(metric) | TARGET, metric
-    for labels, inner in promql.groupings(expr):
-        known = {"day"}.union(TARGET, *(_labels(one.metric) for one in promql.selectors(inner)))
+    for one in read:
+        assert set(one.matchers) <= _labels(one.name) | TARGET, one.name
+    for labels, inner in groupings(expr):
+        known = {"day"}.union(TARGET, *(_labels(one.name) for one in selectors(inner)))
         assert set(labels) <= known, inner
         assert not {"instance", "pod"} & set(labels), "what a restart changes must not tell series apart"
 
@@ -202,8 +203,8 @@ def test_rules_name_what_exists(expr: str) -> None:
 def test_recorded_series_have_the_labels_of_their_level(record: str) -> None:
     level, metric, operation = record.split(":")
     assert all((level, metric, operation))
-    kept = {labels for labels, _ in promql.groupings(RECORDED[record])} or {
-        tuple(LEVELS[one.metric.split(":")[0]]) for one in promql.selectors(RECORDED[record])
+    kept = {labels for labels, _ in groupings(RECORDED[record])} or {
+        tuple(LEVELS[one.name.split(":")[0]]) for one in selectors(RECORDED[record])
     }
     assert {tuple(label for label in labels if label != "le") for labels in kept} == {LEVELS[level]}
 
@@ -211,8 +212,8 @@ def test_recorded_series_have_the_labels_of_their_level(record: str) -> None:
 def test_nothing_is_filled_with_zero_and_errors_are_not_added_across_kinds() -> None:
     for expr in EXPRS:
         assert "vector(" not in expr
-        for labels, inner in promql.groupings(expr):
-            if any(one.metric == "agentos_error_spans_total" for one in promql.selectors(inner)):
+        for labels, inner in groupings(expr):
+            if any(one.name == "agentos_error_spans_total" for one in selectors(inner)):
                 assert "span_kind" in labels
 
 
@@ -249,8 +250,8 @@ def test_alerts_say_how_bad_it_is_and_where_to_go(alert: str) -> None:
         board = re.fullmatch(r"http://localhost:3000/d/([a-z-]+)(\?.*)?", notes["dashboard_url"])
         assert board, notes["dashboard_url"]
         assert board[1] in BOARDS
-        kept = {label for labels, _ in promql.groupings(rule["expr"]) for label in labels}
-        kept |= {label for one in promql.selectors(rule["expr"]) for label in _labels(one.metric)}
+        kept = {label for labels, _ in groupings(rule["expr"]) for label in labels}
+        kept |= {label for one in selectors(rule["expr"]) for label in _labels(one.name)}
         for label in re.findall(r"\$labels\.(\w+)", "".join(notes.values())):
             assert label in kept, label
 
@@ -268,11 +269,11 @@ def test_runbooks_have_their_parts(alert: str) -> None:
 def test_runbooks_ask_for_what_exists(alert: str) -> None:
     assert SNIPPETS[alert], "nothing to paste"
     for expr in SNIPPETS[alert]:
-        for metric, labels in promql.selectors(expr):
-            if not metric.startswith("process_"):
-                assert labels <= _labels(metric) | TARGET, expr
-        for labels, inner in promql.groupings(expr):
-            assert set(labels) <= TARGET.union(*(_labels(one.metric) for one in promql.selectors(inner))), expr
+        for one in selectors(expr):
+            if not one.name.startswith("process_"):
+                assert set(one.matchers) <= _labels(one.name) | TARGET, expr
+        for labels, inner in groupings(expr):
+            assert set(labels) <= TARGET.union(*(_labels(one.name) for one in selectors(inner))), expr
 
 
 @pytest.mark.parametrize("alert", ALERTS)

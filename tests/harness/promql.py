@@ -1,10 +1,11 @@
-"""As much of PromQL's grammar as tests need: which series an expression names, and what is added up by what."""
+"""As much of PromQL's grammar as tests need: its pieces, which series an expression names, what is added up by what."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*")|(?P<variable>\$\w+)|(?P<name>[A-Za-z_:][\w:]*)|(?P<range>\[[^\]]*\])|(?P<number>\d[\w.]*)
@@ -95,4 +96,65 @@ def _matchers(tokens: list[str]) -> dict[str, str]:
         if part:
             name, operator, value = re.fullmatch(r"(\w+)(=~|!~|!=|=)(.*)", part).groups()  # type: ignore[union-attr]
             found[name] = operator + value
+    return found
+
+
+class Token(NamedTuple):
+    """A piece of an expression. `kind`: string, duration, number, name, comparison, matcher or other."""
+
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Where the next one may begin."""
+        return self.start + len(self.text)
+
+
+_PIECE = re.compile(
+    r"""(?P<space>\s+|\#[^\n]*)
+    | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
+    | (?P<duration>(?:\d+(?:ms|[smhdwy]))+(?![\w.]))
+    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+    | (?P<name>[A-Za-z_:][\w:]*)
+    | (?P<comparison>[=!<>]=|=~|!~|[<>=])
+    | (?P<other>[-+*/%^@(),{}\[\]:])""",
+    re.VERBOSE,
+)
+
+
+def tokens(expr: str) -> list[Token]:
+    """The pieces of an expression without spaces and comments. Raises ValueError where it is not PromQL."""
+    found: list[Token] = []
+    at, braces = 0, 0
+    while at < len(expr):
+        match = _PIECE.match(expr, at)
+        if match is None or match.lastgroup is None:
+            raise ValueError(f"not PromQL at {expr[at : at + 20]!r}")
+        kind, text = match.lastgroup, match[0]
+        braces += (text == "{") - (text == "}")
+        if kind == "comparison" and braces:
+            kind = "matcher"  # compares a label with a text, not a value with another
+        if kind != "space":
+            found.append(Token(kind, text, at))
+        at = match.end()
+    return found
+
+
+def groupings(expr: str) -> list[tuple[tuple[str, ...], str]]:
+    """Of each `sum by (labels) (inner)`: the labels, and what is inside."""
+    parts = tokens(expr)
+    found = []
+    for at, part in enumerate(parts):
+        if part.text != "by":
+            continue
+        close = next(i for i in range(at, len(parts)) if parts[i].text == ")")
+        labels = tuple(one.text for one in parts[at + 2 : close] if one.kind == "name")
+        depth, end = 0, close + 1
+        for end in range(close + 1, len(parts)):
+            depth += (parts[end].text == "(") - (parts[end].text == ")")
+            if not depth:
+                break
+        found.append((labels, expr[parts[close + 1].end : parts[end].start]))
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from deploy.mixin import promql
+from tests.harness.promql import selectors, tokens
 
 ROOT = Path(__file__).parents[2]
 RULES = {
@@ -61,7 +62,7 @@ def needed_by(exprs: list[str]) -> Groups:
 
 
 def read_by(exprs: list[str]) -> set[str]:
-    return {one.metric for expr in exprs for one in promql.selectors(expr)} & set(RECORDED)
+    return {one.name for expr in exprs for one in selectors(expr)} & set(RECORDED)
 
 
 def pick(groups: Groups, wanted: Callable[[dict[str, Any]], bool]) -> Groups:
@@ -97,7 +98,7 @@ OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 def mutants_of(expr: str) -> Iterator[tuple[str, str]]:
     """Each comparison turned, each number a thousand times as large and as small: what changed, and the expression."""
-    for token in promql.tokens(expr):
+    for token in tokens(expr):
         if token.kind == "comparison":
             others = [OPPOSITE[token.text]]
         elif token.kind == "number":
