@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import yaml
 
@@ -176,29 +176,6 @@ def parse(raw: bytes) -> PriceFile:
 
 
 # --- YAML: nodes with their lines, never values ---------------------------------------------------------------------
-
-
-class _Composer(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them can stand for gigabytes), tags and bottomless nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse("an alias (*name) is not allowed here; repeat the value", event)
-        if getattr(event, "tag", None) is not None:
-            self._refuse("a tag (!name) is not allowed here; quote a value that starts with !", event)
-        self.depth += 1
-        if self.depth > _DEPTH:
-            self._refuse("nested too deeply", event)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    @staticmethod
-    def _refuse(message: str, event: yaml.Event) -> None:
-        raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
 def _kind(node: yaml.Node) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -31,7 +30,6 @@ from exporter.pricing.pricefile import NO_PRICES, Entry, PriceFile, alias_target
 from exporter.pricing.providers import (
     GENAI_IDS,
     PREFIXES,
-    PROMPT_WITHOUT_CACHE,
     Kind,
     clean_provider,
     route,
@@ -319,9 +317,7 @@ class Pricer:
         prices: PriceFile = NO_PRICES,
         *,
         prices_update: bool = False,
-        prompt_without_cache: AbstractSet[str] = PROMPT_WITHOUT_CACHE,
     ) -> None:
-        self._prompt_without_cache = prompt_without_cache
         self._prices_update = prices_update
         self._updates: genai_prices.UpdatePrices | None = None
         self._snapshot = data_snapshot.get_snapshot() if prices_update else _bundled()
@@ -483,7 +479,7 @@ class Pricer:
     def _plan(self, provider: str, model: str, model_class: str) -> _Plan:
         label = clean_provider(provider)
         plan = _Plan(
-            habits_of(label, self._prompt_without_cache),
+            habits_of(label),
             label == "xai" and "non-reasoning" not in model.lower(),
             self.file.candidates(label, model),
             self._builtin(provider, model, model_class=model_class),

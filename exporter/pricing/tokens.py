@@ -16,7 +16,6 @@ The rules, per provider (measured with agno 3.1.10):
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from exporter.model import TokenUsage
@@ -64,10 +63,10 @@ class Habits(NamedTuple):
     without_reasoning: bool = False
 
 
-def habits_of(provider: str, prompt_without_cache: AbstractSet[str] = PROMPT_WITHOUT_CACHE) -> Habits:
-    """The habits of a provider; `prompt_without_cache` are the labels whose prompt leaves out cached tokens."""
+def habits_of(provider: str) -> Habits:
+    """The habits of a provider."""
     label = clean_provider(provider)
-    return Habits(label in prompt_without_cache, label == "xai", label == "google")
+    return Habits(label in PROMPT_WITHOUT_CACHE, label == "xai", label == "google")
 
 
 def classify(usage: TokenUsage, habits: Habits, *, exact: bool) -> Classes:

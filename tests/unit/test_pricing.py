@@ -460,13 +460,6 @@ def test_classes_of_the_plain_api(provider: str, usage: TokenUsage, expected: Cl
     assert classify(usage, habits_of(provider), exact=False) == expected
 
 
-def test_whose_prompt_leaves_cached_tokens_out_can_be_configured() -> None:
-    usage = TokenUsage(2000, 500, 1024)
-    assert classify(usage, habits_of("Anthropic", frozenset()), exact=True).input == 976
-    others = Pricer(prompt_without_cache=PROMPT_WITHOUT_CACHE | {"openai"})
-    assert others.price("OpenAI", "gpt-5.4", usage, at=AT, exact_classes=True).classes.input == 2000
-
-
 COUNTS = st.none() | st.integers(-10, 10**7)
 USAGES = st.builds(TokenUsage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 
