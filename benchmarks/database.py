@@ -106,7 +106,7 @@ def _plain(database: str) -> None:
 
 async def _replayed(database: str, folder: str) -> None:
     """The statements of a first read once more, by SQLite's driver alone."""
-    from exporter.sources import drivers
+    from exporter.sources.database import connection as drivers
 
     said: list[_Statement] = []
     drivers._no_query = lambda sql, params: said.append((sql, tuple(params)))  # type: ignore[assignment]  # noqa: SLF001
@@ -128,9 +128,9 @@ def _poller(database: str, state: Path, lookback: float) -> Any:
     from exporter.logs import configure
     from exporter.model import MICROSECONDS, Clock
     from exporter.poller import Poller, Shared
-    from exporter.sources.database import DatabaseSource, DatabaseTarget
-    from exporter.sources.location import parse
-    from exporter.sources.reading import Settings
+    from exporter.sources.api.reader import Settings
+    from exporter.sources.database.location import parse
+    from exporter.sources.database.source import DatabaseSource, DatabaseTarget
     from exporter.totals import Limits, Totals
 
     configure("error")

@@ -28,7 +28,8 @@ from exporter.budgets import Budget, Period
 from exporter.document import compose, quoted, shown
 from exporter.errors import ConfigError
 from exporter.pricing import money, pricefile
-from exporter.sources import location, proxies
+from exporter.sources.api import proxies
+from exporter.sources.database import location
 from exporter.users import UserLabels
 
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from exporter.errors import ConfigError
 from exporter.logs import redact, register_secret
-from exporter.sources.database import DatabaseSource, DatabaseTarget
+from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 
 if TYPE_CHECKING:
     import ssl
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from exporter.config import AgentOS
     from exporter.model import Clock
-    from exporter.sources.agentos import AgentOSSource
-    from exporter.sources.reading import Settings
+    from exporter.sources.api.reader import Settings
+    from exporter.sources.api.source import AgentOSSource
 
     OnAnswer = Callable[[str, str, int], None]
 
@@ -53,7 +53,7 @@ def make_source(
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:
     # agno takes a second and 40 MB, which who reads tables alone does without.
-    from exporter.sources.agentos import AgentOSSource, Target  # noqa: PLC0415
+    from exporter.sources.api.source import AgentOSSource, Target  # noqa: PLC0415
 
     target = Target(
         agentos.name,

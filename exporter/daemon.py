@@ -28,8 +28,8 @@ from exporter.model import MICROSECONDS, Clock
 from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
 from exporter.publisher import Publisher
-from exporter.sources.database import DatabaseSource
-from exporter.sources.reading import Settings
+from exporter.sources.api.reader import Settings
+from exporter.sources.database.source import DatabaseSource
 from exporter.totals import Limits, Totals
 from exporter.treasury import Treasury
 from exporter.web import InstanceStatus, Server, bind, make_app
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from exporter.config import AgentOS, Config
     from exporter.model import Span
     from exporter.pricing.prices import Priced, Pricer
-    from exporter.sources.agentos import AgentOSSource
+    from exporter.sources.api.source import AgentOSSource
 
 log = structlog.get_logger(__name__)
 

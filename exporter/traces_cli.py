@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from exporter.sources.agentos import AgentOSSource
-    from exporter.sources.inspect import Inspector, Query, SpanView, TraceView
+    from exporter.sources.api.inspect import Inspector, Query, SpanView, TraceView
+    from exporter.sources.api.source import AgentOSSource
 
 COMMANDS: Final = ("list", "show", "sessions")
 OK: Final = 0
@@ -310,8 +310,8 @@ def _console(environ: Mapping[str, str]) -> Console:
 async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> Answer:
     # Only now: agno takes a second to import.
     from exporter.connect import make_source  # noqa: PLC0415
-    from exporter.sources.inspect import Inspector  # noqa: PLC0415
-    from exporter.sources.reading import Settings  # noqa: PLC0415
+    from exporter.sources.api.inspect import Inspector  # noqa: PLC0415
+    from exporter.sources.api.reader import Settings  # noqa: PLC0415
 
     agentos.read_token()  # what cannot be read is a mistake of the configuration, not of AgentOS
     source = cast("AgentOSSource", make_source(agentos, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic)))
@@ -415,7 +415,7 @@ _FACTS: Final = ("run_id", "session_id", "user_id")
 
 
 async def _list(inspector: Inspector, databases: list[str | None], options: argparse.Namespace) -> Answer:
-    from exporter.sources.inspect import Query  # noqa: PLC0415 - imports agno
+    from exporter.sources.api.inspect import Query  # noqa: PLC0415 - imports agno
 
     ids = [(key, getattr(options, flag)) for key, flag in zip(_FACTS, ("run", "session", "user"), strict=True)]
     wanted = tuple((key, value) for key, value in ids if value)
@@ -537,7 +537,7 @@ class _Session:
 
 
 async def _sessions(inspector: Inspector, databases: list[str | None], options: argparse.Namespace) -> Answer:
-    from exporter.sources.inspect import Query  # noqa: PLC0415 - imports agno
+    from exporter.sources.api.inspect import Query  # noqa: PLC0415 - imports agno
 
     enough = options.page * options.limit + 1
     found: list[_Session] = []

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from exporter.sources import feed, reading, search
+from exporter.sources.api import reader as reading
+from exporter.sources.api import search
+from exporter.sources.database import feed
 from tests.harness import sqltruth, story, truth
 from tests.harness.mortal import NAME
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from exporter.errors import Unreachable
-from exporter.sources.http import Api
+from exporter.sources.api.http import Api
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness.agentos import free_port
 from tests.harness.commands import Said, listed, surroundings, traces
 

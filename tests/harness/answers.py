@@ -1,4 +1,4 @@
-"""AgentOS's HTTP API as far as traces are read through it, answered from the story: `exporter.sources.http.Api`.
+"""AgentOS's HTTP API as far as traces are read through it, answered from the story: `exporter.sources.api.http.Api`.
 
 It answers as the protocol was measured: a trace is there once its first span is written and grows with the others, its
 tree hides what has no visible parent, pages are sorted by start.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from exporter.sources.http import Answer, UnknownRoute
+from exporter.sources.api.http import Answer, UnknownRoute
 from tests.harness import story
 from tests.harness.story import Row, stamp, us
 

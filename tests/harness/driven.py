@@ -34,7 +34,7 @@ from sqlalchemy import event
 
 from exporter import config, daemon
 from exporter.model import Clock
-from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import load, proxy, server, truth
 from tests.harness.inprocess import Inside, Shown, own
 

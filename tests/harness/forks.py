@@ -38,7 +38,7 @@ PRELOAD = (
     "agno.workflow.workflow",
     "exporter.daemon",
     "exporter.pricing.prices",
-    "exporter.sources.agentos",
+    "exporter.sources.api.source",
     "openinference.instrumentation.agno._runs_wrapper",
     "pydantic.v1",
     "uvicorn",

@@ -24,7 +24,7 @@ from exporter import logs
 from exporter.catalog import METRICS, Kind, Life
 from exporter.config import Address, AgentOS, Config
 from exporter.daemon import Daemon
-from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import truth
 from tests.harness.patience import HANG, stretched
 

@@ -22,10 +22,10 @@ from exporter.poller import Poller, Shared
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.publisher import Publisher
-from exporter.sources import agentos
-from exporter.sources.database import DatabaseSource, DatabaseTarget
-from exporter.sources.location import Engine, Location
-from exporter.sources.reading import Settings
+from exporter.sources.api import source as agentos
+from exporter.sources.api.reader import Settings
+from exporter.sources.database.location import Engine, Location
+from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.totals import Family, Limits, Totals
 from tests.harness import answers, story, truth
 from tests.harness.dying import Key, StateFile, Trace

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from exporter.sources import drivers
-from exporter.sources.location import parse
+from exporter.sources.database import connection as drivers
+from exporter.sources.database.location import parse
 from tests.harness import damage, seed, sqltruth, truth
 from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.mariadb import MariaDB

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from exporter import config
-from exporter.sources import drivers
+from exporter.sources.database import connection as drivers
 from tests.harness import damage, seed, server, truth
 from tests.harness.exporter import QUICK, RunningExporter, reads
 from tests.harness.inprocess import Exporter

@@ -41,7 +41,7 @@ FAULTS = {
         unit("aggregate", "intake"),
     ),
     "the overlap is left out where the cursor advances": Fault(
-        "exporter/sources/reading.py",
+        "exporter/sources/api/reader.py",
         "reached = min(here.newest, cap) - overlap",
         "reached = min(here.newest, cap)",
         unit("reading"),
@@ -81,7 +81,7 @@ FAULTS = {
         CRASH,
     ),
     "the position moves before its batch is committed": Fault(
-        "exporter/sources/reading.py",
+        "exporter/sources/api/reader.py",
         "        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)\n        self._moved(**moved)",
         "        self._moved(**moved)\n        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)",
         unit("reading"),
@@ -104,7 +104,7 @@ FAULTS = {
         "exporter/poller.py", "self._not_before = clock.monotonic() + self._pause(error)", "pass", DAEMON
     ),
     "an empty answer is always believed": Fault(
-        "exporter/sources/reading.py",
+        "exporter/sources/api/reader.py",
         "        if not here.sentinels:\n            if here.seen:",
         "        if True:\n            if here.seen:",
         unit("reading"),

@@ -165,7 +165,7 @@ def test_a_client_that_cannot_be_made_is_one_line_without_secrets(command):
     script = """
 import sys
 from exporter.cli import main
-from exporter.sources import agentos
+from exporter.sources.api import source as agentos
 def refuse(*_, **__):
     raise RuntimeError("no client for http://user:pass/word@proxy:3128 with Bearer s3cr3t-of-the-tests")
 agentos.AgentOSSource.__init__ = refuse

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporter.model import MICROSECONDS, RUN_KINDS, Clock, SpanKind, Trace, component_name, http_method
-from exporter.sources import wire
-from exporter.sources.agentos import AgentOSSource, Target
-from exporter.sources.reading import Settings
+from exporter.sources.api import wire
+from exporter.sources.api.reader import Settings
+from exporter.sources.api.source import AgentOSSource, Target
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from exporter.errors import SourceError
-from exporter.sources import drivers
-from exporter.sources.location import parse
+from exporter.sources.database import connection as drivers
+from exporter.sources.database.location import parse
 from tests.harness import damage, seed, sqltruth, truth
 from tests.harness.exporter import RunningExporter, reads
 from tests.harness.mariadb import MariaDB

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from exporter.config import AgentOS
-from exporter.sources.http import OWN_TRACE_PREFIX
+from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import load, truth
 from tests.harness.agentos import UNSAMPLED, RunningAgentOS
 from tests.harness.inprocess import Exporter

@@ -15,7 +15,7 @@ from exporter.budgets import Budget, Period
 from exporter.config import AgentOS, Config, Database, Limits, Secret, Tls
 from exporter.errors import ConfigError
 from exporter.pricing.money import USD
-from exporter.sources.location import Engine, Location, Tables
+from exporter.sources.database.location import Engine, Location, Tables
 from exporter.users import UserLabels
 from tests.harness.examples import examples
 

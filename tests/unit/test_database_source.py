@@ -24,16 +24,19 @@ from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS as S
 from exporter.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
 from exporter.poller import View
-from exporter.sources import feed as feeding
-from exporter.sources import handover, rows, tables, wire
-from exporter.sources.database import DatabaseSource, DatabaseTarget
-from exporter.sources.drivers import SqliteConnection
+from exporter.sources import handover
+from exporter.sources.api import wire
+from exporter.sources.api.http import OWN_TRACE_PREFIX
+from exporter.sources.api.reader import Position, Settings
+from exporter.sources.api.search import SearchReader
+from exporter.sources.database import feed as feeding
+from exporter.sources.database import rows
+from exporter.sources.database import sql as tables
+from exporter.sources.database.connection import SqliteConnection
+from exporter.sources.database.location import Engine, Location, Tables, parse
+from exporter.sources.database.source import DatabaseSource, DatabaseTarget
+from exporter.sources.database.sql import Sql
 from exporter.sources.handover import DAY
-from exporter.sources.http import OWN_TRACE_PREFIX
-from exporter.sources.location import Engine, Location, Tables, parse
-from exporter.sources.reading import Position, Settings
-from exporter.sources.search import SearchReader
-from exporter.sources.tables import Sql
 from exporter.totals import Limits, Totals
 from tests.harness import seed
 

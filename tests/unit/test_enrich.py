@@ -20,7 +20,7 @@ from exporter.intake import SESSION_IDLE
 from exporter.ledger import Ledger
 from exporter.model import Span, SpanKind, TokenUsage, Trace
 from exporter.pricing.money import USD
-from exporter.sources import runs as wire
+from exporter.sources.api import runs as wire
 from exporter.totals import Limits, Totals
 from exporter.waiting import ModelUse, RunDetail, deal, split
 from tests.harness.details import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.sources.proxies import ProxyRefused, chosen, proxy_url
+from exporter.sources.api.proxies import ProxyRefused, chosen, proxy_url
 
 PROXY = "http://proxy:3128"
 

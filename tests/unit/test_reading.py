@@ -23,10 +23,10 @@ from exporter.intake import Intake
 from exporter.ledger import Ledger
 from exporter.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
 from exporter.poller import View
-from exporter.sources.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
-from exporter.sources.listing import ListReader
-from exporter.sources.reading import Reader, Settings
-from exporter.sources.search import SearchReader
+from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
+from exporter.sources.api.listing import ListReader
+from exporter.sources.api.reader import Reader, Settings
+from exporter.sources.api.search import SearchReader
 from exporter.totals import Limits, Totals
 
 T0 = 1_790_000_000.0
@@ -144,7 +144,7 @@ class Stored:
 
 
 class FakeAgentOS:
-    """`exporter.sources.http.Api` as far as readers use it."""
+    """`exporter.sources.api.http.Api` as far as readers use it."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng

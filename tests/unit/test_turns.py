@@ -8,8 +8,8 @@ from exporter.errors import SourceTimeout
 from exporter.ledger import Ledger
 from exporter.model import Batch, Clock
 from exporter.poller import View
-from exporter.sources.agentos import AgentOSSource, Target
-from exporter.sources.reading import Settings
+from exporter.sources.api.reader import Settings
+from exporter.sources.api.source import AgentOSSource, Target
 from exporter.sources.turns import Turns
 
 

@@ -13,7 +13,7 @@ from exporter.errors import BadAnswer
 from exporter.intake import Intake
 from exporter.ledger import Ledger
 from exporter.model import Batch, Clock, SpanKind
-from exporter.sources.wire import correct_root, list_page, one_trace, search_page
+from exporter.sources.api.wire import correct_root, list_page, one_trace, search_page
 from exporter.totals import Limits, Totals
 from tests.harness.examples import examples
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from exporter.sources.location import Engine, Location
-from exporter.sources.rows import ATTRIBUTES, NUMBERS
+from exporter.sources.database.location import Engine, Location
+from exporter.sources.database.rows import ATTRIBUTES, NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from exporter.waiting import LONGEST_FIRST_TOKEN, ModelUse, RunDetail
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from exporter.sources.http import Api
+    from exporter.sources.api.http import Api
 
 ENDPOINT: Final = "session_run"
 _MOST_USES: Final = 100

@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
+from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
+from exporter.sources.api.listing import ListReader
+from exporter.sources.api.reader import Reader, Settings, moment
+from exporter.sources.api.runs import fetch_run
+from exporter.sources.api.search import SearchReader
 from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE, floors
-from exporter.sources.http import Api, NoFilter, UnknownRoute, not_counted
-from exporter.sources.listing import ListReader
-from exporter.sources.reading import Reader, Settings, moment
-from exporter.sources.runs import fetch_run
-from exporter.sources.search import SearchReader
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:

@@ -19,18 +19,18 @@ import structlog
 from exporter.errors import BadAnswer, SourceTimeout
 from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
-from exporter.sources import rows as span_rows
+from exporter.sources.api.http import OWN_TRACE_PREFIX
+from exporter.sources.api.reader import HOUR, Settings
+from exporter.sources.database import rows as span_rows
+from exporter.sources.database.rows import Reading, moment_of
+from exporter.sources.database.sql import SPAN_COLUMNS, missing
 from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import DAY, is_misdated
-from exporter.sources.http import OWN_TRACE_PREFIX
-from exporter.sources.reading import HOUR, Settings
-from exporter.sources.rows import Reading, moment_of
-from exporter.sources.tables import SPAN_COLUMNS, missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
-    from exporter.sources.drivers import Connection, Rows
+    from exporter.sources.database.connection import Connection, Rows
 
 log = structlog.get_logger(__name__)
 

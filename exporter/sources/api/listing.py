@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, LedgerView, Seen
-from exporter.sources import wire
-from exporter.sources.http import UnknownRoute
-from exporter.sources.reading import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path
+from exporter.sources.api import wire
+from exporter.sources.api.http import UnknownRoute
+from exporter.sources.api.reader import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

@@ -16,16 +16,16 @@ from pydantic import ValidationError
 
 from exporter.errors import BadAnswer, ServerFailed, SourceError, Unauthorized
 from exporter.model import RUN_KINDS, SpanKind, component_name
+from exporter.sources.api.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
+from exporter.sources.api.reader import may_be_one_row, moment
 from exporter.sources.facts import micros, spelled, tokens
-from exporter.sources.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
-from exporter.sources.reading import may_be_one_row, moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agno.os.routers.traces.schemas import TraceNode
 
-    from exporter.sources.agentos import AgentOSSource
+    from exporter.sources.api.source import AgentOSSource
 
 T = TypeVar("T")
 

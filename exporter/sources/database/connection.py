@@ -22,9 +22,9 @@ import msgspec
 
 from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.model import MICROSECONDS
-from exporter.sources.location import Engine, Location
-from exporter.sources.rows import Row, attributes_of, extracted, rows_of
-from exporter.sources.tables import Column, Layout, Sql
+from exporter.sources.database.location import Engine, Location
+from exporter.sources.database.rows import Row, attributes_of, extracted, rows_of
+from exporter.sources.database.sql import Column, Layout, Sql
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable

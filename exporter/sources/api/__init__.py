@@ -1,0 +1,1 @@
+"""AgentOS read through its HTTP API."""

@@ -1,0 +1,1 @@
+"""AgentOS read from the tables of its database."""
