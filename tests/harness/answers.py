@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -148,6 +149,5 @@ def _holds(condition: Mapping[str, Any], one: Shown) -> bool:
         return value in condition["values"]
     if op == "STARTSWITH":
         return str(value).startswith(condition["value"])
-    bound = _parsed(condition["value"])
-    assert op in {"GTE", "LT"}, op
-    return (value >= bound) if op == "GTE" else (value < bound)  # type: ignore[operator]
+    compare = {"GTE": operator.ge, "LT": operator.lt, "LTE": operator.le}[op]
+    return bool(compare(value, _parsed(condition["value"])))
