@@ -106,17 +106,17 @@ def _plain(database: str) -> None:
 
 async def _replayed(database: str, folder: str) -> None:
     """The statements of a first read once more, by SQLite's driver alone."""
-    from exporter.sources.database import connection as drivers
+    from exporter.sources.database import connection
 
     said: list[_Statement] = []
-    drivers._no_query = lambda sql, params: said.append((sql, tuple(params)))  # type: ignore[assignment]  # noqa: SLF001
+    connection._no_query = lambda sql, params: said.append((sql, tuple(params)))  # type: ignore[assignment]  # noqa: SLF001
     poller, _ = _poller(database, Path(folder) / "state.db", _DAY)
     await poller.poll()
     await poller.aclose()
-    connection = sqlite3.connect(f"file:{database.partition(':')[2]}?mode=ro", uri=True)
+    sqlite = sqlite3.connect(f"file:{database.partition(':')[2]}?mode=ro", uri=True)
     start_cpu, began, rows = time.process_time(), time.monotonic(), 0
     for sql, params in said:
-        for _ in connection.execute(sql, params):
+        for _ in sqlite.execute(sql, params):
             rows += 1
     report(seconds=time.monotonic() - began, start_cpu=start_cpu, rows=rows)
 

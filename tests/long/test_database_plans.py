@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from exporter import config
-from exporter.sources.database import connection as drivers
+from exporter.sources.database import connection as connecting
 from tests.harness import damage, seed, server, truth
 from tests.harness.exporter import QUICK, RunningExporter, reads
 from tests.harness.inprocess import Exporter
@@ -178,7 +178,7 @@ def test_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db._get_table(table_type="components", create_table_if_not_found=True)
     db.db_engine.dispose()
     said: dict[str, tuple[Any, ...]] = {}
-    monkeypatch.setattr(drivers, "_no_query", lambda sql, params: said.setdefault(sql, tuple(params)))
+    monkeypatch.setattr(connecting, "_no_query", lambda sql, params: said.setdefault(sql, tuple(params)))
     file = tmp_path / "agentos-exporter.yml"
     file.write_text(
         json.dumps({**QUICK, **SETTINGS, "state": "state.db", "agentos": [{"name": NAME, **reads(database)}]})

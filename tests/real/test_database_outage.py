@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from exporter.errors import SourceError
-from exporter.sources.database import connection as drivers
+from exporter.sources.database import engines
 from exporter.sources.database.location import parse
 from tests.harness import damage, seed, sqltruth, truth
 from tests.harness.exporter import RunningExporter, reads
@@ -121,7 +121,7 @@ class Activity:
 
 async def test_the_clock_of_a_database_is_asked_for_once_a_connection(postgres: Postgres) -> None:
     location = parse(str(reads(f"postgres:{postgres.url('agno')}")["database"]), Path())
-    connection = drivers.connection(location, lambda: None)
+    connection = engines.connection(location, lambda: None)
     asked: list[str] = []
     connection.on_query = lambda sql, _: asked.append(sql)
     for connects in (1, 2):
@@ -167,7 +167,7 @@ def refuses_writes(database: str, folder: Path) -> None:
     prefix = {"sqlite": "", "postgres": "ai.", "mysql": "agno."}[database.partition(":")[0]]
 
     async def send(statement: str) -> None:
-        reader = drivers.connection(location, lambda: None)
+        reader = engines.connection(location, lambda: None)
         try:
             await reader.open(10)
             await reader.rows(statement, wait=10)

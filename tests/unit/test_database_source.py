@@ -32,10 +32,10 @@ from exporter.sources.api.search import SearchReader
 from exporter.sources.database import feed as feeding
 from exporter.sources.database import rows
 from exporter.sources.database import sql as tables
-from exporter.sources.database.connection import SqliteConnection
 from exporter.sources.database.location import Engine, Location, Tables, parse
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.database.sql import Sql
+from exporter.sources.database.sqlite import SqliteConnection
 from exporter.sources.handover import DAY
 from exporter.totals import Limits, Totals
 from tests.harness import seed

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
-from exporter.sources.database.connection import Connection, connection
+from exporter.sources.database.connection import Connection
+from exporter.sources.database.engines import connection
 from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
 from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 from exporter.sources.facts import clean_id, clean_name, spelled
