@@ -128,9 +128,9 @@ def _poller(database: str, state: Path, lookback: float) -> Any:
     from exporter.logs import configure
     from exporter.model import MICROSECONDS, Clock
     from exporter.poller import Poller, Shared
-    from exporter.sources.api.reader import Settings
     from exporter.sources.database.location import parse
     from exporter.sources.database.source import DatabaseSource, DatabaseTarget
+    from exporter.sources.position import Settings
     from exporter.totals import Limits, Totals
 
     configure("error")

@@ -51,8 +51,8 @@ async def _ours(url: str, state: str, expected: int) -> None:
     from exporter.ledger import Ledger
     from exporter.model import MICROSECONDS, Clock
     from exporter.poller import Poller, Shared
-    from exporter.sources.api.reader import Settings
     from exporter.sources.api.source import AgentOSSource, Target
+    from exporter.sources.position import Settings
     from exporter.totals import Limits, Totals
 
     as_daemon()

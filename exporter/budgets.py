@@ -16,14 +16,13 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from exporter.model import MICROSECONDS
+from exporter.times import EPOCH, micros, utc
 
 KEPT: Final = 400 * 24 * 3600 * MICROSECONDS
 """How long a closed period is kept: 13 months and a little more."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_EARLIEST: Final = (datetime(2, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LATEST: Final = (datetime(9998, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_EARLIEST: Final = micros(datetime(2, 1, 1, tzinfo=UTC))
+_LATEST: Final = micros(datetime(9998, 1, 1, tzinfo=UTC))
 _REMEMBERED: Final = 64
 _DECEMBER: Final = 12
 
@@ -78,7 +77,7 @@ class Calendar:
         return self._last
 
     def _bounds(self, at: int) -> tuple[int, int]:
-        local = (_EPOCH + timedelta(microseconds=at)).astimezone(self._zone)
+        local = utc(at).astimezone(self._zone)
         first = self._period.first_day(local.date())
         start = first_instant(first, self._zone)
         following = self._period.next_day(first)
@@ -92,7 +91,7 @@ class Calendar:
 def first_instant(day: date, zone: ZoneInfo) -> int:
     """When clocks in `zone` first show this date or a later one, in microseconds since the epoch."""
     midnight = datetime.combine(day, time(), zone)
-    early, late = (round((midnight.replace(fold=fold) - _EPOCH).total_seconds()) for fold in (0, 1))
+    early, late = (round((midnight.replace(fold=fold) - EPOCH).total_seconds()) for fold in (0, 1))
     if early <= late:
         return early * MICROSECONDS
     # Clocks jump over this midnight; fold=0 is taken for an instant after the jump, fold=1 for one before it.
@@ -104,7 +103,7 @@ def first_instant(day: date, zone: ZoneInfo) -> int:
 
 
 def _date(seconds: int, zone: ZoneInfo) -> date:
-    return (_EPOCH + timedelta(seconds=seconds)).astimezone(zone).date()
+    return utc(seconds * MICROSECONDS).astimezone(zone).date()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from exporter.config import AgentOS
     from exporter.model import Clock
-    from exporter.sources.api.reader import Settings
     from exporter.sources.api.source import AgentOSSource
+    from exporter.sources.position import Settings
 
     OnAnswer = Callable[[str, str, int], None]
 

@@ -28,8 +28,8 @@ from exporter.model import MICROSECONDS, Clock
 from exporter.poller import Poller, Shared
 from exporter.pricing import pricefile
 from exporter.publisher import Publisher
-from exporter.sources.api.reader import Settings
 from exporter.sources.database.source import DatabaseSource
+from exporter.sources.position import Settings
 from exporter.totals import Limits, Totals
 from exporter.treasury import Treasury
 from exporter.web import InstanceStatus, Server, bind, make_app

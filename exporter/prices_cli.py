@@ -9,11 +9,11 @@ import argparse
 import json
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from exporter import times
 from exporter.errors import ConfigError
 from exporter.logs import complain
 from exporter.model import MICROSECONDS, TokenUsage
@@ -26,7 +26,6 @@ COMMANDS: Final = ("explain", "check")
 OK: Final = 0
 FAILED: Final = 1
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 10**15
 _COUNTS: Final = (
     ("prompt", "llm.token_count.prompt"),
@@ -165,7 +164,7 @@ def _total(priced: Priced) -> str:
 
 
 def _iso(at: int) -> str:
-    return (_EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+    return times.utc(at).isoformat().replace("+00:00", "Z")
 
 
 def _count(text: str) -> int:
@@ -183,8 +182,6 @@ def _cost(text: str) -> Decimal:
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return times.parse(text)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a time such as 2026-11-20T12:00Z") from None
-    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +23,7 @@ from exporter.errors import ConfigError, ExporterError, SourceError
 from exporter.logs import complain, configure
 from exporter.model import MICROSECONDS, Clock, SpanKind, model_class
 from exporter.text import escaped
+from exporter.times import utc
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,6 @@ _PIPED_WIDTH: Final = 240
 _NARROW: Final = 116
 _CRAMPED: Final = 100
 _WIDE: Final = 150
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Final = (
     "AgentOS also answers with nothing when its database fails, or when the token sees only its own runs "
     "(it needs agent_os:admin)"
@@ -311,7 +311,7 @@ async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> A
     # Only now: agno takes a second to import.
     from exporter.connect import make_source  # noqa: PLC0415
     from exporter.sources.api.inspect import Inspector  # noqa: PLC0415
-    from exporter.sources.api.reader import Settings  # noqa: PLC0415
+    from exporter.sources.position import Settings  # noqa: PLC0415
 
     agentos.read_token()  # what cannot be read is a mistake of the configuration, not of AgentOS
     source = cast("AgentOSSource", make_source(agentos, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic)))
@@ -630,7 +630,7 @@ _COMMANDS: Final = {"list": _list, "show": _show, "sessions": _sessions}
 
 
 def _iso(micros: int) -> str:
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+    return utc(micros).isoformat(timespec="microseconds")
 
 
 def _record(trace: TraceView) -> dict[str, Any]:
@@ -713,7 +713,7 @@ def _number(count: int, thing: str) -> str:
 
 
 def _local(micros: int) -> datetime:
-    time = _EPOCH + timedelta(microseconds=micros)
+    time = utc(micros)
     try:
         return time.astimezone()
     except (OverflowError, ValueError, OSError):  # in the year 1 or 9999 another zone may be out of range

@@ -20,22 +20,20 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import yaml
 
+from exporter import times
 from exporter.document import compose, quoted, shown
 from exporter.errors import ConfigError
-from exporter.model import MICROSECONDS
 from exporter.pricing.providers import GENAI_IDS, Kind, clean_provider, route
 from exporter.pricing.rates import PRICE_KEYS, Rates, Tiered
 
 T = TypeVar("T")
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BYTES: Final = 1024 * 1024
 _DEPTH: Final = 8
 _ENTRIES: Final = 1000
@@ -279,15 +277,11 @@ def _check_speed(text: str) -> None:
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text.strip())
+        return times.parse(text.strip())
     except ValueError:
         raise _RefusedError(f"{quoted(text)} is not a date or time such as 2026-10-01 or 2026-10-01T12:00Z") from None
-    try:
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
         raise _RefusedError(f"{quoted(text)} is not a possible time") from None
-    delta = moment - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * MICROSECONDS + delta.microseconds
 
 
 def _number(text: str) -> Decimal:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, time
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -37,6 +37,7 @@ from exporter.pricing.providers import (
 )
 from exporter.pricing.rates import FREE, PRICE_KEYS, REQUEST, Rates, Tiered
 from exporter.pricing.tokens import NO_CLASSES, Classes, Habits, classify, habits_of
+from exporter.times import utc
 
 REPORTED: Final = "reported"
 LISTED: Final = "listed"
@@ -44,7 +45,6 @@ ESTIMATED: Final = "estimated"
 CUSTOM: Final = "custom"
 UNPRICED: Final = ""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = 86_400 * MICROSECONDS
 _PLANS: Final = 10_000
 _LONGEST_ID: Final = 512
@@ -95,7 +95,7 @@ class _Schedule:
             return self.first
         for constraint, bounds, rates in self.dated:
             if bounds is None:
-                if constraint is None or constraint.active(_EPOCH + timedelta(microseconds=when)):
+                if constraint is None or constraint.active(utc(when)):
                     return rates
                 continue
             start, end, daily = bounds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final
 
@@ -18,16 +17,7 @@ _MOST_TOKENS: Final = 10**9
 _MOST_USD: Final = 1_000_000
 """of one call"""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _eight_bytes: Final = struct.Struct(">Q").unpack
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch; a time without zone is UTC, as agno stores it."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 def clean_name(text: str) -> str:

@@ -6,26 +6,19 @@ it keeps the ids of spans for a day past the cursor under which they were counte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from exporter.model import MICROSECONDS
+from exporter.sources.position import DAY, HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from exporter.sources.position import Position
+
 DATABASE: Final = "database"
 """`source` in the cursor of a database; the API's have none."""
-DAY: Final = 24 * 3600 * MICROSECONDS
-"""how long the ledger keeps ids of spans, past the cursor"""
-_REMEMBERED: Final = 23 * 3600 * MICROSECONDS
+_REMEMBERED: Final = 23 * HOUR
 """A little less than the ledger keeps."""
-
-
-class Stand(Protocol):
-    """Where a database stands that is read."""
-
-    cutoff: int
-    seen: bool
 
 
 def is_misdated(end: int, created: int) -> bool:
@@ -33,17 +26,17 @@ def is_misdated(end: int, created: int) -> bool:
     return created - end > DAY
 
 
-def floors(stands: Mapping[str, Stand | None], others: Iterable[str]) -> dict[str, int]:
+def floors(positions: Mapping[str, Position | None], others: Iterable[str]) -> dict[str, int]:
     """By database, `others` too: traces created before this moment will not be read again, so the ledger may forget.
 
     Databases of one AgentOS may hold the same trace, so the one that is furthest behind decides for all of them, as
     long as none is unknown; one that never held a trace decides nothing.
     """
-    known = [one for one in stands.values() if one is not None]
-    if not known or len(known) < len(stands):
+    known = [one for one in positions.values() if one is not None]
+    if not known or len(known) < len(positions):
         return {}
     furthest = min(one.cutoff for one in [one for one in known if one.seen] or known)
-    return dict.fromkeys([*stands, *others], forgotten([furthest]))
+    return dict.fromkeys([*positions, *others], forgotten([furthest]))
 
 
 def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -23,9 +23,9 @@ from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.publisher import Publisher
 from exporter.sources.api import source as agentos
-from exporter.sources.api.reader import Settings
 from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
+from exporter.sources.position import Settings
 from exporter.totals import Family, Limits, Totals
 from tests.harness import answers, story, truth
 from tests.harness.dying import Key, StateFile, Trace

@@ -11,8 +11,8 @@ import pytest
 
 from exporter.model import MICROSECONDS, RUN_KINDS, Clock, SpanKind, Trace, component_name, http_method
 from exporter.sources.api import wire
-from exporter.sources.api.reader import Settings
 from exporter.sources.api.source import AgentOSSource, Target
+from exporter.sources.position import Settings
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 

@@ -27,7 +27,6 @@ from exporter.poller import View
 from exporter.sources import handover
 from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX
-from exporter.sources.api.reader import Position, Settings
 from exporter.sources.api.search import SearchReader
 from exporter.sources.database import feed as feeding
 from exporter.sources.database import rows
@@ -36,7 +35,7 @@ from exporter.sources.database.location import Engine, Location, Tables, parse
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.database.sql import Sql
 from exporter.sources.database.sqlite import SqliteConnection
-from exporter.sources.handover import DAY
+from exporter.sources.position import DAY, Position, Settings
 from exporter.totals import Limits, Totals
 from tests.harness import seed
 

@@ -25,8 +25,9 @@ from exporter.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
 from exporter.poller import View
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
 from exporter.sources.api.listing import ListReader
-from exporter.sources.api.reader import Reader, Settings
+from exporter.sources.api.reader import Reader
 from exporter.sources.api.search import SearchReader
+from exporter.sources.position import Settings
 from exporter.totals import Limits, Totals
 
 T0 = 1_790_000_000.0

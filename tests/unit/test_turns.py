@@ -8,8 +8,8 @@ from exporter.errors import SourceTimeout
 from exporter.ledger import Ledger
 from exporter.model import Batch, Clock
 from exporter.poller import View
-from exporter.sources.api.reader import Settings
 from exporter.sources.api.source import AgentOSSource, Target
+from exporter.sources.position import Settings
 from exporter.sources.turns import Turns
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -27,13 +26,14 @@ from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, UnknownRoute
 from exporter.sources.facts import clean_id
 from exporter.sources.handover import is_misdated
+from exporter.sources.position import Position, Settings
+from exporter.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
 log = structlog.get_logger(__name__)
 
-HOUR: Final = 3600 * MICROSECONDS
 _UNFINISHED: Final = 50
 """Unfinished traces that show more as soon as they grow. Each makes a search a little longer; others are asked for."""
 
@@ -53,38 +53,11 @@ _LARGEST_LIST: Final = 5_000
 """Rows without trees that are asked for at once where smaller pages contradict one another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a database is read; all times in microseconds, `stall_budget` in seconds."""
-
-    overlap: int
-    lookback: int
-    horizon: int
-    stall_budget: float
-
-
 @dataclass(slots=True)
-class Position:
-    """Where reading stands; committed as the cursor.
+class ApiPosition(Position):
+    """All that ended before `cutoff` was read. `sweep`: until where the last sweep listed."""
 
-    `cutoff`: all that ended before was read, as far as it had been written. `floor`: nothing that ended before counts
-    at all. `newest`: the latest end seen. `sweep`: until where the last sweep listed. `seen`: whether there ever was
-    a trace.
-    """
-
-    cutoff: int
-    floor: int
-    newest: int = 0
     sweep: int = 0
-    sentinels: list[str] = field(default_factory=list)
-    first: bool = True
-    seen: bool = False
-
-    @classmethod
-    def load(cls, data: dict[str, Any]) -> Position:
-        """From a committed cursor; keys of other versions are left out."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 class PageSize:
@@ -112,16 +85,9 @@ class PageSize:
         return True
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * MICROSECONDS
-
-
 def moment(micros: int) -> str:
     """A time as AgentOS's filters need it: UTC, `+00:00`, six digits that are never all zero (agno would drop them)."""
-    micros = max(0, min(micros, _LATEST))
-    if micros % MICROSECONDS == 0:
-        micros += 1
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+    return stamp(micros + 1 if micros % MICROSECONDS == 0 else micros)
 
 
 class Reader(ABC):
@@ -135,7 +101,7 @@ class Reader(ABC):
         self.settings = settings
         self.clock = clock
         self.stats = stats
-        self.position: Position | None = None
+        self.position: ApiPosition | None = None
         self.catching_up = False
         self.page_size = PageSize(settings.stall_budget)
         self.deadline = 0.0
@@ -203,10 +169,10 @@ class Reader(ABC):
         cursors = await ledger.cursors()
         stored = cursors.get(self.db)
         if stored is not None:
-            self.position = Position.load(stored)
+            self.position = ApiPosition.load(stored)
         else:
             floor = self.clock.now_us() - self.settings.lookback
-            self.position = Position(cutoff=floor, floor=floor)
+            self.position = ApiPosition(cutoff=floor, floor=floor)
         # What its databases were read for is counted, and some of it forgotten: they show all that the API does.
         stood = handover.cutoffs(one for one in cursors.values() if one.get("source") == handover.DATABASE)
         if stood:
@@ -215,7 +181,7 @@ class Reader(ABC):
             self.position.floor = min(self.position.floor, self.position.cutoff)
 
     @property
-    def here(self) -> Position:
+    def here(self) -> ApiPosition:
         """The position; only after it was loaded."""
         assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
         return self.position
@@ -290,8 +256,7 @@ class Reader(ABC):
 
     async def _choose(self, ledger: LedgerView) -> list[str]:
         """Three known traces of different age."""
-        newest = min(self.here.newest, self.here.cutoff + self.settings.overlap)
-        return await ledger.sentinels(self.db, [FUTURE, newest - HOUR, newest - 12 * HOUR])
+        return await ledger.sentinels(self.db, self.here.sentinel_ages(self.settings.overlap))
 
     async def believe(self, ids: Sequence[str], *, unsure: bool = False) -> None:
         """Make sure by known traces that an empty answer hides no failure (`unsure`: none known, none believed).

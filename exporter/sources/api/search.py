@@ -15,8 +15,8 @@ from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Seen
 from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX, TooLarge
-from exporter.sources.api.reader import ASK_IDS, HOUR, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
-from exporter.sources.handover import DAY
+from exporter.sources.api.reader import ASK_IDS, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
+from exporter.sources.position import DAY, HOUR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

@@ -19,11 +19,12 @@ from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Un
 from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
-from exporter.sources.api.reader import Reader, Settings, moment
+from exporter.sources.api.reader import Reader, moment
 from exporter.sources.api.runs import fetch_run
 from exporter.sources.api.search import SearchReader
 from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE, floors
+from exporter.sources.position import Settings
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:

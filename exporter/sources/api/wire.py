@@ -34,12 +34,12 @@ from exporter.sources.facts import (
     clean_id,
     clean_name,
     identifier,
-    micros,
     not_believed,
     span_id,
     stand_in,
     tokens,
 )
+from exporter.times import micros
 
 _MOST_SPANS: Final = 2**31
 _KINDS: Final = {

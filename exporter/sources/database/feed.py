@@ -11,24 +11,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter.errors import BadAnswer, SourceTimeout
-from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
+from exporter.model import MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
 from exporter.sources import handover
 from exporter.sources.api.http import OWN_TRACE_PREFIX
-from exporter.sources.api.reader import HOUR, Settings
 from exporter.sources.database import rows as span_rows
 from exporter.sources.database.rows import Reading, moment_of
 from exporter.sources.database.sql import SPAN_COLUMNS, missing
 from exporter.sources.facts import clean_id, stand_in
-from exporter.sources.handover import DAY, is_misdated
+from exporter.sources.handover import is_misdated
+from exporter.sources.position import DAY, Position, Settings
+from exporter.times import stamp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Sequence
 
     from exporter.sources.database.connection import Connection, Rows
 
@@ -40,40 +40,19 @@ CHUNK: Final = 250
 """Traces that are read, and committed, together."""
 OPEN_TRACES: Final = 500
 UNSETTLED: Final = 500
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * MICROSECONDS
-
-
-def stamp(micros: int) -> str:
-    """A time as agno writes it: UTC, `+00:00`, six digits."""
-    micros = max(0, min(micros, _LATEST))
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
 
 
 @dataclass(slots=True)
-class Position:
-    """Where reading stands; committed as the cursor.
+class FeedPosition(Position):
+    """All that was written before `cutoff` was read.
 
-    `cutoff`: all that was written before was read. `floor`: no trace that ended before counts at all. `forgotten`: what
-    was created before, another source may have counted. `newest`: the latest insertion seen. `sentinels`: traces known
-    to exist at `witnessed`. `seen`: whether there ever was a trace.
+    `forgotten`: what was created before, another source may have counted. `witnessed`: when the sentinels were chosen.
+    `source` tells a cursor of this kind from the API's.
     """
 
-    cutoff: int
-    floor: int
     forgotten: int = 0
-    newest: int = 0
-    sentinels: list[str] = field(default_factory=list)
     witnessed: int = 0
-    first: bool = True
-    seen: bool = False
     source: str = handover.DATABASE
-
-    @classmethod
-    def load(cls, data: Mapping[str, Any]) -> Position:
-        """From a committed cursor; keys of other versions are left out."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 @dataclass(slots=True)
@@ -104,7 +83,7 @@ class Feed:
         self.settings = settings
         self.clock = clock
         self.stats = PollStats()
-        self.position: Position | None = None
+        self.position: FeedPosition | None = None
         self.catching_up = False
         self.strangers: tuple[str, ...] = ()
         """keys under which another source read this AgentOS, or another database that is read no more"""
@@ -152,7 +131,7 @@ class Feed:
         return self._deadline - self.clock.monotonic()
 
     @property
-    def here(self) -> Position:
+    def here(self) -> FeedPosition:
         """The position; only after it was loaded."""
         assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
         return self.position
@@ -171,9 +150,9 @@ class Feed:
         stored = cursors.get(self.db)
         if stored is None:
             start = handover.begin(stood, lookback, overlap)
-            self.position = Position(cutoff=start, floor=start)
+            self.position = FeedPosition(cutoff=start, floor=start)
         else:
-            self.position = Position.load(stored)
+            self.position = FeedPosition.load(stored)
             self.position.cutoff = handover.begin(stood, lookback, overlap, own=self.position.cutoff)
         self.position.forgotten = max(self.position.forgotten, handover.forgotten(stood))
 
@@ -306,7 +285,7 @@ class Feed:
             follows=True,
         )
 
-    def _moved_to(self, this: _Pass, *, ended: bool) -> Position:
+    def _moved_to(self, this: _Pass, *, ended: bool) -> FeedPosition:
         """Where reading stands once the page is committed; `ended` where it is the last one."""
         cutoff, newest = self._advance(this) if ended else self._advance_to(this)
         return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not ended)
@@ -392,9 +371,8 @@ class Feed:
     async def _choose(self, ledger: LedgerView) -> None:
         """Take known traces of different age as witnesses."""
         here = self.here
-        newest = min(here.newest, here.cutoff + self.settings.overlap)
-        here.sentinels = await ledger.sentinels(self.db, [FUTURE, newest - HOUR, newest - 12 * HOUR])
-        here.witnessed = newest
+        here.sentinels = await ledger.sentinels(self.db, here.sentinel_ages(self.settings.overlap))
+        here.witnessed = min(here.newest, here.cutoff + self.settings.overlap)
 
 
 def _sorted(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:

@@ -38,11 +38,11 @@ from exporter.sources.facts import (
     clean_name,
     cost,
     identifier,
-    micros,
     not_believed,
     span_id,
     tokens,
 )
+from exporter.times import micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -14,18 +14,19 @@ from exporter.errors import SourceError, SourceTimeout
 from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
 from exporter.sources.database.connection import Connection
 from exporter.sources.database.engines import connection
-from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed, stamp
+from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed
 from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 from exporter.sources.facts import clean_id, clean_name, spelled
 from exporter.sources.handover import floors
 from exporter.sources.turns import Turns
+from exporter.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from exporter.model import LedgerView
-    from exporter.sources.api.reader import Settings
     from exporter.sources.database.location import Location
+    from exporter.sources.position import Settings
 
 _WINDOWS: Final = {"1h": 3600, "24h": 86400}
 _STATS_PACE: Final = 500
