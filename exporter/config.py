@@ -30,6 +30,7 @@ from exporter.errors import ConfigError
 from exporter.pricing import money, pricefile
 from exporter.sources.api import proxies
 from exporter.sources.database import location
+from exporter.totals import Limits
 from exporter.users import UserLabels
 
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
@@ -184,18 +185,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many series a metric and how many values a label may have before the rest folds into `other`.
-
-    `label_value_length` is in characters; the end of a longer value becomes a digest.
-    """
-
-    series_per_metric: int = 10_000
-    values_per_label: int = 500
-    label_value_length: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

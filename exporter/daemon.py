@@ -30,7 +30,7 @@ from exporter.pricing import pricefile
 from exporter.publisher import Publisher
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
-from exporter.totals import Limits, Totals
+from exporter.totals import Totals
 from exporter.treasury import Treasury
 from exporter.web import InstanceStatus, Server, bind, make_app
 
@@ -152,9 +152,8 @@ class Daemon:
             raise
 
     async def _compose(self, config: Config, ledger: Ledger) -> None:
-        limits = config.limits
         totals = self._totals = Totals(
-            Limits(limits.series_per_metric, limits.values_per_label, limits.label_value_length),
+            config.limits,
             zero_hold=config.zero_hold,
         )
         totals.restore(*await asyncio.to_thread(ledger.load))

@@ -54,7 +54,10 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series a metric may have, and how many values, each of how many characters, a label that users fill."""
+    """How many series a metric and how many values a label may have before the rest folds into `other`.
+
+    `label_value_length` is in characters; the end of a longer value becomes a digest.
+    """
 
     series_per_metric: int = 10_000
     values_per_label: int = 500

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from exporter import __version__, config
 from exporter.budgets import Budget, Period
-from exporter.config import AgentOS, Config, Database, Limits, Secret, Tls
+from exporter.config import AgentOS, Config, Database, Secret, Tls
 from exporter.errors import ConfigError
 from exporter.pricing.money import USD
 from exporter.sources.database.location import Engine, Location, Tables
+from exporter.totals import Limits
 from exporter.users import UserLabels
 from tests.harness.examples import examples
 
