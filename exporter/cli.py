@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a traceback would show what a library says, secrets and all
         from exporter.logs import told  # noqa: PLC0415
 
-        _complain("error", f"this should not happen, please report it: {told(error)}")
+        _complain(f"this should not happen, please report it: {told(error)}")
         return 1
     return code
 
@@ -178,7 +178,7 @@ def _load(options: argparse.Namespace, environ: Mapping[str, str], *, check_pric
     return load(vars(options), environ, check_prices=check_prices)
 
 
-def _complain(kind: str, text: str) -> None:
+def _complain(text: str, kind: str = "error") -> None:
     from exporter.logs import complain  # noqa: PLC0415
 
     complain(text, kind)
@@ -189,7 +189,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         config = _load(options, environ)
     except ConfigError as error:
         for problem in error.problems:
-            _complain("error", problem)
+            _complain(problem)
         return 1
     import structlog  # noqa: PLC0415
 
@@ -201,7 +201,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         asyncio.run(Daemon(config, load=lambda: _load(options, environ, check_prices=False)).run())
     except ExporterError as error:
-        _complain("error", str(error))
+        _complain(str(error))
         return 1
     except Exception:  # noqa: BLE001 - one line in the log, whatever it is
         structlog.get_logger("exporter").exception("crashed")
@@ -217,12 +217,12 @@ def _check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> in
         asyncio.run(rehearse(config))
     except ConfigError as error:
         for problem in error.problems:
-            _complain("error", problem)
+            _complain(problem)
         return 1
     for line in describe(config):
         print(line)
     for warning in config.warnings:
-        _complain("warning", warning)
+        _complain(warning, "warning")
     return 0
 
 

@@ -191,14 +191,14 @@ class Daemon:
         """The prices that hold, the user's file among them. Raises ConfigError."""
         pricer = await asyncio.to_thread(_pricer, self.config)
         pricer.start_updates()
-        for note in pricer.file.notes:
-            log.warning("price_file", reason=note)
-        for entry in pricer.dangling():
-            log.warning("price_file", reason=f"{entry}: the model it refers to has no price")
         self._say_prices(pricer, totals, ok=True)
         return pricer
 
     def _say_prices(self, pricer: Pricer, totals: Totals, *, ok: bool) -> None:
+        """Say how the price file was read, the first time or again: `ok`, it is in force."""
+        notes = [*pricer.file.notes, *(f"{one}: the model it refers to has no price" for one in pricer.dangling())]
+        for note in notes if ok else ():
+            log.warning("price_file", reason=note)
         self._date_prices(pricer, totals)
         if self.config.prices is not None:
             totals.gauge("agentos_exporter_price_file_last_reload_successful", (), int(ok))

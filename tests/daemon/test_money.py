@@ -66,6 +66,17 @@ async def test_new_prices_hold_from_a_reload_on(world: World, folder: Path) -> N
         assert spent == pytest.approx(news * 3 * PER_TOKEN, rel=1e-12)
 
 
+async def test_what_of_a_price_file_is_passed_over_is_said_at_each_reading(world: World, folder: Path) -> None:
+    path = folder / "prices.yml"
+    prices = json.dumps({"prices": [{"match": ".", "input_mtok": 1, "output_mtok": 0, "mode": "chat"}]})
+    path.write_text(prices)
+    async with world.exporter(folder, prices=str(path)) as exporter:
+        (said,) = exporter.logged("price_file")
+        assert "passed over mode" in said["reason"]
+        await exporter.daemon.reload()
+        assert exporter.logged("price_file") == [said, {**said, "ts": exporter.logged("price_file")[1]["ts"]}]
+
+
 async def test_details_of_runs_bring_the_classes_that_spans_lack(world: World, folder: Path) -> None:
     await world.drive(runs=9, kinds=KINDS)
     async with world.exporter(folder, {"it": {"enrich_runs": True}, "plain": {}}) as exporter:
