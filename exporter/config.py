@@ -18,14 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
 from exporter import REVISION_VARIABLE, __version__
 from exporter.budgets import Budget, Period
-from exporter.document import compose, quoted, shown
+from exporter.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar, shown
 from exporter.errors import ConfigError
 from exporter.pricing import money, pricefile
 from exporter.sources.api import proxies
@@ -133,7 +133,7 @@ class Database:
             return None if self.password is None else self.password.reveal()
         try:
             return _read_password(self.password_file)
-        except _RefusedError as error:
+        except RefusedError as error:
             raise ConfigError([f"{self.location}: password_file: {error}"]) from None
 
 
@@ -173,7 +173,7 @@ class AgentOS:
             return None if self.token is None else self.token.reveal()
         try:
             return _read_token(self.token_file)
-        except _RefusedError as error:
+        except RefusedError as error:
             raise ConfigError([f"agentos {self.name}: token_file: {error}"]) from None
 
 
@@ -234,14 +234,8 @@ def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
     return tuple(_SPELLED.get(name, name) for name in names if getattr(old, name) != getattr(new, name))
 
 
-# --- Values: text in, value out; _RefusedError says what is wrong and repeats nothing that may be secret -------------
+# --- Values: text in, value out; RefusedError says what is wrong and repeats nothing that may be secret -------------
 
-
-class _RefusedError(ValueError):
-    """A value that cannot be used; the text is for the operator."""
-
-
-T = TypeVar("T")
 
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _DURATION: Final = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
@@ -251,7 +245,6 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
 _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]{1,5})")
 _INTEGER: Final = re.compile(r"0|[1-9][0-9_]{0,11}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z_.-]{1,40}[0-9]{0,2}")
 _PORT_MAX: Final = 65_535
 _TOKEN_BYTES: Final = 16 * 1024
 _DB_ID: Final = 256
@@ -271,10 +264,10 @@ def parse_duration(text: str) -> float:
     Raises ValueError that says what to write instead.
     """
     if re.fullmatch(r"[0-9]{1,9}", text):
-        raise _RefusedError(f"{quoted(text)} has no unit; write {text}s")
+        raise RefusedError(f"{quoted(text)} has no unit; write {text}s")
     found = _DURATION.fullmatch(text)
     if not text or found is None:
-        raise _RefusedError(f"{quoted(text)} is not a duration such as 15s, 1m30s or 500ms")
+        raise RefusedError(f"{quoted(text)} is not a duration such as 15s, 1m30s or 500ms")
     return sum(int(n) * size for n, (_, size) in zip(found.groups("0"), _UNITS, strict=True)) / 1000
 
 
@@ -297,19 +290,19 @@ def parse_address(text: str) -> Address:
     found = _ADDRESS.fullmatch(text)
     if found is None:
         if text.isascii() and text.isdigit():
-            raise _RefusedError(f"{quoted(text)} is not a listen address; write :{shown(text)}")
+            raise RefusedError(f"{quoted(text)} is not a listen address; write :{shown(text)}")
         if text.count(":") > 1 and "[" not in text:
-            raise _RefusedError(f"{quoted(text)}: an IPv6 address goes in brackets, such as [::1]:{DEFAULT_PORT}")
-        raise _RefusedError(
+            raise RefusedError(f"{quoted(text)}: an IPv6 address goes in brackets, such as [::1]:{DEFAULT_PORT}")
+        raise RefusedError(
             f"{quoted(text)} is not a listen address such as :{DEFAULT_PORT} or 127.0.0.1:{DEFAULT_PORT}"
         )
     v6, host, port = found.groups()
     if int(port) > _PORT_MAX:
-        raise _RefusedError(f"{quoted(text)}: a port is at most {_PORT_MAX}")
+        raise RefusedError(f"{quoted(text)}: a port is at most {_PORT_MAX}")
     if v6 is not None and not _is_ipv6(v6):
-        raise _RefusedError(f"{quoted(text)}: no IPv6 address in the brackets")
+        raise RefusedError(f"{quoted(text)}: no IPv6 address in the brackets")
     if host and not _HOST.fullmatch(host):
-        raise _RefusedError(f"{quoted(text)} has no valid host")
+        raise RefusedError(f"{quoted(text)} has no valid host")
     return Address(v6 if v6 is not None else host, int(port))
 
 
@@ -320,23 +313,23 @@ def parse_url(text: str) -> str:
     """
     # urlsplit would drop line breaks and tabs silently.
     if not text.isascii() or not text.isprintable() or re.search(r'[\s\\<>"]', text):
-        raise _RefusedError("a URL has no spaces, backslashes, quotes, control or non-ASCII characters")
+        raise RefusedError("a URL has no spaces, backslashes, quotes, control or non-ASCII characters")
     if not re.match("https?://", text, re.IGNORECASE):
-        raise _RefusedError("a URL starts with http:// or https://")
+        raise RefusedError("a URL starts with http:// or https://")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), 0
     if "@" in text:
-        raise _RefusedError("a URL carries no user or password here; the token belongs into token_file or token_env")
+        raise RefusedError("a URL carries no user or password here; the token belongs into token_file or token_env")
     if "?" in text or "#" in text:
-        raise _RefusedError("a URL has no query (?) and no fragment (#) here")
+        raise RefusedError("a URL has no query (?) and no fragment (#) here")
     host = parts.hostname or ""
     if not (_HOST.fullmatch(host) or (parts.netloc.startswith("[") and _is_ipv6(host))):
-        raise _RefusedError("the URL has no valid host or port")
+        raise RefusedError("the URL has no valid host or port")
     if port == 0 or parts.netloc.endswith(":"):
-        raise _RefusedError(f"the URL's port must be between 1 and {_PORT_MAX}")
+        raise RefusedError(f"the URL's port must be between 1 and {_PORT_MAX}")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
@@ -357,7 +350,7 @@ def _within(low: float, high: float) -> Callable[[str], float]:
         seconds = parse_duration(text)
         if not low <= seconds <= high:
             bounds = f"{format_duration(low)} and {format_duration(high)}"
-            raise _RefusedError(f"must be between {bounds}, not {format_duration(seconds)}")
+            raise RefusedError(f"must be between {bounds}, not {format_duration(seconds)}")
         return seconds
 
     return parse
@@ -366,7 +359,7 @@ def _within(low: float, high: float) -> Callable[[str], float]:
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not _INTEGER.fullmatch(text) or not low <= int(text.replace("_", "")) <= high:
-            raise _RefusedError(f"must be a whole number between {low} and {high}, not {quoted(text)}")
+            raise RefusedError(f"must be a whole number between {low} and {high}, not {quoted(text)}")
         return int(text.replace("_", ""))
 
     return parse
@@ -376,7 +369,7 @@ def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         value = {"warning": "warn"}.get(text.lower(), text.lower())
         if value not in allowed:
-            raise _RefusedError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {quoted(text)}")
+            raise RefusedError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {quoted(text)}")
         return value
 
     return parse
@@ -386,38 +379,38 @@ def _switch(text: str) -> bool:
     # What writes YAML 1.1 (Helm, say) turns `off` into `false`.
     value = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}.get(text.lower())
     if value is None:
-        raise _RefusedError(f"must be true or false, not {quoted(text)}")
+        raise RefusedError(f"must be true or false, not {quoted(text)}")
     return value
 
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise _RefusedError(f"{quoted(text)} is not a name: 1 to 64 of the characters a-z A-Z 0-9 _ . : -")
+        raise RefusedError(f"{quoted(text)} is not a name: 1 to 64 of the characters a-z A-Z 0-9 _ . : -")
     return text
 
 
 def _host(text: str) -> str:
     if not _HOST.fullmatch(text):
-        raise _RefusedError(f"{quoted(text)} is not a host name")
+        raise RefusedError(f"{quoted(text)} is not a host name")
     return text
 
 
 def _db_id(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > _DB_ID:
-        raise _RefusedError(f"must be the id of a database: 1 to {_DB_ID} printable characters")
+        raise RefusedError(f"must be the id of a database: 1 to {_DB_ID} printable characters")
     return text
 
 
 def _filter(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > _FILTER:
-        raise _RefusedError(f"must be what the label shows: 1 to {_FILTER} printable characters")
+        raise RefusedError(f"must be what the label shows: 1 to {_FILTER} printable characters")
     return text
 
 
 def _user(text: str) -> str:
     # Nothing of it is repeated.
     if not text.strip() or not text.isprintable() or len(text) > _FILTER:
-        raise _RefusedError(f"must be the id of a user: 1 to {_FILTER} printable characters")
+        raise RefusedError(f"must be the id of a user: 1 to {_FILTER} printable characters")
     return text
 
 
@@ -425,7 +418,7 @@ def _user_labels(text: str) -> UserLabels:
     # What writes YAML 1.1 (Helm, say) turns `off` into `false`.
     value = {"false": "off", "no": "off"}.get(text.lower(), text.lower())
     if value not in set(UserLabels):
-        raise _RefusedError(f"must be off, hashed or plain, not {quoted(text)}")
+        raise RefusedError(f"must be off, hashed or plain, not {quoted(text)}")
     return UserLabels(value)
 
 
@@ -438,22 +431,22 @@ def _time_zone(text: str) -> str:
     if text not in _time_zones():
         close = difflib.get_close_matches(text, sorted(_time_zones()), n=1, cutoff=0.7)
         hint = f"; did you mean {close[0]}?" if close else ", such as UTC or Europe/Berlin"
-        raise _RefusedError(f"{quoted(text)} is no time zone of the IANA database{hint}")
+        raise RefusedError(f"{quoted(text)} is no time zone of the IANA database{hint}")
     return text
 
 
 def _usd(text: str) -> int:
     if not _AMOUNT.fullmatch(text) or not (amount := Decimal(text.replace("_", ""))) > 0:
-        raise _RefusedError(f"must be an amount of USD above 0, such as 5000 or 0.5, not {quoted(text)}")
+        raise RefusedError(f"must be an amount of USD above 0, such as 5000 or 0.5, not {quoted(text)}")
     if amount > _USD_MOST or not (exact := money.units(amount)):
-        raise _RefusedError(f"must be between 1e-18 and {_USD_MOST} USD, not {quoted(text)}")
+        raise RefusedError(f"must be between 1e-18 and {_USD_MOST} USD, not {quoted(text)}")
     return exact
 
 
 def _file_path(base: Path) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         if not text.strip() or "\0" in text:
-            raise _RefusedError("must be the path of a file")
+            raise RefusedError("must be the path of a file")
         return base / text
 
     return parse
@@ -461,7 +454,7 @@ def _file_path(base: Path) -> Callable[[str], Path]:
 
 def _identifier(text: str) -> str:
     if not text.isprintable() or not location.IDENTIFIER.fullmatch(text):
-        raise _RefusedError(f"{quoted(text)} is not a name: 1 to 63 characters, without quotes, % and backslashes")
+        raise RefusedError(f"{quoted(text)} is not a name: 1 to 63 characters, without quotes, % and backslashes")
     return text
 
 
@@ -469,7 +462,7 @@ def _password_path(base: Path) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         path = _file_path(base)(text)
         if _like_token(text) and not _mode(path, lambda _: True):
-            raise _RefusedError("leads to no file; is it the password itself? Put that into a file and name it here")
+            raise RefusedError("leads to no file; is it the password itself? Put that into a file and name it here")
         _read_password(path)
         return path
 
@@ -482,14 +475,14 @@ def _state(base: Path) -> Callable[[str], Path | None]:
             return None
         scheme = _SCHEME.match(text)
         if scheme and scheme[1].lower().startswith("postgres"):
-            raise _RefusedError(f"a PostgreSQL state is {_NOT_BUILT}; give the path of a file, or memory")
+            raise RefusedError(f"a PostgreSQL state is {_NOT_BUILT}; give the path of a file, or memory")
         if scheme:
-            raise _RefusedError("must be the path of a file, or memory, not a URL")
+            raise RefusedError("must be the path of a file, or memory, not a URL")
         if text.lower() in {":memory:", "memory"}:
-            raise _RefusedError(f"{quoted(text)}: did you mean memory?")
+            raise RefusedError(f"{quoted(text)}: did you mean memory?")
         path = _file_path(base)(text)
         if _mode(path, stat.S_ISDIR):
-            raise _RefusedError(f"{_path_shown(path)} is a directory; name a file in it")
+            raise RefusedError(f"{_path_shown(path)} is a directory; name a file in it")
         return path
 
     return parse
@@ -517,11 +510,11 @@ def _reason(error: Exception) -> str:
 def _checked_token(raw: bytes, holder: str, cure: str) -> str:
     token = raw.decode("ascii", "replace").strip()
     if not token:
-        raise _RefusedError(f"{holder} is empty; {cure}")
+        raise RefusedError(f"{holder} is empty; {cure}")
     if not (token.isascii() and token.isprintable()):
-        raise _RefusedError(f"{holder} must hold the token alone, in one line of printable ASCII")
+        raise RefusedError(f"{holder} must hold the token alone, in one line of printable ASCII")
     if token.lower().startswith("bearer "):
-        raise _RefusedError(f"{holder} must hold the token alone, without the word Bearer")
+        raise RefusedError(f"{holder} must hold the token alone, without the word Bearer")
     return token
 
 
@@ -531,11 +524,11 @@ def _read_token(path: Path) -> str:
         regular = stat.S_ISREG(path.stat().st_mode)  # a pipe could be read only once, and might block
         raw = _head(path, _TOKEN_BYTES + 1) if regular else b""
     except (OSError, ValueError) as error:
-        raise _RefusedError(f"cannot read {shown}: {_reason(error)}; it must be a file that holds the token") from None
+        raise RefusedError(f"cannot read {shown}: {_reason(error)}; it must be a file that holds the token") from None
     if not regular:
-        raise _RefusedError(f"{shown} is not a regular file; it must be a file that holds the token")
+        raise RefusedError(f"{shown} is not a regular file; it must be a file that holds the token")
     if len(raw) > _TOKEN_BYTES:
-        raise _RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the token alone")
+        raise RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the token alone")
     return _checked_token(raw, shown, "put the token into it")
 
 
@@ -543,11 +536,11 @@ def _checked_password(raw: bytes, holder: str) -> str:
     try:
         password = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise _RefusedError(f"{holder} must hold the password alone, in UTF-8") from None
+        raise RefusedError(f"{holder} must hold the password alone, in UTF-8") from None
     if not password:
-        raise _RefusedError(f"{holder} is empty; put the password into it")
+        raise RefusedError(f"{holder} is empty; put the password into it")
     if not password.isprintable():
-        raise _RefusedError(f"{holder} must hold the password alone, in one line")
+        raise RefusedError(f"{holder} must hold the password alone, in one line")
     return password
 
 
@@ -557,13 +550,13 @@ def _read_password(path: Path) -> str:
         regular = stat.S_ISREG(path.stat().st_mode)
         raw = _head(path, _TOKEN_BYTES + 1) if regular else b""
     except (OSError, ValueError) as error:
-        raise _RefusedError(
+        raise RefusedError(
             f"cannot read {shown}: {_reason(error)}; it must be a file that holds the password"
         ) from None
     if not regular:
-        raise _RefusedError(f"{shown} is not a regular file; it must be a file that holds the password")
+        raise RefusedError(f"{shown} is not a regular file; it must be a file that holds the password")
     if len(raw) > _TOKEN_BYTES:
-        raise _RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the password alone")
+        raise RefusedError(f"{shown} is larger than {_TOKEN_BYTES // 1024} KiB; it must hold the password alone")
     return _checked_password(raw, shown)
 
 
@@ -582,21 +575,6 @@ _FILE_BYTES: Final = 1024 * 1024
 _DEPTH: Final = 16
 
 
-class _Problems:
-    """What was found, in the order of the file; flags and environment come first."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[int, str]] = []
-
-    def add(self, where: str, message: str, node: yaml.Node | None = None) -> None:
-        line = 0 if node is None else node.start_mark.line + 1
-        self._found.append((line, f"{where}: {message} (line {line})" if line else f"{where}: {message}"))
-
-    def check(self) -> None:
-        if self._found:
-            raise ConfigError([text for _, text in sorted(self._found, key=lambda found: found[0])])
-
-
 def _compose(path: Path, where: str) -> yaml.MappingNode | None:
     """The top mapping of a file, None if the file says nothing. Raises ConfigError."""
     shown = _path_shown(path)
@@ -611,104 +589,20 @@ def _compose(path: Path, where: str) -> yaml.MappingNode | None:
 
 def _parse(raw: bytes) -> yaml.MappingNode | None:
     node = compose(raw, deepest=_DEPTH, hide=True)
-    if node is None or (isinstance(node, yaml.ScalarNode) and _is_null(node)):
+    if node is None or (isinstance(node, yaml.ScalarNode) and is_null(node)):
         return None
     if not isinstance(node, yaml.MappingNode):
         place = f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
-        raise ConfigError([f"{place}: the top level must be a mapping (key: value), not {_kind(node)}"])
+        raise ConfigError([f"{place}: the top level must be a mapping (key: value), not {kind(node)}"])
     return node
 
 
-def _is_null(node: yaml.Node) -> bool:
-    return node.tag == "tag:yaml.org,2002:null"
+class _Table(Table):
+    """A mapping of the configuration file."""
 
-
-def _kind(node: yaml.Node) -> str:
-    if _is_null(node):
-        return "nothing"
-    if isinstance(node, yaml.MappingNode):
-        return "a mapping"
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-
-
-class _Table:
-    """One mapping of the file: its known keys, each read at most once into a value of its type."""
-
-    def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: _Problems) -> None:
-        self.node, self.path, self.problems = node, path, problems
-        self.entries: dict[str, yaml.Node] = {}
-        lines: dict[str, int] = {}
-        for key_node, value in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
-            if key in lines:
-                problems.add(self.where(key), f"given twice; first in line {lines[key]}", key_node)
-            elif key in known:
-                lines[key] = key_node.start_mark.line + 1
-                self.entries[key] = value
-            else:
-                self._unknown(key, key_node, known)
-
-    def _unknown(self, key: str, node: yaml.Node, known: tuple[str, ...]) -> None:
-        # A word that is no plain key may be a value that lost its key: it is not repeated.
-        where = self.where(key) if _PLAIN_KEY.fullmatch(key) else self.path or "top level"
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-        hint = _HINTS.get(key) or (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
-        self.problems.add(where, f"unknown key; {hint}", node)
-
-    def where(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def add(self, key: str, message: str) -> None:
-        """A problem with this key, or with the whole mapping where the key is absent."""
-        self.problems.add(self.where(key), message, self.entries.get(key, self.node))
-
-    def text(self, key: str) -> str | None:
-        """The value as it is written; None where it is absent or not a single value."""
-        node = self.entries.get(key)
-        return None if node is None else _scalar(node, self.where(key), self.problems)
-
-    def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
-        """The value as `parse` reads it; None where it is absent or refused."""
-        text = self.text(key)
-        return None if text is None else _try(parse, text, self.where(key), self.problems, self.entries[key])
-
-    def mapping(self, key: str, known: tuple[str, ...]) -> _Table | None:
-        node = self.entries.get(key)
-        if node is None:
-            return None
-        if not isinstance(node, yaml.MappingNode):
-            self.add(key, f"must be a mapping of {', '.join(known)}, not {_kind(node)}")
-            return None
-        return _Table(node, self.where(key), known, self.problems)
-
-    def items(self, key: str, example: str) -> list[yaml.Node] | None:
-        node = self.entries.get(key)
-        if node is None:
-            return None
-        if not isinstance(node, yaml.SequenceNode):
-            self.add(key, f"must be a list such as {example}, not {_kind(node)}")
-            return None
-        return list(node.value)
-
-
-def _scalar(node: yaml.Node, where: str, problems: _Problems) -> str | None:
-    if not isinstance(node, yaml.ScalarNode):
-        problems.add(where, f"must be a single value, not {_kind(node)}", node)
-    elif _is_null(node) or not node.value:
-        problems.add(where, "has no value; give it one or remove it", node)
-    else:
-        return str(node.value)
-    return None
-
-
-def _try(
-    parse: Callable[[str], T], text: str, where: str, problems: _Problems, node: yaml.Node | None = None
-) -> T | None:
-    try:
-        return parse(text)
-    except _RefusedError as error:
-        problems.add(where, str(error), node)
-        return None
+    def hint(self, key: str) -> str:
+        """See Table."""
+        return _HINTS.get(key) or super().hint(key)
 
 
 # --- The keys of the file -------------------------------------------------------------------------------------------
@@ -767,7 +661,7 @@ class _Loader:
         self.flags, self.environ = flags, environ
         self.refused_variables: set[str] = set()
         self.check_prices = check_prices
-        self.problems = _Problems()
+        self.problems = Problems()
         self.warnings: list[str] = []
         self.table: _Table | None = None
         self.token_envs: set[str] = set()
@@ -825,7 +719,7 @@ class _Loader:
             return
         try:
             values[key] = parse(given[0])
-        except _RefusedError as error:
+        except RefusedError as error:
             self.problems.add(given[1], str(error))
 
     def _from_flags(self) -> dict[str, Any]:
@@ -853,7 +747,7 @@ class _Loader:
         listed = None if self.table is None else self.table.entries.get("agentos")
         if listed is not None:
             self.warnings.append(f"agentos: the list in the file is not used; {where} takes its place")
-        url = _try(parse_url, text, where, self.problems)
+        url = attempt(parse_url, text, where, self.problems)
         (env, _), (file_env, _) = VARIABLES
         token, file = self.environ.get(env), self.environ.get(file_env)
         secret, path = None, None
@@ -879,7 +773,7 @@ class _Loader:
             try:
                 return (Secret(proxies.proxy_url(text)),)
             except proxies.ProxyRefused as error:
-                raise _RefusedError(f"{error}; or none") from None
+                raise RefusedError(f"{error}; or none") from None
 
         # None says none here, so what was refused has to be told apart.
         found = entry.parsed("proxy_url", parse)
@@ -906,15 +800,15 @@ class _Loader:
                 hint = f"; did you mean {ENV_PREFIX}{close[0]}?" if close else ""
                 self.warnings.append(f"{shown(name)}: not a setting of agentos-exporter{hint}")
 
-    def _token_variable(self, name: str, value: str, where: str, node: yaml.Node | None = None) -> Secret | None:
+    def _token_variable(self, name: str, value: str, where: str, node: yaml.Node | int = 0) -> Secret | None:
         def parse(text: str) -> Secret:
             raw = text.encode("utf-8", "surrogatepass")
             return Secret(_checked_token(raw, f"environment variable {name}", "put the token into it"))
 
-        return _try(parse, value, where, self.problems, node)
+        return attempt(parse, value, where, self.problems, node)
 
-    def _token_path(self, text: str, base: Path, where: str, node: yaml.Node | None = None) -> Path | None:
-        path = _try(_file_path(base), text, where, self.problems, node)
+    def _token_path(self, text: str, base: Path, where: str, node: yaml.Node | int = 0) -> Path | None:
+        path = attempt(_file_path(base), text, where, self.problems, node)
         if path is None:
             return None
         if _like_token(text) and not _mode(path, lambda _: True):
@@ -922,7 +816,7 @@ class _Loader:
                 where, "leads to no file; is it the token itself? Put that into a file and name it here", node
             )
             return None
-        return None if _try(lambda _: _read_token(path), text, where, self.problems, node) is None else path
+        return None if attempt(lambda _: _read_token(path), text, where, self.problems, node) is None else path
 
     # The file
 
@@ -930,7 +824,7 @@ class _Loader:
         given = self._given("--config.file")
         if given is None:
             return
-        path = _try(_file_path(_here()), given[0], given[1], self.problems)
+        path = attempt(_file_path(_here()), given[0], given[1], self.problems)
         if path is None:
             return
         self.file, self.base = path, path.parent
@@ -980,7 +874,7 @@ class _Loader:
         for i, node in enumerate(table.items("budgets", "[{name: team, period: month, limit_usd: 5000}]") or ()):
             path = f"budgets[{i}]"
             if not isinstance(node, yaml.MappingNode):
-                self.problems.add(path, f"must be a mapping with name, period and limit_usd, not {_kind(node)}", node)
+                self.problems.add(path, f"must be a mapping with name, period and limit_usd, not {kind(node)}", node)
                 continue
             entry = _Table(node, path, _BUDGET, self.problems)
             self.budgeted.append(entry)
@@ -1020,7 +914,7 @@ class _Loader:
             names = set(self.names)
         for entry in self.budgeted:
             node = entry.entries.get("agentos")
-            if names and isinstance(node, yaml.ScalarNode) and node.value and not _is_null(node):
+            if names and isinstance(node, yaml.ScalarNode) and node.value and not is_null(node):
                 self._check_agentos(entry, node.value, sorted(names))
 
     @staticmethod
@@ -1066,7 +960,7 @@ class _Loader:
         for i, node in enumerate(nodes):
             path = f"agentos[{i}]"
             if not isinstance(node, yaml.MappingNode):
-                self.problems.add(path, f"must be a mapping with name and url, not {_kind(node)}", node)
+                self.problems.add(path, f"must be a mapping with name and url, not {kind(node)}", node)
                 continue
             entry = _Table(node, path, _INSTANCE, self.problems)
             agentos = self._instance(entry)
@@ -1095,7 +989,7 @@ class _Loader:
         url = entry.parsed("url", parse_url)
         enrich_runs = entry.parsed("enrich_runs", _switch) or False
         database = entry.entries.get("database")
-        if database is not None and _is_null(database):
+        if database is not None and is_null(database):
             database = None
         if "url" in entry.entries and database is not None:
             entry.add("database", "give url or database, not both")
@@ -1150,9 +1044,9 @@ class _Loader:
                 table.add("url", "is missing; it is the URL of the database")
                 return None
             shared, node, where = self._shared_of(table, shared), table.entries["url"], table.where("url")
-        text = _scalar(node, where, self.problems)
+        text = scalar(node, where, self.problems)
         parse = functools.partial(self._location, shared=shared)
-        place = None if text is None else _try(parse, text, where, self.problems, node)
+        place = None if text is None else attempt(parse, text, where, self.problems, node)
         if place is None:
             return None
         if place.key in known:
@@ -1163,11 +1057,11 @@ class _Loader:
         try:
             place = location.parse(text, self.base, shared.schema, location.Tables(**shared.tables))
         except ValueError as error:
-            raise _RefusedError(str(error)) from None
+            raise RefusedError(str(error)) from None
         if place.engine is location.Engine.SQLITE:
             for key in ("schema", "password_file", "password_env"):
                 if getattr(shared, key) is not None:
-                    raise _RefusedError(f"is a file, which has no {key}; remove it")
+                    raise RefusedError(f"is a file, which has no {key}; remove it")
         return place
 
     def _shared_of(self, table: _Table, outer: _Shared | None = None) -> _Shared:
@@ -1203,7 +1097,7 @@ class _Loader:
         def parse(text: str) -> Secret:
             return Secret(_checked_password(text.encode("utf-8", "surrogatepass"), f"environment variable {env}"))
 
-        return _try(parse, value, table.where("password_env"), self.problems, table.entries["password_env"])
+        return attempt(parse, value, table.where("password_env"), self.problems, table.entries["password_env"])
 
     def _token(self, entry: _Table) -> tuple[Path | None, str | None, Secret | None]:
         file, env = entry.text("token_file"), entry.text("token_env")
@@ -1236,8 +1130,8 @@ class _Loader:
         ids: list[str] = []
         for i, node in enumerate(nodes):
             where = f"{entry.where('db_ids')}[{i}]"
-            text = _scalar(node, where, self.problems)
-            value = None if text is None else _try(_db_id, text, where, self.problems, node)
+            text = scalar(node, where, self.problems)
+            value = None if text is None else attempt(_db_id, text, where, self.problems, node)
             if value in ids:
                 self.problems.add(where, f"{quoted(str(value))} is given twice", node)
             elif value is not None:

@@ -1,17 +1,24 @@
-"""YAML files as nodes with their lines, never as values; and text from outside as messages show it.
+"""YAML files as tables of nodes with their lines, never as values; and text from outside as messages show it.
 
-The configuration and the price file are read by it: each mistake has its line, `off` stays `off`.
+The configuration and the price file are read by it: all mistakes are found at once, each with its place and line, and
+`off` stays `off`.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import yaml
 
 from exporter.errors import ConfigError
 from exporter.text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class _Composer(yaml.SafeLoader):
@@ -93,3 +100,144 @@ def shown(text: str, length: int = 80) -> str:
 def quoted(text: str) -> str:
     """The same, in quotes."""
     return f"'{shown(text)}'"
+
+
+# --- Tables ---------------------------------------------------------------------------------------------------------
+
+
+class RefusedError(ValueError):
+    """A value that cannot be used. The text is for the operator, and repeats nothing that may be secret."""
+
+
+class Problems:
+    """What was found, in the order of the file; what has no line comes first."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, where: str, message: str, place: yaml.Node | int = 0) -> None:
+        """Note a problem; `place` is a node of the file or a line, 0 for none."""
+        line = place.start_mark.line + 1 if isinstance(place, yaml.Node) else place
+        self._found.append((line, f"{where}: {message} (line {line})" if line else f"{where}: {message}"))
+
+    def check(self) -> None:
+        """Raise ConfigError with all of them, if there are any."""
+        if self._found:
+            raise ConfigError([text for _, text in sorted(self._found, key=lambda found: found[0])])
+
+
+class Table:
+    """One mapping of a file: its known keys, each read at most once into a value of its type.
+
+    Attributes:
+        path: Where the mapping stands, such as `agentos[0].tls`; empty at the top level.
+        line: The line in which it begins.
+        entries: The nodes of its known keys.
+
+    """
+
+    plain_key: ClassVar[re.Pattern[str]] = re.compile(r"[A-Za-z_.-]{1,40}[0-9]{0,2}")
+    """A word that is no plain key may be a value that lost its key: messages do not repeat it."""
+
+    def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: Problems) -> None:
+        """Take up the entries of `node`; what is unknown or given twice is a problem."""
+        self.path, self.line, self.known, self.problems = path, node.start_mark.line + 1, known, problems
+        self.entries: dict[str, yaml.Node] = {}
+        lines: dict[str, int] = {}
+        for key_node, value in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+            if key in lines:
+                problems.add(self.where(key), f"given twice; first in line {lines[key]}", key_node)
+            elif key in known or self.takes(key):
+                lines[key] = key_node.start_mark.line + 1
+                self.entries[key] = value
+            elif not self.passes_over(key):
+                where = self.where(key) if self.plain_key.fullmatch(key) else path or "top level"
+                problems.add(where, f"unknown key; {self.hint(key)}", key_node)
+
+    def takes(self, key: str) -> bool:  # noqa: ARG002 - for tables with keys of a form
+        """Whether a key is known that is not listed."""
+        return False
+
+    def passes_over(self, key: str) -> bool:  # noqa: ARG002 - see takes
+        """Whether an unknown key is no problem."""
+        return False
+
+    def hint(self, key: str) -> str:
+        """What to write instead of an unknown key."""
+        close = difflib.get_close_matches(key, self.known, n=1, cutoff=0.7)
+        return f"did you mean {close[0]}?" if close else f"known are {', '.join(self.known)}"
+
+    def where(self, key: str) -> str:
+        """The place of a key, as messages name it."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def add(self, key: str, message: str) -> None:
+        """Note a problem with this key, or with the whole mapping where the key is absent."""
+        self.problems.add(self.where(key), message, self.entries.get(key, self.line))
+
+    def text(self, key: str) -> str | None:
+        """The value as it is written; None where it is absent or not a single value."""
+        node = self.entries.get(key)
+        return None if node is None else scalar(node, self.where(key), self.problems)
+
+    def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
+        """The value as `parse` reads it; None where it is absent or refused."""
+        text = self.text(key)
+        return None if text is None else attempt(parse, text, self.where(key), self.problems, self.entries[key])
+
+    def mapping(self, key: str, known: tuple[str, ...]) -> Self | None:
+        """The mapping under a key; None where it is absent or none."""
+        node = self.entries.get(key)
+        if node is None:
+            return None
+        if not isinstance(node, yaml.MappingNode):
+            self.add(key, f"must be a mapping of {', '.join(known)}, not {kind(node)}")
+            return None
+        return type(self)(node, self.where(key), known, self.problems)
+
+    def items(self, key: str, example: str) -> list[yaml.Node] | None:
+        """The nodes of the list under a key; None where it is absent or none."""
+        node = self.entries.get(key)
+        if node is None:
+            return None
+        if not isinstance(node, yaml.SequenceNode):
+            self.add(key, f"must be a list such as {example}, not {kind(node)}")
+            return None
+        return list(node.value)
+
+
+def is_null(node: yaml.Node) -> bool:
+    """Whether nothing is written there, or `null`."""
+    return bool(node.tag == "tag:yaml.org,2002:null")
+
+
+def kind(node: yaml.Node) -> str:
+    """What a node is, in words."""
+    if is_null(node):
+        return "nothing"
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+
+
+def scalar(node: yaml.Node, where: str, problems: Problems) -> str | None:
+    """The text of a single value; None where it is none, or empty."""
+    if not isinstance(node, yaml.ScalarNode):
+        problems.add(where, f"must be a single value, not {kind(node)}", node)
+    elif is_null(node) or not node.value:
+        problems.add(where, "has no value; give it one or remove it", node)
+    else:
+        return str(node.value)
+    return None
+
+
+def attempt(
+    parse: Callable[[str], T], text: str, where: str, problems: Problems, place: yaml.Node | int = 0
+) -> T | None:
+    """What `parse` makes of a text; None where it refuses, which is a problem."""
+    try:
+        return parse(text)
+    except RefusedError as error:
+        problems.add(where, str(error), place)
+        return None

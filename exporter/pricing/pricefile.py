@@ -15,7 +15,6 @@ replaces what it names where more input than `above` is billed (cached tokens co
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +26,7 @@ from typing import Final, NamedTuple, TypeVar
 import yaml
 
 from exporter import times
-from exporter.document import compose, quoted, shown
+from exporter.document import Problems, RefusedError, Table, compose, kind, quoted, shown
 from exporter.errors import ConfigError
 from exporter.pricing.providers import GENAI_IDS, Kind, clean_provider, route
 from exporter.pricing.rates import PRICE_KEYS, Rates, Tiered
@@ -167,39 +166,10 @@ def parse(raw: bytes) -> PriceFile:
     """The prices of a file with these bytes. Raises ConfigError with every problem found."""
     if len(raw) > _BYTES:
         raise ConfigError(["prices: the file is larger than 1 MiB"])
-    problems = _Problems()
+    problems = Problems()
     file = _Reader(problems).read(compose(raw, deepest=_DEPTH))
     problems.check()
     return file
-
-
-# --- YAML: nodes with their lines, never values ---------------------------------------------------------------------
-
-
-def _kind(node: yaml.Node) -> str:
-    if isinstance(node, yaml.MappingNode):
-        return "a mapping"
-    if isinstance(node, yaml.SequenceNode):
-        return "a list"
-    return "nothing" if node.tag == "tag:yaml.org,2002:null" else "a single value"
-
-
-class _Problems:
-    """What was found, in the order of the file."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[int, str]] = []
-
-    def add(self, where: str, message: str, line: int) -> None:
-        self._found.append((line, f"{where}: {message} (line {line})"))
-
-    def check(self) -> None:
-        if self._found:
-            raise ConfigError([text for _, text in sorted(self._found, key=lambda found: found[0])])
-
-
-class _RefusedError(ValueError):
-    """A value that cannot be used; the text is for the operator."""
 
 
 # --- Values ---------------------------------------------------------------------------------------------------------
@@ -208,13 +178,13 @@ class _RefusedError(ValueError):
 def _provider(text: str) -> str:
     label = clean_provider(text)
     if not label or len(label) > _NAME or not label.isprintable():
-        raise _RefusedError("must be a provider as agno names it, such as Azure")
+        raise RefusedError("must be a provider as agno names it, such as Azure")
     return label
 
 
 def _model(text: str) -> str:
     if not text.strip() or len(text) > _NAME or not text.isprintable():
-        raise _RefusedError(f"must be a model id: 1 to {_NAME} printable characters")
+        raise RefusedError(f"must be a model id: 1 to {_NAME} printable characters")
     return text.strip().lower()
 
 
@@ -222,17 +192,17 @@ def _use(text: str) -> Alias:
     text = text.strip()
     provider, slash, model = text.partition("/")
     if not text or (slash and not (provider and model)) or len(text) > _NAME or not text.isprintable():
-        raise _RefusedError("must be provider/model, such as azure/gpt-4o")
+        raise RefusedError("must be provider/model, such as azure/gpt-4o")
     return Alias(clean_provider(provider), model.lower()) if slash else Alias("", text.lower())
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     if not text or len(text) > _PATTERN:
-        raise _RefusedError(f"must be a regular expression of 1 to {_PATTERN} characters")
+        raise RefusedError(f"must be a regular expression of 1 to {_PATTERN} characters")
     try:
         compiled = re.compile(text, re.IGNORECASE)
     except (re.error, RecursionError, OverflowError) as error:
-        raise _RefusedError(f"{quoted(text)} is no regular expression: {shown(str(error))}") from None
+        raise RefusedError(f"{quoted(text)} is no regular expression: {shown(str(error))}") from None
     _check_speed(text)
     return compiled
 
@@ -244,7 +214,7 @@ def _check_speed(text: str) -> None:
     kept. Longer names match no pattern.
     """
     if re.search(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?(?:P=|\(|<?[=!])", text):
-        raise _RefusedError(f"{quoted(text)}: back references, conditions and look-around are not allowed")
+        raise RefusedError(f"{quoted(text)}: back references, conditions and look-around are not allowed")
     plain = re.sub(r"\\.", "x", text, flags=re.DOTALL)
     plain = re.sub(r"\[\^?\]?[^\]]*\]", "x", plain)
     plain = re.sub(r"\(\?(?:P<\w+>|[aiLmsux-]*:|>|#)", "(", plain)
@@ -268,61 +238,61 @@ def _check_speed(text: str) -> None:
             repeats += 1
             groups[-1] = True
             if closed:
-                raise _RefusedError(f"{quoted(text)}: a repeat of a repeat or of a choice is not allowed")
+                raise RefusedError(f"{quoted(text)}: a repeat of a repeat or of a choice is not allowed")
         closed = False
     if repeats > _REPEATS or options > _OPTIONS:
         limits = f"at most {_REPEATS} repeats (*, +, {{n}}) and {_OPTIONS} choices (|, ?) are allowed"
-        raise _RefusedError(f"{quoted(text)}: {limits}")
+        raise RefusedError(f"{quoted(text)}: {limits}")
 
 
 def _moment(text: str) -> int:
     try:
         return times.parse(text.strip())
     except ValueError:
-        raise _RefusedError(f"{quoted(text)} is not a date or time such as 2026-10-01 or 2026-10-01T12:00Z") from None
+        raise RefusedError(f"{quoted(text)} is not a date or time such as 2026-10-01 or 2026-10-01T12:00Z") from None
     except OverflowError:
-        raise _RefusedError(f"{quoted(text)} is not a possible time") from None
+        raise RefusedError(f"{quoted(text)} is not a possible time") from None
 
 
 def _number(text: str) -> Decimal:
     if text.strip().lower().lstrip("+-.") in {"nan", "inf", "infinity"}:
-        raise _RefusedError(f"must be a price in USD, not {quoted(text)}")
+        raise RefusedError(f"must be a price in USD, not {quoted(text)}")
     if not _NUMBER.fullmatch(text):
-        raise _RefusedError(f"must be a price in USD such as 2.5, not {quoted(text)}")
+        raise RefusedError(f"must be a price in USD such as 2.5, not {quoted(text)}")
     number = Decimal(text.replace("_", ""))
     if number < 0:
-        raise _RefusedError(f"a price is not negative: {quoted(text)}")
+        raise RefusedError(f"a price is not negative: {quoted(text)}")
     return abs(number)  # -0 is 0
 
 
 def _mtok(text: str) -> Decimal:
     price = _number(text)
     if price > _MOST:
-        raise _RefusedError(f"{quoted(text)} is over {_MOST} USD per million tokens")
+        raise RefusedError(f"{quoted(text)} is over {_MOST} USD per million tokens")
     if 0 < price < _LEAST:
-        raise _RefusedError(f"{quoted(text)} is below {_LEAST} USD per million tokens; is it a price per token?")
+        raise RefusedError(f"{quoted(text)} is below {_LEAST} USD per million tokens; is it a price per token?")
     return price
 
 
 def _per_token(text: str) -> Decimal:
     price = _number(text) * 1_000_000
     if price > _MOST:
-        raise _RefusedError(f"{quoted(text)} is over {_MOST} USD per million tokens; is it a price per million?")
+        raise RefusedError(f"{quoted(text)} is over {_MOST} USD per million tokens; is it a price per million?")
     if 0 < price < _LEAST:
-        raise _RefusedError(f"{quoted(text)} is below {_LEAST} USD per million tokens")
+        raise RefusedError(f"{quoted(text)} is below {_LEAST} USD per million tokens")
     return price
 
 
 def _kcount(text: str) -> Decimal:
     price = _number(text)
     if price > _KCOUNT:
-        raise _RefusedError(f"{quoted(text)} is over {_KCOUNT} USD per thousand requests")
+        raise RefusedError(f"{quoted(text)} is over {_KCOUNT} USD per thousand requests")
     return price
 
 
 def _tokens(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9_]{0,12}", text) or int(text.replace("_", "")) > _TOKENS:
-        raise _RefusedError(f"must be a whole number of tokens between 1 and {_TOKENS}, not {quoted(text)}")
+        raise RefusedError(f"must be a whole number of tokens between 1 and {_TOKENS}, not {quoted(text)}")
     return int(text.replace("_", ""))
 
 
@@ -335,77 +305,46 @@ def _parser(key: str) -> Callable[[str], Decimal]:
 # --- Entries --------------------------------------------------------------------------------------------------------
 
 
-class _Table:
-    """One mapping of the file: its known keys."""
+class _Table(Table):
+    """A mapping of the price file; `passed_over` are keys of LiteLLM that price nothing that spans count."""
 
-    def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: _Problems) -> None:
-        self.path, self.problems, self.line = path, problems, node.start_mark.line + 1
-        self.entries: dict[str, yaml.Node] = {}
+    plain_key = _PLAIN_KEY
+
+    def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: Problems) -> None:
         self.passed_over: list[str] = []
-        for key_node, value in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
-            line = key_node.start_mark.line + 1
-            if key in self.entries:
-                problems.add(self.where(key), "given twice", line)
-            elif key in known or ("above" not in known and self._above(key)):
-                self.entries[key] = value
-            elif "model" in known and (_LITELLM_FACT.fullmatch(key) or _LITELLM_PRICE.fullmatch(key)):
-                self.passed_over.append(key)
-            else:
-                where = self.where(key) if _PLAIN_KEY.fullmatch(key) else self.path or "top level"
-                problems.add(where, f"unknown key; {_hint(key, known)}", line)
+        super().__init__(node, path, known, problems)
 
-    @staticmethod
-    def _above(key: str) -> bool:
-        found = _ABOVE.fullmatch(key)
+    def takes(self, key: str) -> bool:
+        """See Table. LiteLLM names tiers by keys."""
+        found = None if "above" in self.known else _ABOVE.fullmatch(key)
         return found is not None and found[1] in _PER_TOKEN
 
-    def where(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
+    def passes_over(self, key: str) -> bool:
+        """See Table."""
+        if "model" not in self.known or not (_LITELLM_FACT.fullmatch(key) or _LITELLM_PRICE.fullmatch(key)):
+            return False
+        self.passed_over.append(key)
+        return True
 
-    def line_of(self, key: str) -> int:
-        node = self.entries.get(key)
-        return self.line if node is None else node.start_mark.line + 1
-
-    def add(self, key: str, message: str) -> None:
-        self.problems.add(self.where(key), message, self.line_of(key))
-
-    def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
-        """The value as `parse` reads it; None where it is absent or refused."""
-        node = self.entries.get(key)
-        if node is None:
-            return None
-        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
-            self.add(key, f"must be a single value, not {_kind(node)}")
-            return None
-        try:
-            return parse(node.value)
-        except _RefusedError as error:
-            self.add(key, str(error))
-            return None
-
-
-def _hint(key: str, known: tuple[str, ...]) -> str:
-    if key == "requests_kcount":
-        return "a price per request has no tiers"
-    if _UNCOUNTED.fullmatch(key):
-        return "spans do not count what it prices"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    def hint(self, key: str) -> str:
+        """See Table."""
+        if key == "requests_kcount":
+            return "a price per request has no tiers"
+        return "spans do not count what it prices" if _UNCOUNTED.fullmatch(key) else super().hint(key)
 
 
 class _Reader:
-    def __init__(self, problems: _Problems) -> None:
+    def __init__(self, problems: Problems) -> None:
         self.problems = problems
         self.notes: list[str] = []
 
     def read(self, top: yaml.Node | None) -> PriceFile:
-        if top is None or _kind(top) == "nothing":
+        if top is None or kind(top) == "nothing":
             self.problems.add("prices", "is missing; the file is a list of prices under this key", 1)
             return NO_PRICES
         line = top.start_mark.line + 1
         if not isinstance(top, yaml.MappingNode):
-            self.problems.add("top level", f"must be a mapping with the key prices, not {_kind(top)}", line)
+            self.problems.add("top level", f"must be a mapping with the key prices, not {kind(top)}", line)
             return NO_PRICES
         table = _Table(top, "", ("prices",), self.problems)
         node = table.entries.get("prices")
@@ -413,7 +352,7 @@ class _Reader:
             table.add("prices", "is missing; the file is a list of prices under this key")
             return NO_PRICES
         if not isinstance(node, yaml.SequenceNode):
-            table.add("prices", f"must be a list such as [{{model: gpt-4o, use: azure/gpt-4o}}], not {_kind(node)}")
+            table.add("prices", f"must be a list such as [{{model: gpt-4o, use: azure/gpt-4o}}], not {kind(node)}")
             return NO_PRICES
         if len(node.value) > _ENTRIES:
             table.add("prices", f"has {len(node.value)} entries; at most {_ENTRIES} are allowed")
@@ -427,7 +366,7 @@ class _Reader:
     def _entry(self, number: int, node: yaml.Node) -> Entry | None:
         path = f"prices[{number}]"
         if not isinstance(node, yaml.MappingNode):
-            message = f"must be a mapping with model or match, not {_kind(node)}"
+            message = f"must be a mapping with model or match, not {kind(node)}"
             self.problems.add(path, message, node.start_mark.line + 1)
             return None
         table = _Table(node, path, _ENTRY, self.problems)
@@ -517,14 +456,14 @@ class _Reader:
         if node is None:
             return {}
         if not isinstance(node, yaml.SequenceNode):
-            table.add("tiers", f"must be a list such as [{{above: 200000, input_mtok: 5}}], not {_kind(node)}")
+            table.add("tiers", f"must be a list such as [{{above: 200000, input_mtok: 5}}], not {kind(node)}")
             return {}
         tiers: dict[int, dict[str, Decimal]] = {}
         for i, item in enumerate(node.value):
             path = f"{table.where('tiers')}[{i}]"
             line = item.start_mark.line + 1
             if not isinstance(item, yaml.MappingNode):
-                self.problems.add(path, f"must be a mapping with above and prices, not {_kind(item)}", line)
+                self.problems.add(path, f"must be a mapping with above and prices, not {kind(item)}", line)
                 continue
             tier = _Table(item, path, _TIER, self.problems)
             above = tier.parsed("above", _tokens)
