@@ -199,23 +199,22 @@ class Feed:
             ids, ignored = _sorted(new)
             this.note(page, ids, ignored)
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
-            while len(ids) > self._chunk:
-                some, ids = ids[: self._chunk], ids[self._chunk :]
-                reading = await self._spans(some)
-                yield await self._batch(ledger, reading, this)
-                self._remember(reading)
-            reading = await self._spans(ids)
-            batch = await self._batch(ledger, reading, this, ignored)
-            if ended:
-                batch.settled = await self._settled(ledger, this)
-            moved = self._moved_to(this, ended=ended)
-            due = batch.traces or batch.ignored or batch.settled
-            if due or self._is_worth_it(moved):
-                batch.cursor = asdict(moved)
-                yield batch
-                self._moved = moved.cutoff
-            self.position = moved
-            self._remember(reading)
+            async with aclosing(self._readings(ids)) as readings:
+                async for reading, last in readings:
+                    batch = await self._batch(ledger, reading, this, ignored if last else ())
+                    if not last:
+                        yield batch
+                        self._remember(reading)
+                        continue
+                    if ended:
+                        batch.settled = await self._settled(ledger, this)
+                    moved = self._moved_to(this, ended=ended)
+                    if batch.traces or batch.ignored or batch.settled or self._is_worth_it(moved):
+                        batch.cursor = asdict(moved)
+                        yield batch
+                        self._moved = moved.cutoff
+                    self.position = moved
+                    self._remember(reading)
             self._read.update((span_id, created) for created, span_id, _ in new)
             self._forget()
             if ended:
@@ -224,6 +223,25 @@ class Feed:
                 self.catching_up = True
                 return
             after = self._last(page)
+
+    async def _readings(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool]]:
+        """Read these traces, some at a time: (reading, whether it is the last). The next is read ahead, one at most."""
+        rest = list(ids)
+
+        def begin() -> asyncio.Task[Reading]:
+            some, rest[:] = rest[: self._chunk], rest[self._chunk :]
+            return asyncio.create_task(self._spans(some))
+
+        coming = begin()
+        try:
+            while rest:
+                reading = await coming
+                coming = begin()
+                yield reading, False
+            yield await coming, True
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     async def _spans(self, ids: Sequence[str], given_up: Collection[str] = (), db: str | None = None) -> Reading:
         """Read these traces whole; `db` is the key under which they are counted, if not that of this database."""
