@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter import __version__, config
 from exporter.budgets import Budget, Period
-from exporter.config import AgentOS, Config, Database, Secret, Tls
+from exporter.config import AgentOS, Config, Database, Secret, Tls, loader
 from exporter.errors import ConfigError
 from exporter.pricing.money import USD
 from exporter.sources.database.location import Engine, Location, Tables
@@ -339,7 +339,7 @@ def test_a_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*_: object) -> bytes:  # root, who runs containers' tests, may read everything
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(config, "_head", refuse)
+    monkeypatch.setattr(loader, "head", refuse)
     path = write(tmp_path, "")
     assert problems({"config_file": path}) == (f"--config.file: cannot read {path}: Permission denied",)
 
@@ -697,8 +697,8 @@ def test_any_tree(scratch: Path, tree: object) -> None:
 
 @FUZZ
 @given(
-    top=st.dictionaries(st.sampled_from(config._TOP), TREES),
-    entry=st.dictionaries(st.sampled_from(config._INSTANCE), TREES),
+    top=st.dictionaries(st.sampled_from(loader._TOP), TREES),
+    entry=st.dictionaries(st.sampled_from(loader._INSTANCE), TREES),
 )
 def test_known_keys_with_any_value(scratch: Path, top: dict[str, object], entry: dict[str, object]) -> None:
     scratch.write_text(yaml.safe_dump({**top, "agentos": [entry, entry]}, allow_unicode=False), encoding="utf-8")
@@ -706,7 +706,7 @@ def test_known_keys_with_any_value(scratch: Path, top: dict[str, object], entry:
 
 
 @FUZZ
-@given(entry=st.dictionaries(st.sampled_from(config._BUDGET), TREES), number=st.text("0123456789eE+-._naifNAIF"))
+@given(entry=st.dictionaries(st.sampled_from(loader._BUDGET), TREES), number=st.text("0123456789eE+-._naifNAIF"))
 def test_budgets_with_any_value(scratch: Path, entry: dict[str, object], number: str) -> None:
     good = {"name": "b", "period": "day", "limit_usd": 1}
     for budget in (entry, {**good, **entry}, {**good, "limit_usd": number}):

@@ -1,0 +1,40 @@
+"""What the daemon runs with: `settings` says what there is, `loader` reads it from file, environment and flags."""
+
+from __future__ import annotations
+
+from exporter.config.loader import load
+from exporter.config.secrets import Secret
+from exporter.config.settings import (
+    DEFAULT_PORT,
+    DEFAULT_STATE,
+    ENV_PREFIX,
+    FLAGS,
+    VARIABLES,
+    Address,
+    AgentOS,
+    Config,
+    Database,
+    Tls,
+    changed_keys,
+)
+from exporter.config.values import format_duration, parse_address, parse_duration, parse_url
+
+__all__ = [
+    "DEFAULT_PORT",
+    "DEFAULT_STATE",
+    "ENV_PREFIX",
+    "FLAGS",
+    "VARIABLES",
+    "Address",
+    "AgentOS",
+    "Config",
+    "Database",
+    "Secret",
+    "Tls",
+    "changed_keys",
+    "format_duration",
+    "load",
+    "parse_address",
+    "parse_duration",
+    "parse_url",
+]

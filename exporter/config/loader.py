@@ -1,0 +1,652 @@
+"""File, environment and flags become one frozen `Config`; every mistake is reported at once, and no secret ever shows.
+
+Flags win over the environment, the environment over the file, the file over the defaults. The file is read as YAML
+nodes, never as YAML values: so each mistake has its line, `off` stays `off`, and `1:30` is no number of minutes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from exporter import REVISION_VARIABLE
+from exporter.budgets import Budget, Period
+from exporter.config.files import head, parse_path, path_shown, reason
+from exporter.config.secrets import Noun, Secret, like_secret, secret_path, secret_variable
+from exporter.config.settings import (
+    DEFAULT_STATE,
+    ENV_PREFIX,
+    FLAGS,
+    LOG_FORMATS,
+    LOG_LEVELS,
+    VARIABLES,
+    AgentOS,
+    Config,
+    Database,
+    Tls,
+)
+from exporter.config.values import (
+    NAME,
+    NOT_BUILT,
+    choice,
+    default_name,
+    format_duration,
+    integer,
+    parse_address,
+    parse_db_id,
+    parse_filter,
+    parse_host,
+    parse_identifier,
+    parse_name,
+    parse_switch,
+    parse_time_zone,
+    parse_url,
+    parse_usd,
+    parse_user,
+    parse_user_labels,
+    state_path,
+    within,
+)
+from exporter.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar, shown
+from exporter.errors import ConfigError
+from exporter.pricing import pricefile
+from exporter.sources.api import proxies
+from exporter.sources.database import location
+from exporter.totals import Limits
+from exporter.users import UserLabels
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], *, check_prices: bool = True) -> Config:
+    """The configuration that flags, environment and file ask for.
+
+    `flags` has the keys of `FLAGS`; None stands for not given, other keys are passed over. An empty environment
+    variable counts as not given. Files that it names are read: the configuration, tokens, certificates, and the price
+    file unless `check_prices` is False. Raises ConfigError with every problem found; nothing else, whatever the input.
+    """
+    return _Loader(flags, environ, check_prices=check_prices).load()
+
+
+_FILE_BYTES: Final = 1024 * 1024
+_DEPTH: Final = 16
+
+
+def _compose(path: Path, where: str) -> yaml.MappingNode | None:
+    """The top mapping of a file, None if the file says nothing. Raises ConfigError."""
+    shown = path_shown(path)
+    try:
+        raw = head(path, _FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{where}: cannot read {shown}: {reason(error)}"]) from None
+    if len(raw) > _FILE_BYTES:
+        raise ConfigError([f"{where}: {shown} is larger than 1 MiB"])
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> yaml.MappingNode | None:
+    node = compose(raw, deepest=_DEPTH, hide=True)
+    if node is None or (isinstance(node, yaml.ScalarNode) and is_null(node)):
+        return None
+    if not isinstance(node, yaml.MappingNode):
+        place = f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+        raise ConfigError([f"{place}: the top level must be a mapping (key: value), not {kind(node)}"])
+    return node
+
+
+class _Table(Table):
+    """A mapping of the configuration file."""
+
+    def hint(self, key: str) -> str:
+        """See Table."""
+        return _HINTS.get(key) or super().hint(key)
+
+
+# --- The keys of the file -------------------------------------------------------------------------------------------
+
+_DAY: Final = 86_400.0
+_DURATIONS: Final = {
+    "poll_interval": (1.0, 3600.0),
+    "poll_deadline": (1.0, 600.0),
+    "sessions_interval": (1.0, _DAY),
+    "overlap": (1.0, 3600.0),
+    "trace_horizon": (1.0, _DAY),  # span ids are kept for a day: beyond, an open trace could not come back
+    "initial_lookback": (0.0, 7 * _DAY),
+    "zero_hold": (0.0, 600.0),
+    "stall_budget": (0.001, 10.0),
+}
+"""Lowest and highest value, in seconds."""
+
+_NOT_SHORTER: Final = (
+    ("overlap", "poll_interval", "it must outlast a poll, clock skew and commit lag"),
+    ("sessions_interval", "poll_interval", "sessions are not asked for more often than traces"),
+)
+
+_TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets")
+_API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
+_TABLES: Final = tuple(one.name for one in fields(location.Tables))
+_DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
+_INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
+_DATABASE: Final = ("url", *_DATABASE_KEYS)
+_BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
+_TLS: Final = ("ca_file", "cert_file", "key_file", "server_name")
+_HINTS: Final = {
+    "token": "a token does not belong into this file: use token_file or token_env",
+    "password": "a password does not belong into this file",
+    "listen_address": "use the flag --web.listen-address",
+    "log_level": "use the flag --log.level",
+    "log_format": "use the flag --log.format",
+    "insecure_skip_verify": "name the authority in ca_file instead",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What several databases may share."""
+
+    schema: str | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+    password: Secret | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Loader:
+    """One call of `load`: the problems and warnings that gather on the way."""
+
+    def __init__(self, flags: Mapping[str, object], environ: Mapping[str, str], *, check_prices: bool) -> None:
+        self.flags, self.environ = flags, environ
+        self.refused_variables: set[str] = set()
+        self.check_prices = check_prices
+        self.problems = Problems()
+        self.warnings: list[str] = []
+        self.table: _Table | None = None
+        self.secret_variables: set[str] = set()
+        self.base = Path()
+        self.file: Path | None = None
+        self.names: dict[str, int] = {}
+        """names in the list of AgentOS instances, those of refused ones too → place"""
+        self.budgeted: list[_Table] = []
+
+    def load(self) -> Config:
+        self._read_file()
+        values: dict[str, Any] = {}
+        if self.table is not None:
+            values = self._from_file(self.table)
+        values.update(self._from_flags())
+        self._check_budgeted(values)
+        self._warn_of_memory(values)
+        self._unknown_variables()
+        if "agentos" not in values:
+            self.problems.add(
+                "agentos",
+                "no AgentOS to read; list one under agentos in the file of --config.file, or give --agentos.url",
+            )
+        self.problems.check()
+        return Config(config_file=self.file, warnings=tuple(self.warnings), **values)
+
+    def _warn_of_memory(self, values: Mapping[str, Any]) -> None:
+        """What lives in the state file does not outlive a process that has none."""
+        if values.get("state", DEFAULT_STATE) is not None:
+            return
+        if values.get("user_labels") is UserLabels.HASHED:
+            self.warnings.append(
+                "labels.user: with state: memory the hashes have a new key at each start, so users get new labels"
+            )
+        if values.get("budgets"):
+            self.warnings.append("budgets: with state: memory what was spent is forgotten at each start")
+
+    # Flags and environment
+
+    def _given(self, spelling: str) -> tuple[str, str] | None:
+        """Text of a flag or its variable, and which of the two it was."""
+        flag = next(flag for flag in FLAGS if flag.spelling == spelling)
+        value = self.flags.get(flag.key)
+        if value is not None:
+            if isinstance(value, (str, Path)) and str(value):
+                return str(value), flag.spelling
+            self.problems.add(flag.spelling, "has no value")
+            return None
+        value = self.environ.get(flag.env)
+        return (value, flag.env) if value else None
+
+    def _flag_value(self, values: dict[str, Any], spelling: str, key: str, parse: Callable[[str], object]) -> None:
+        given = self._given(spelling)
+        if given is None:
+            return
+        try:
+            values[key] = parse(given[0])
+        except RefusedError as error:
+            self.problems.add(given[1], str(error))
+
+    def _from_flags(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        self._flag_value(values, "--state", "state", state_path(_here()))
+        self._flag_value(values, "--web.listen-address", "listen_address", parse_address)
+        self._flag_value(values, "--log.level", "log_level", choice(*LOG_LEVELS))
+        self._flag_value(values, "--log.format", "log_format", choice(*LOG_FORMATS))
+        web_config = self._given("--web.config.file")
+        if web_config is not None:
+            self.problems.add(web_config[1], f"{NOT_BUILT}; remove it")
+        url = self._given("--agentos.url")
+        if url is not None:
+            values["agentos"] = self._single(*url)
+        else:
+            for name, _ in VARIABLES:
+                if self.environ.get(name) and name not in self.secret_variables:
+                    self.warnings.append(
+                        f"{name}: not used without --agentos.url; in the file it is token_env or token_file"
+                    )
+        return values
+
+    def _single(self, text: str, where: str) -> tuple[AgentOS, ...]:
+        """The one AgentOS of --agentos.url."""
+        listed = None if self.table is None else self.table.entries.get("agentos")
+        if listed is not None:
+            self.warnings.append(f"agentos: the list in the file is not used; {where} takes its place")
+        url = attempt(parse_url, text, where, self.problems)
+        (env, _), (file_env, _) = VARIABLES
+        token, file = self.environ.get(env), self.environ.get(file_env)
+        secret, path = None, None
+        if token and file:
+            self.problems.add(env, f"give it or {file_env}, not both")
+        elif token:
+            secret = attempt(secret_variable(env, "token"), token, env, self.problems)
+        elif file:
+            path = attempt(secret_path(_here(), "token"), file, file_env, self.problems)
+        if url is None:
+            return ()
+        proxy = self._environment_proxy(url)
+        return (AgentOS(default_name(url), url, secret, path, env if secret else None, proxy=proxy),)
+
+    def _proxy(self, entry: _Table, url: str | None) -> Secret | None:
+        """The proxy of one AgentOS: its `proxy_url`, a URL or `none`, else that of the environment."""
+        if "proxy_url" not in entry.entries:
+            return None if url is None else self._environment_proxy(url)
+
+        def parse(text: str) -> tuple[Secret | None]:
+            if text.lower() == "none":
+                return (None,)
+            try:
+                return (Secret(proxies.proxy_url(text)),)
+            except proxies.ProxyRefused as error:
+                raise RefusedError(f"{error}; or none") from None
+
+        # None says none here, so what was refused has to be told apart.
+        found = entry.parsed("proxy_url", parse)
+        return None if found is None else found[0]
+
+    def _environment_proxy(self, url: str) -> Secret | None:
+        try:
+            found = proxies.chosen(url, self.environ)
+        except proxies.ProxyRefused as error:
+            if error.variable not in self.refused_variables:  # once, however many AgentOS instances it concerns
+                self.problems.add(error.variable, str(error))
+            self.refused_variables.add(error.variable)
+            return None
+        return None if found is None else Secret(found)
+
+    def _unknown_variables(self) -> None:
+        known = (
+            {REVISION_VARIABLE} | {flag.env for flag in FLAGS} | {name for name, _ in VARIABLES} | self.secret_variables
+        )
+        for name in sorted(self.environ):
+            # Kubernetes sets such variables in every pod beside a Service called agentos-exporter.
+            foreign = re.match(rf"{ENV_PREFIX}(?:SERVICE|PORT)(?:_|$)", name)
+            if name.startswith(ENV_PREFIX) and name not in known and not foreign:
+                ours = [each.removeprefix(ENV_PREFIX) for each in sorted(known)]
+                close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), ours, n=1, cutoff=0.7)
+                hint = f"; did you mean {ENV_PREFIX}{close[0]}?" if close else ""
+                self.warnings.append(f"{shown(name)}: not a setting of agentos-exporter{hint}")
+
+    # The file
+
+    def _read_file(self) -> None:
+        given = self._given("--config.file")
+        if given is None:
+            return
+        path = attempt(parse_path(_here()), given[0], given[1], self.problems)
+        if path is None:
+            return
+        self.file, self.base = path, path.parent
+        top = _compose(path, given[1])
+        if top is not None:
+            self.table = _Table(top, "", _TOP, self.problems)
+
+    def _from_file(self, table: _Table) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, bounds in _DURATIONS.items():
+            seconds = table.parsed(key, within(*bounds))
+            if seconds is not None:
+                values[key] = seconds
+        self._relations(table, values)
+        # None says memory here, so what was refused has to be told apart.
+        state = table.parsed("state", lambda text: (state_path(self.base)(text),))
+        if state is not None:
+            values["state"] = state[0]
+        limits = table.mapping("limits", ("series_per_metric", "values_per_label", "label_value_length"))
+        if limits is not None:
+            default = Limits()
+            values["limits"] = Limits(
+                limits.parsed("series_per_metric", integer(1, 1_000_000)) or default.series_per_metric,
+                limits.parsed("values_per_label", integer(1, 100_000)) or default.values_per_label,
+                limits.parsed("label_value_length", integer(32, 1024)) or default.label_value_length,
+            )
+        labels = table.mapping("labels", ("user",))
+        if labels is not None:
+            values["user_labels"] = labels.parsed("user", parse_user_labels) or UserLabels.OFF
+        prices = table.parsed("prices", parse_path(self.base))
+        if prices is not None:
+            values["prices"] = prices
+            if self.check_prices:
+                self._check_prices(table, prices)
+        update = table.parsed("prices_update", parse_switch)
+        if update is not None:
+            values["prices_update"] = update
+        instances = self._instances(table)
+        if instances is not None:
+            values["agentos"] = instances
+        values["budgets"] = self._budgets(table)
+        return values
+
+    def _budgets(self, table: _Table) -> tuple[Budget, ...]:
+        found: list[Budget] = []
+        names: dict[str, int] = {}
+        for i, node in enumerate(table.items("budgets", "[{name: team, period: month, limit_usd: 5000}]") or ()):
+            path = f"budgets[{i}]"
+            if not isinstance(node, yaml.MappingNode):
+                self.problems.add(path, f"must be a mapping with name, period and limit_usd, not {kind(node)}", node)
+                continue
+            entry = _Table(node, path, _BUDGET, self.problems)
+            self.budgeted.append(entry)
+            budget = self._budget(entry)
+            name = entry.entries.get("name")
+            if isinstance(name, yaml.ScalarNode) and NAME.fullmatch(name.value):
+                if name.value in names:
+                    entry.add("name", f"{quoted(name.value)} is already the name of budgets[{names[name.value]}]")
+                names.setdefault(name.value, i)
+            if budget is not None:
+                found.append(budget)
+        return tuple(found)
+
+    @staticmethod
+    def _budget(entry: _Table) -> Budget | None:
+        for key, meaning in (
+            ("name", "it becomes the value of the label budget"),
+            ("period", "day, week or month"),
+            ("limit_usd", "it is what may be spent in a period"),
+        ):
+            if key not in entry.entries:
+                entry.add(key, f"is missing; {meaning}")
+        name, limit = entry.parsed("name", parse_name), entry.parsed("limit_usd", parse_usd)
+        period = entry.parsed("period", choice(*Period))
+        time_zone = entry.parsed("time_zone", parse_time_zone)
+        filters = {key: entry.parsed(key, parse_filter) or "" for key in ("agentos", "root", "agent", "model")}
+        user = entry.parsed("user", parse_user) or ""
+        if name is None or limit is None or period is None:
+            return None
+        return Budget(name=name, period=Period(period), limit=limit, time_zone=time_zone or "UTC", user=user, **filters)
+
+    def _check_budgeted(self, values: Mapping[str, Any]) -> None:
+        """A budget for an AgentOS that nobody reads would never see any spending."""
+        listed: tuple[AgentOS, ...] = values.get("agentos", ())
+        names = {one.name for one in listed}
+        if names <= self.names.keys():  # the list of the file, not --agentos.url
+            names = set(self.names)
+        for entry in self.budgeted:
+            node = entry.entries.get("agentos")
+            if names and isinstance(node, yaml.ScalarNode) and node.value and not is_null(node):
+                self._check_agentos(entry, node.value, sorted(names))
+
+    @staticmethod
+    def _check_agentos(entry: _Table, name: str, names: list[str]) -> None:
+        if name not in names:
+            shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")  # noqa: PLR2004
+            entry.add("agentos", f"{quoted(name)} is not the name of an AgentOS; known are {shown}")
+
+    @staticmethod
+    def _check_prices(table: _Table, path: Path) -> None:
+        """Every problem of the price file, too, each with its line in that file."""
+        try:
+            pricefile.load(path)
+        except ConfigError as error:
+            for problem in error.problems:
+                table.add("prices", problem)
+
+    @staticmethod
+    def _relations(table: _Table, values: Mapping[str, float]) -> None:
+        """Some times must not be shorter than others; only what was given and is itself in order is compared."""
+        defaults = Config(agentos=())
+        for key, floor, why in _NOT_SHORTER:
+            refused = any(k in table.entries and k not in values for k in (key, floor))
+            value, least = values.get(key, getattr(defaults, key)), values.get(floor, getattr(defaults, floor))
+            if refused or value >= least:
+                continue
+            if key in values:
+                table.add(
+                    key, f"must be at least {floor} ({format_duration(least)}), not {format_duration(value)}: {why}"
+                )
+            else:
+                message = f"{format_duration(least)} needs {key} to be given, and at least as long: {why}"
+                table.add(floor, message)
+
+    def _instances(self, table: _Table) -> tuple[AgentOS, ...] | None:
+        nodes = table.items("agentos", "[{name: prod, url: https://agentos.example.com}]")
+        if not nodes:
+            # An empty list is no list; anything else was refused already.
+            return () if nodes is None and "agentos" in table.entries else None
+        found: list[AgentOS] = []
+        names = self.names
+        seen: list[tuple[int, AgentOS]] = []
+        for i, node in enumerate(nodes):
+            path = f"agentos[{i}]"
+            if not isinstance(node, yaml.MappingNode):
+                self.problems.add(path, f"must be a mapping with name and url, not {kind(node)}", node)
+                continue
+            entry = _Table(node, path, _INSTANCE, self.problems)
+            agentos = self._instance(entry)
+            name = entry.entries.get("name")
+            if name is not None and isinstance(name, yaml.ScalarNode) and NAME.fullmatch(name.value):
+                if name.value in names:
+                    entry.add("name", f"{quoted(name.value)} is already the name of agentos[{names[name.value]}]")
+                names.setdefault(name.value, i)
+            if agentos is None:
+                continue
+            for j, other in seen:
+                keys = {one.location.key for one in agentos.databases}
+                shared = keys.intersection(one.location.key for one in other.databases)
+                if shared or (agentos.url and other.url == agentos.url and _share(other.db_ids, agentos.db_ids)):
+                    self.warnings.append(
+                        f"{path}: reads the same databases as agentos[{j}]; their traces count under both names"
+                    )
+            seen.append((i, agentos))
+            found.append(agentos)
+        return tuple(found)
+
+    def _instance(self, entry: _Table) -> AgentOS | None:
+        name = entry.parsed("name", parse_name)
+        if "name" not in entry.entries:
+            entry.add("name", "is missing; it becomes the value of the label agentos")
+        url = entry.parsed("url", parse_url)
+        enrich_runs = entry.parsed("enrich_runs", parse_switch) or False
+        database = entry.entries.get("database")
+        if database is not None and is_null(database):
+            database = None
+        if "url" in entry.entries and database is not None:
+            entry.add("database", "give url or database, not both")
+        elif "url" not in entry.entries and database is None:
+            entry.add("url", "is missing; it is the base URL of the AgentOS")
+        token_file, token_env, secret = self._secret(entry, "token")
+        db_ids = self._db_ids(entry)
+        tls = self._tls(entry, url)
+        databases = self._databases(entry, database)
+        if database is not None:
+            self._only_with_url(entry, enrich_runs=enrich_runs)
+            return None if name is None or not databases else AgentOS(name, "", databases=databases)
+        if name is None or url is None:
+            return None
+        proxy = self._proxy(entry, url)
+        return AgentOS(name, url, secret, token_file, token_env, db_ids, tls, enrich_runs, proxy=proxy)
+
+    @staticmethod
+    def _only_with_url(entry: _Table, *, enrich_runs: bool) -> None:
+        for key in _API_KEYS:
+            if key in entry.entries and "url" not in entry.entries:
+                entry.add(key, "makes no sense with database: it belongs to url")
+        if enrich_runs and "url" not in entry.entries:
+            entry.add("enrich_runs", "makes no sense with database: its spans have the details")
+
+    def _databases(self, entry: _Table, node: yaml.Node | None) -> tuple[Database, ...]:
+        """The databases of an AgentOS: one URL, or a list of URLs and mappings; keys beside it hold for all of them."""
+        if node is None:
+            for key in _DATABASE_KEYS:
+                if key in entry.entries:
+                    entry.add(key, "makes no sense without database")
+            return ()
+        if isinstance(node, yaml.SequenceNode):
+            if not node.value:
+                entry.add("database", "is empty; name a database")
+            parts = [(f"{entry.where('database')}[{i}]", part) for i, part in enumerate(node.value)]
+        else:
+            parts = [(entry.where("database"), node)]
+        shared = self._shared_of(entry)
+        found: list[Database] = []
+        for where, part in parts:
+            one = self._database(where, part, shared, {one.location.key for one in found})
+            if one is not None:
+                found.append(one)
+        return tuple(found)
+
+    def _database(self, where: str, node: yaml.Node, shared: _Shared, known: set[str]) -> Database | None:
+        """One database: its URL, or a mapping with the URL and what is beside it."""
+        if isinstance(node, yaml.MappingNode):
+            table = _Table(node, where, _DATABASE, self.problems)
+            if "url" not in table.entries:
+                table.add("url", "is missing; it is the URL of the database")
+                return None
+            shared, node, where = self._shared_of(table, shared), table.entries["url"], table.where("url")
+        text = scalar(node, where, self.problems)
+        parse = functools.partial(self._location, shared=shared)
+        place = None if text is None else attempt(parse, text, where, self.problems, node)
+        if place is None:
+            return None
+        if place.key in known:
+            self.problems.add(where, "is given twice", node)
+        return Database(place, shared.password, shared.password_file, shared.password_env)
+
+    def _location(self, text: str, shared: _Shared) -> location.Location:
+        try:
+            place = location.parse(text, self.base, shared.schema, location.Tables(**shared.tables))
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
+        if place.engine is location.Engine.SQLITE:
+            for key in ("schema", "password_file", "password_env"):
+                if getattr(shared, key) is not None:
+                    raise RefusedError(f"is a file, which has no {key}; remove it")
+        return place
+
+    def _shared_of(self, table: _Table, outer: _Shared | None = None) -> _Shared:
+        """What stands beside a URL; what it leaves out is taken from `outer`."""
+        outer = outer or _Shared()
+        schema = table.parsed("schema", parse_identifier)
+        tables = {key: name for key in _TABLES if (name := table.parsed(key, parse_identifier)) is not None}
+        path, env, password = self._secret(table, "password")
+        if {"password_file", "password_env"}.isdisjoint(table.entries):
+            path, env, password = outer.password_file, outer.password_env, outer.password
+        return _Shared(schema or outer.schema, path, env, password, {**outer.tables, **tables})
+
+    def _secret(self, table: _Table, noun: Noun) -> tuple[Path | None, str | None, Secret | None]:
+        """(its file, its environment variable, what the variable holds) of a token or password."""
+        of_file, of_variable = f"{noun}_file", f"{noun}_env"
+        if of_file in table.entries and of_variable in table.entries:
+            table.add(of_variable, f"give {of_file} or {of_variable}, not both")
+            return None, None, None
+        path = table.parsed(of_file, secret_path(self.base, noun))
+        name = table.text(of_variable)
+        if name is None:
+            return path, None, None
+        if not _VARIABLE.fullmatch(name):
+            # Rather the secret itself, put where the variable's name belongs: it is not repeated.
+            table.add(of_variable, "is not the name of an environment variable")
+            return path, None, None
+        self.secret_variables.add(name)
+        if name not in self.environ:
+            known = "its environment variable" if like_secret(name) else f"environment variable {name}"
+            table.add(of_variable, f"{known} is not set")
+            return path, name, None
+        value, where = self.environ[name], table.where(of_variable)
+        secret = attempt(secret_variable(name, noun), value, where, self.problems, table.entries[of_variable])
+        return path, name, secret
+
+    def _db_ids(self, entry: _Table) -> tuple[str, ...] | None:
+        nodes = entry.items("db_ids", "[main]")
+        if nodes is None:
+            return None
+        if not nodes:
+            entry.add("db_ids", "is empty; remove it to read all databases")
+        ids: list[str] = []
+        for i, node in enumerate(nodes):
+            where = f"{entry.where('db_ids')}[{i}]"
+            text = scalar(node, where, self.problems)
+            value = None if text is None else attempt(parse_db_id, text, where, self.problems, node)
+            if value in ids:
+                self.problems.add(where, f"{quoted(str(value))} is given twice", node)
+            elif value is not None:
+                ids.append(value)
+        return tuple(ids)
+
+    def _tls(self, entry: _Table, url: str | None) -> Tls | None:
+        table = entry.mapping("tls", _TLS)
+        if table is None:
+            return None
+        if url is not None and url.startswith("http://"):
+            entry.add("tls", "makes no sense with an http:// url")
+        for key, partner in (("cert_file", "key_file"), ("key_file", "cert_file")):
+            if key in table.entries and partner not in table.entries:
+                table.add(key, f"needs {partner} too")
+        files = {key: self._pem(table, key) for key in ("ca_file", "cert_file", "key_file")}
+        tls = Tls(server_name=table.parsed("server_name", parse_host), **files)
+        _loads(table, "ca_file", Tls(tls.ca_file), "holds no certificate in PEM form")
+        if tls.cert_file is not None and tls.key_file is not None:
+            pair = Tls(None, tls.cert_file, tls.key_file)
+            _loads(table, "cert_file", pair, "together with key_file it is no PEM certificate with its unencrypted key")
+        return tls
+
+    def _pem(self, table: _Table, key: str) -> Path | None:
+        path = table.parsed(key, parse_path(self.base))
+        if path is None:
+            return None
+        try:
+            head(path, 1)
+        except (OSError, ValueError) as error:
+            table.add(key, f"cannot read {path_shown(path)}: {reason(error)}")
+            return None
+        return path
+
+
+def _loads(table: _Table, key: str, tls: Tls, message: str) -> None:
+    if tls.ca_file is None and tls.cert_file is None:
+        return
+    try:
+        tls.context()
+    except (OSError, ValueError):
+        table.add(key, message)
+
+
+def _share(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
+    return one is None or other is None or not set(one).isdisjoint(other)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # the folder is gone
+        return Path(os.sep)

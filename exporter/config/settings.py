@@ -1,0 +1,185 @@
+"""What can be configured: the flags, and what the daemon runs with."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from exporter.budgets import Budget
+from exporter.config.secrets import Secret, read_secret
+from exporter.document import RefusedError
+from exporter.errors import ConfigError
+from exporter.sources.database import location
+from exporter.totals import Limits
+from exporter.users import UserLabels
+
+DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
+DEFAULT_PORT: Final = 9777
+ENV_PREFIX: Final = "AGENTOS_EXPORTER_"
+LOG_LEVELS: Final = ("debug", "info", "warn", "error")
+LOG_FORMATS: Final = ("logfmt", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of `run`. `default` is what the help shows; a flag that is not given is None in the `flags` of `load`."""
+
+    spelling: str
+    key: str
+    env: str
+    help: str
+    default: str | None = None
+    metavar: str | None = None
+
+
+def _flag(spelling: str, metavar: str, text: str, default: str | None = None, *, key: str | None = None) -> Flag:
+    name = re.sub(r"[.-]", "_", spelling.removeprefix("--"))
+    return Flag(spelling, key or name, ENV_PREFIX + name.upper(), text, default, metavar)
+
+
+FLAGS: Final = (
+    _flag("--config.file", "FILE", "YAML file with the whole configuration"),
+    _flag("--agentos.url", "URL", "the one AgentOS to read; takes the place of the list in the file"),
+    _flag("--state", "PATH", "state file, or memory: counters restart at 0 with the process", str(DEFAULT_STATE)),
+    _flag("--web.listen-address", "ADDRESS", "host and port to serve on", f":{DEFAULT_PORT}", key="listen_address"),
+    _flag("--web.config.file", "FILE", "TLS and basic auth of the web server (not built yet)"),
+    _flag("--log.level", "LEVEL", f"one of {', '.join(LOG_LEVELS)}", "info"),
+    _flag("--log.format", "FORMAT", "logfmt or json; default: logfmt, on a terminal colours"),
+)
+"""Every flag that configures the daemon, its key in the `flags` of `load`, and its environment variable."""
+
+VARIABLES: Final = (
+    (f"{ENV_PREFIX}TOKEN", "token for the AgentOS of --agentos.url"),
+    (f"{ENV_PREFIX}TOKEN_FILE", "file that holds the token for the AgentOS of --agentos.url, read again at each poll"),
+)
+"""Environment variables without a flag (a token on a command line would show in `ps`): (name, help)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How an AgentOS proves itself (`ca_file`, `server_name`), and we to it (`cert_file`, `key_file`). PEM files."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """A client context with these files, read anew; without `ca_file` it trusts the system's authorities.
+
+        Raises OSError (ssl.SSLError is one) when a file cannot be read or is not what it should be.
+        """
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file is not None:
+            # Without a password callback an encrypted key would ask on the terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One database of an AgentOS. `password` is what `password_env` held at start; a `password_file` is read again."""
+
+    location: location.Location
+    password: Secret | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+
+    def read_password(self) -> str | None:
+        """The password of this moment; None where none is configured. Raises ConfigError that names the file."""
+        if self.password_file is None:
+            return None if self.password is None else self.password.reveal()
+        try:
+            return read_secret(self.password_file, "password")
+        except RefusedError as error:
+            raise ConfigError([f"{self.location}: password_file: {error}"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOS:
+    """One AgentOS instance, read through its API (`url`) or from its `databases`.
+
+    `name` is the value of the label `agentos`; `url` has no trailing slash, and is empty where there are databases.
+    `token` is what `token_env` held at start; a `token_file` is read again at each `read_token`. `db_ids` is None where
+    all databases are to be read. `enrich_runs` asks for the detail of each run: cache and reasoning tokens, time to
+    first token. `proxy` is the URL of the proxy that leads to `url`, None for none: that of `proxy_url`, else what the
+    proxy variables of the environment say.
+    """
+
+    name: str
+    url: str
+    token: Secret | None = None
+    token_file: Path | None = None
+    token_env: str | None = None
+    db_ids: tuple[str, ...] | None = None
+    tls: Tls | None = None
+    enrich_runs: bool = False
+    databases: tuple[Database, ...] = ()
+    proxy: Secret | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it is read, for people: its URL, or its databases without users and passwords."""
+        return self.url or ", ".join(str(one.location) for one in self.databases)
+
+    def read_token(self) -> str | None:
+        """The bearer token of this moment, printable ASCII; None where none is configured.
+
+        Raises ConfigError that names the file and the cure.
+        """
+        if self.token_file is None:
+            return None if self.token is None else self.token.reveal()
+        try:
+            return read_secret(self.token_file, "token")
+        except RefusedError as error:
+            raise ConfigError([f"agentos {self.name}: token_file: {error}"]) from None
+
+
+class Address(NamedTuple):
+    """Where to listen; an empty host stands for all interfaces, port 0 for any free one."""
+
+    host: str = ""
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the daemon runs with. Times are in seconds; `state` is None for memory, `log_format` None for automatic."""
+
+    agentos: tuple[AgentOS, ...]
+    poll_interval: float = 15.0
+    poll_deadline: float = 60.0
+    sessions_interval: float = 60.0
+    overlap: float = 60.0
+    trace_horizon: float = 3600.0
+    initial_lookback: float = 3600.0
+    zero_hold: float = 60.0
+    stall_budget: float = 0.05
+    state: Path | None = DEFAULT_STATE
+    limits: Limits = field(default_factory=Limits)
+    user_labels: UserLabels = UserLabels.OFF
+    prices: Path | None = None
+    prices_update: bool = False
+    budgets: tuple[Budget, ...] = ()
+    listen_address: Address = field(default_factory=Address)
+    log_level: str = "info"
+    log_format: str | None = None
+    config_file: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """what is odd but allowed, one line each, to be logged at start"""
+
+
+_SPELLED: Final = {"user_labels": "labels.user"}
+
+
+def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
+    """Keys of the file (and flags) that differ between two configurations, as they are spelled there."""
+    kept = {"config_file", "warnings"}
+    names = (one.name for one in fields(Config) if one.name not in kept)
+    return tuple(_SPELLED.get(name, name) for name in names if getattr(old, name) != getattr(new, name))
