@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.budgets import Budgets
-from exporter.delta import SESSION, USER, CallTally, Delta, Labels, SessionPart, digest
+from exporter.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
+from exporter.increments import Labels
 from exporter.model import RUN_KINDS, Span, SpanKind, Trace
 from exporter.pricing.tokens import NO_CLASSES, Classes
 from exporter.waiting import WaitingCall
@@ -379,7 +380,7 @@ def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
         delta.add("agentos_runs_continued_total", labels)
     if span.error_type is not None:
         delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
-    delta.histogram("agentos_run_duration_seconds", labels).time(span, trace_id)
+    delta.histogram("agentos_run_duration_seconds", labels).time(span.duration, trace_id, span.end)
 
 
 def settle(delta: Delta, runs: dict[int, RunRecord]) -> None:

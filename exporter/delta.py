@@ -6,82 +6,26 @@ only when those are asked for: to look up the eight or so series of a call takes
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from exporter.catalog import METRICS
+from exporter.increments import HistogramDelta, Increments, Key, Labels
 from exporter.model import SpanKind
 from exporter.pricing.tokens import TOKEN_CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from exporter.budgets import Charge
     from exporter.model import Span
     from exporter.pricing.tokens import Classes
     from exporter.waiting import WaitingCall
 
-Labels = tuple[str, ...]
-Key = tuple[str, Labels]
-"""A series: metric name and label values in the catalog's order."""
-
-Place = TypeVar("Place")
-
 SESSION: Final = "session"
 USER: Final = "user"
 _LLM: Final = str(SpanKind.LLM)
 _TOOL: Final = str(SpanKind.TOOL)
-
-
-class Exemplar(msgspec.Struct, frozen=True, gc=False):
-    """A trace that stands for one increment: `value` in storage units, `at` in microseconds since the epoch."""
-
-    trace_id: str
-    value: int
-    at: int
-
-
-def keep_newest(exemplars: dict[Place, Exemplar], place: Place, exemplar: Exemplar) -> None:
-    """Put an exemplar in its place unless a newer one is there: Prometheus refuses exemplars that go back in time."""
-    if place not in exemplars or exemplars[place].at <= exemplar.at:
-        exemplars[place] = exemplar
-
-
-@dataclass(slots=True)
-class HistogramDelta:
-    """Observations to add: `counts` per bucket (not cumulative, +Inf last), `total` their sum in storage units."""
-
-    bounds: Sequence[int]
-    counts: list[int]
-    total: int = 0
-    exemplars: dict[int, Exemplar] = field(default_factory=dict)
-
-    def observe(self, value: int) -> int:
-        """Add one observation; returns its bucket."""
-        bucket = bisect_left(self.bounds, value)
-        self.counts[bucket] += 1
-        self.total += value
-        return bucket
-
-    def observe_all(self, values: Sequence[int]) -> None:
-        """Add observations, at least one; those of one trace mostly lie in one bucket."""
-        bounds, counts = self.bounds, self.counts
-        first = bisect_left(bounds, min(values))
-        if first == bisect_left(bounds, max(values)):
-            counts[first] += len(values)
-        else:
-            for value in values:
-                counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
-
-    def time(self, span: Span, trace_id: str) -> None:
-        """Add the duration of a span, with its trace as an exemplar."""
-        duration = span.duration
-        keep_newest(self.exemplars, self.observe(duration), Exemplar(trace_id, duration, span.end))
 
 
 @dataclass(slots=True)
@@ -126,7 +70,7 @@ class CallTally:
     def count(self, span: Span, trace_id: str) -> None:
         """Count a call, but for its tokens and cost."""
         self.calls += 1
-        self._histogram("agentos_llm_call_duration_seconds").time(span, trace_id)
+        self._histogram("agentos_llm_call_duration_seconds").time(span.duration, trace_id, span.end)
         usage = span.usage
         prompt, completion = usage.prompt, usage.completion
         if prompt is not None:
@@ -197,7 +141,7 @@ class ToolTally:
     def count(self, span: Span, trace_id: str) -> None:
         """Count a call."""
         self.calls += 1
-        self._durations.time(span, trace_id)
+        self._durations.time(span.duration, trace_id, span.end)
 
     def pour(self, delta: Delta) -> None:
         """Add all this to the counters."""
@@ -206,12 +150,10 @@ class ToolTally:
 
 
 @dataclass(slots=True)
-class Delta:
-    """Increments of one AgentOS, summed up."""
+class Delta(Increments):
+    """What is to be added for one AgentOS: increments of series, and what sessions, users and budgets took part in."""
 
     agentos: str
-    histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
-    exemplars: dict[Key, Exemplar] = field(default_factory=dict)
     activity: dict[tuple[str, int], int] = field(default_factory=dict)
     """(session or user, digest of its id) → end of its latest span"""
     sessions: dict[int, SessionPart] = field(default_factory=dict)
@@ -222,7 +164,6 @@ class Delta:
     spans: int = 0
     lacking: int = 0
     """spans that were not counted because a later reading may show their agent"""
-    _counters: dict[Key, int] = field(default_factory=dict)
     _calls: dict[Labels, CallTally] = field(default_factory=dict)
     _tools: dict[Labels, ToolTally] = field(default_factory=dict)
     _digests: dict[str, int] = field(default_factory=dict)
@@ -235,11 +176,6 @@ class Delta:
                 tally.pour(self)
             tallies.clear()
         return self._counters
-
-    def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a counter; an amount of 0 gives birth to the series."""
-        key = (metric, labels)
-        self._counters[key] = self._counters.get(key, 0) + amount
 
     def calls(self, root: str, agent: str, provider: str, model: str) -> CallTally:
         """The tally of LLM calls with these labels; good until the counters are asked for."""
@@ -256,24 +192,6 @@ class Delta:
         if tally is None:
             tally = self._tools[labels] = ToolTally(self, labels)
         return tally
-
-    def observe(self, metric: str, labels: Labels, value: int) -> None:
-        """Add one observation in storage units to a histogram."""
-        self.histogram(metric, labels).observe(value)
-
-    def histogram(self, metric: str, labels: Labels) -> HistogramDelta:
-        """The histogram to observe in."""
-        key = (metric, labels)
-        delta = self.histograms.get(key)
-        if delta is None:
-            bounds = METRICS[metric].buckets
-            delta = self.histograms[key] = HistogramDelta(bounds, [0] * (len(bounds) + 1))
-        return delta
-
-    def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
-        """Count one error and remember its trace; `at` is in microseconds."""
-        self.add(metric, labels)
-        keep_newest(self.exemplars, (metric, labels), Exemplar(trace_id, 1, at))
 
     def take_part(self, session_id: str | None, part: SessionPart) -> None:
         """Add to what a session did."""

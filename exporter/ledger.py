@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.catalog import Metric
-    from exporter.delta import Key, Labels
+    from exporter.increments import Key, Labels
 
 SCHEMA_VERSION: Final = 4
 APPLICATION_ID: Final = 0x41474F58

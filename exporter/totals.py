@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from exporter.catalog import METRICS, OTHER, Kind, Life, Metric
-from exporter.delta import Delta, Exemplar, Key, Labels, keep_newest
+from exporter.increments import Exemplar, Increments, Key, Labels, keep_newest
 from exporter.text import shorten
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Totals:
 
     # Durable increments: plan → commit → apply
 
-    def plan(self, delta: Delta, *, show: bool) -> Plan:
+    def plan(self, delta: Increments, *, show: bool) -> Plan:
         """What `delta` changes, within the limits. `show`: series born by it show their value at once."""
         with self._lock:
             return _Planner(self, show=show).run(delta)
@@ -309,7 +309,7 @@ class _Planner:
         self._admitted: dict[str, set[str]] = {}
         self._new: dict[str, int] = {}
 
-    def run(self, delta: Delta) -> Plan:
+    def run(self, delta: Increments) -> Plan:
         for (name, labels), amount in delta.counters.items():
             folded = self._within(METRICS[name], labels, amount)
             self._add(name, folded, amount)

@@ -15,7 +15,7 @@ from exporter.users import UserLabels, hashed, labeller
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.delta import Labels
+    from exporter.increments import Labels
     from exporter.ledger import Ledger
     from exporter.model import Clock
     from exporter.totals import Totals
