@@ -123,15 +123,15 @@ async def _replayed(database: str, folder: str) -> None:
 
 def _poller(database: str, state: Path, lookback: float) -> Any:
     """A poller as the daemon has one, prices aside, and the totals that it fills."""
-    from exporter.intake import Intake
-    from exporter.ledger import Ledger
-    from exporter.logs import configure
-    from exporter.model import MICROSECONDS, Clock
-    from exporter.poller import Poller, Shared
+    from exporter.bookkeeping.intake import Intake
+    from exporter.core.logs import configure
+    from exporter.core.model import MICROSECONDS, Clock
+    from exporter.ledger.store import Ledger
+    from exporter.metrics.totals import Limits, Totals
+    from exporter.service.poller import Poller, Shared
     from exporter.sources.database.location import parse
     from exporter.sources.database.source import DatabaseSource, DatabaseTarget
     from exporter.sources.position import Settings
-    from exporter.totals import Limits, Totals
 
     configure("error")
     as_daemon()

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import quantile
-from exporter.catalog import METRICS
-from exporter.model import MICROSECONDS
+from exporter.core.model import MICROSECONDS
+from exporter.metrics.catalog import METRICS
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
@@ -26,7 +26,7 @@ _DELAY = "agentos_exporter_span_ingest_delay_seconds"
 
 def main(*, quick: bool) -> None:
     """Run the three measurements."""
-    from exporter.logs import configure
+    from exporter.core.logs import configure
 
     configure("error")
     asyncio.run(_search_time(2_000 if quick else 100_000))
@@ -36,7 +36,7 @@ def main(*, quick: bool) -> None:
 
 def _daemon(url: str, folder: str, **settings: Any) -> Any:
     from exporter.config import Address, AgentOS, Config
-    from exporter.daemon import Daemon
+    from exporter.service.daemon import Daemon
 
     config = Config(
         agentos=(AgentOS("bench", url),),

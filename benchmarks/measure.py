@@ -35,7 +35,7 @@ def child(module: str, *arguments: object) -> Cost:
 
 def as_daemon() -> None:
     """Set this process up as the daemon does its own."""
-    from exporter.daemon import settle, take_turns
+    from exporter.service.daemon import settle, take_turns
 
     take_turns()
     settle()

@@ -62,7 +62,7 @@ def _spans(count: int) -> list[tuple[str, str, str, int, int, int]]:
 
 
 def ours(spans: int) -> None:
-    from exporter.model import TokenUsage
+    from exporter.core.model import TokenUsage
     from exporter.pricing.prices import Pricer
     from exporter.pricing.providers import AGNO_MODELS
 

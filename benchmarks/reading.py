@@ -47,13 +47,13 @@ def _rate(cost: Cost) -> float:
 
 
 async def _ours(url: str, state: str, expected: int) -> None:
-    from exporter.intake import Intake
-    from exporter.ledger import Ledger
-    from exporter.model import MICROSECONDS, Clock
-    from exporter.poller import Poller, Shared
+    from exporter.bookkeeping.intake import Intake
+    from exporter.core.model import MICROSECONDS, Clock
+    from exporter.ledger.store import Ledger
+    from exporter.metrics.totals import Limits, Totals
+    from exporter.service.poller import Poller, Shared
     from exporter.sources.api.source import AgentOSSource, Target
     from exporter.sources.position import Settings
-    from exporter.totals import Limits, Totals
 
     as_daemon()
     clock = Clock(time.time, time.monotonic)

@@ -43,10 +43,10 @@ def main(*, quick: bool) -> None:
 async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]:
     """A daemon's inside, polling without pause, with `samples` more samples on show."""
     from exporter.config import Address, AgentOS, Config
-    from exporter.daemon import Daemon
-    from exporter.delta import Delta
-    from exporter.ledger import Changes
-    from exporter.logs import configure
+    from exporter.core.logs import configure
+    from exporter.counting.delta import Delta
+    from exporter.ledger.store import Changes
+    from exporter.service.daemon import Daemon
 
     configure("error")
     config = Config(

@@ -1,9 +1,9 @@
 """agentos-exporter: Prometheus metrics of Agno's AgentOS, exact to the last token.
 
-AgentOS (HTTP API) -> sources -> model.Trace: the spans visible now
-    -> ledger: which of them are new -> aggregate: increments per (metric, labels)
-    -> one transaction: counted span ids + changed totals + cursor
-    -> totals -> collector: rendered bytes -> web: /metrics
+AgentOS (HTTP API or database) -> sources -> core.model.Trace: the spans visible now
+    -> ledger: which of them are new -> counting.fold: increments per (metric, labels)
+    -> bookkeeping.intake: one transaction of counted span ids, changed totals and the cursor
+    -> metrics.totals -> metrics.render: rendered bytes -> service.web: /metrics
 """
 
 import os

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, get_type_hints
 import yaml
 
 from deploy.mixin.promql import number, seconds
-from exporter.catalog import METRICS
-from exporter.reference import bucket_bounds
+from exporter.metrics.catalog import METRICS
+from exporter.metrics.reference import bucket_bounds
 
 
 class SettingsError(Exception):

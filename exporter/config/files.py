@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.document import RefusedError, shown
+from exporter.core.document import RefusedError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

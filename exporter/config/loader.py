@@ -18,7 +18,6 @@ from typing import Any, Final
 import yaml
 
 from exporter import REVISION_VARIABLE
-from exporter.budgets import Budget, Period
 from exporter.config.files import head, parse_path, path_shown, reason
 from exporter.config.secrets import Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
@@ -55,13 +54,14 @@ from exporter.config.values import (
     state_path,
     within,
 )
-from exporter.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar, shown
-from exporter.errors import ConfigError
+from exporter.core.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar, shown
+from exporter.core.errors import ConfigError
+from exporter.counting.budgets import Budget, Period
+from exporter.counting.users import UserLabels
+from exporter.metrics.totals import Limits
 from exporter.pricing import pricefile
 from exporter.sources.api import proxies
 from exporter.sources.database import location
-from exporter.totals import Limits
-from exporter.users import UserLabels
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from exporter.config.files import head, mode, parse_path, path_shown, reason
-from exporter.document import RefusedError
+from exporter.core.document import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from exporter.budgets import Budget
 from exporter.config.secrets import Secret, read_secret
-from exporter.document import RefusedError
-from exporter.errors import ConfigError
+from exporter.core.document import RefusedError
+from exporter.core.errors import ConfigError
+from exporter.counting.budgets import Budget
+from exporter.counting.users import UserLabels
+from exporter.metrics.totals import Limits
 from exporter.sources.database import location
-from exporter.totals import Limits
-from exporter.users import UserLabels
 
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
 DEFAULT_PORT: Final = 9777

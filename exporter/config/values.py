@@ -19,10 +19,10 @@ from urllib.parse import SplitResult, urlsplit
 from exporter import __version__
 from exporter.config.files import mode, parse_path, path_shown
 from exporter.config.settings import DEFAULT_PORT, Address
-from exporter.document import RefusedError, quoted, shown
+from exporter.core.document import RefusedError, quoted, shown
+from exporter.counting.users import UserLabels
 from exporter.pricing import money
 from exporter.sources.database import location
-from exporter.users import UserLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,18 +18,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exporter import logs
-from exporter.budgets import Budget, Period
 from exporter.config import Address, AgentOS, Config
+from exporter.core import logs
+from exporter.core.errors import ExporterError, ListenError
+from exporter.counting.budgets import Budget, Period
+from exporter.counting.users import UserLabels
 from exporter.demo import prometheus
 from exporter.demo.children import Child, ChildFailedError, quiet_environment
-from exporter.errors import ExporterError, ListenError
 from exporter.pricing.money import USD
-from exporter.users import UserLabels
-from exporter.web import bind
+from exporter.service.web import bind
 
 if TYPE_CHECKING:
-    from exporter.daemon import Daemon
+    from exporter.service.daemon import Daemon
 
 AGENTOS_PORT: Final = 7777
 PROMETHEUS_PORT: Final = 9090
@@ -97,7 +97,7 @@ async def _show(arguments: argparse.Namespace, stopping: asyncio.Event) -> None:
         stack.push_async_callback(_stop_all, children)
         prometheus_port = await _prometheus(arguments, listen, scratch, children)
         # Agno takes seconds to import, here as in the child: both at once.
-        await asyncio.gather(_ready(system), _imported("exporter.daemon"))
+        await asyncio.gather(_ready(system), _imported("exporter.service.daemon"))
         daemon = await stack.enter_async_context(_running(_config(listen, agentos_port, scratch)))
         print(_clear(terminal) + _banner(arguments, daemon.port, agentos_port, prometheus_port, scratch), flush=True)
         if arguments.duration is not None:
@@ -222,7 +222,7 @@ def _price_file(scratch: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def _running(config: Config) -> AsyncIterator[Daemon]:
-    from exporter.daemon import Daemon  # noqa: PLC0415 - see _show
+    from exporter.service.daemon import Daemon  # noqa: PLC0415 - see _show
 
     daemon = Daemon(config)
     try:

@@ -25,9 +25,9 @@ from typing import Final, NamedTuple, TypeVar
 
 import yaml
 
-from exporter import times
-from exporter.document import Problems, RefusedError, Table, compose, kind, quoted, shown
-from exporter.errors import ConfigError
+from exporter.core import times
+from exporter.core.document import Problems, RefusedError, Table, compose, kind, quoted, shown
+from exporter.core.errors import ConfigError
 from exporter.pricing.providers import GENAI_IDS, Kind, clean_provider, route
 from exporter.pricing.rates import PRICE_KEYS, Rates, Tiered
 

@@ -23,8 +23,9 @@ from typing import Final, NamedTuple
 import genai_prices
 from genai_prices import data_snapshot, types
 
-from exporter.document import shown
-from exporter.model import MICROSECONDS, TokenUsage
+from exporter.core.document import shown
+from exporter.core.model import MICROSECONDS, TokenUsage
+from exporter.core.times import utc
 from exporter.pricing import money
 from exporter.pricing.pricefile import NO_PRICES, Entry, PriceFile, alias_targets
 from exporter.pricing.providers import (
@@ -37,7 +38,6 @@ from exporter.pricing.providers import (
 )
 from exporter.pricing.rates import FREE, PRICE_KEYS, REQUEST, Rates, Tiered
 from exporter.pricing.tokens import NO_CLASSES, Classes, Habits, classify, habits_of
-from exporter.times import utc
 
 REPORTED: Final = "reported"
 LISTED: Final = "listed"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from exporter.model import TokenUsage
+from exporter.core.model import TokenUsage
 from exporter.pricing.providers import PROMPT_WITHOUT_CACHE, clean_provider
 
 TOKEN_CLASSES: Final = ("input", "cache_read", "cache_write", "output", "reasoning")

@@ -6,8 +6,8 @@ import struct
 from hashlib import blake2b
 from typing import Final
 
-from exporter.catalog import VALUE_FIELDS
-from exporter.text import printable, shorten, storable
+from exporter.core.text import printable, shorten, storable
+from exporter.metrics.catalog import VALUE_FIELDS
 
 _NAME_LENGTH: Final = 1024
 """Longest name, in characters, that is kept whole: more than any label may have."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from exporter.model import FUTURE, MICROSECONDS
+from exporter.core.model import FUTURE, MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from exporter import ledger
+from exporter.ledger import store as ledger
 from tests.harness import story, truth
 from tests.harness.dying import WRITTEN, Key, Left, Write, Writes, told
 from tests.harness.mortal import NAME, SOURCES, Home, Scraper

@@ -7,8 +7,8 @@ from typing import Self
 
 import pytest
 
-from exporter.delta import Delta
-from exporter.ledger import Changes
+from exporter.counting.delta import Delta
+from exporter.ledger.store import Changes
 from tests.harness import story
 from tests.harness.mortal import HOLD, SOURCES, Home, Scraper
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.errors import StateError
+from exporter.core.errors import StateError
 from tests.harness import story
 from tests.harness.dying import WRITTEN, Write, Writes, disk_full, told
 from tests.harness.mortal import SOURCES, Home, Scraper

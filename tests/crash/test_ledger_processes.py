@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import StateRefused
-from exporter.ledger import Ledger
+from exporter.core.errors import StateRefused
+from exporter.ledger.store import Ledger
 from tests.harness.ledgers import refused
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ def test_a_second_daemon_is_refused_until_the_first_is_gone(tmp_path):
     ledger = Ledger(path)
     with pytest.raises(StateRefused, match="another agentos-exporter"):
         Ledger(path)
-    code = f"from pathlib import Path; from exporter.ledger import Ledger; Ledger(Path({str(path)!r}))"
+    code = f"from pathlib import Path; from exporter.ledger.store import Ledger; Ledger(Path({str(path)!r}))"
     other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "another agentos-exporter is using it" in other.stderr
     ledger.close()
@@ -32,7 +32,7 @@ def test_a_killed_daemon_leaves_all_it_committed_and_no_lock(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from exporter.ledger import Ledger
+from exporter.ledger.store import Ledger
 from tests.harness.ledgers import changes
 ledger = Ledger(Path({str(path)!r}))
 for number in range(5):
@@ -75,8 +75,8 @@ def test_a_file_that_may_not_grow_commits_nothing_and_is_recovered_from(tmp_path
     code = f"""
 import resource, signal
 from pathlib import Path
-from exporter.errors import StateError
-from exporter.ledger import Ledger
+from exporter.core.errors import StateError
+from exporter.ledger.store import Ledger
 from tests.harness.ledgers import changes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(Path({str(path)!r}))

@@ -7,10 +7,10 @@ import signal
 import pytest
 
 from exporter import config
+from exporter.bookkeeping.treasury import COVERED, LIMIT, RESET, SPENT
 from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
 from exporter.pricing.money import USD
-from exporter.treasury import COVERED, LIMIT, RESET, SPENT
+from exporter.service.daemon import Daemon
 from tests.harness.inprocess import Exporter
 
 FILE = """\

@@ -2,7 +2,7 @@
 
 import time
 
-from exporter.ledger import Ledger
+from exporter.ledger.store import Ledger
 from tests.harness.details import COST, TOKENS, Home, call, run_of
 from tests.harness.inprocess import Exporter
 

@@ -1,7 +1,7 @@
 """Prices that are fetched while the daemon runs take effect, and their age shows."""
 
 from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
+from exporter.service.daemon import Daemon
 
 AGE = ("agentos_exporter_price_data_timestamp_seconds", ())
 

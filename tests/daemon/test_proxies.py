@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from exporter.errors import Unreachable
+from exporter.core.errors import Unreachable
 from exporter.sources.api.http import Api
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -1,9 +1,9 @@
 """Labels of users, and budgets of a user, as a running daemon has them."""
 
-from exporter.budgets import Budget, Period
 from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
-from exporter.users import DIGITS, UserLabels
+from exporter.counting.budgets import Budget, Period
+from exporter.counting.users import DIGITS, UserLabels
+from exporter.service.daemon import Daemon
 
 ALICE = "alice@example.com"
 

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from prometheus_client.exposition import choose_encoder
 
-from exporter import web
-from exporter.collector import Rendered
-from exporter.errors import ListenError
-from exporter.web import InstanceStatus, Server, accepts_gzip, bind, make_app, negotiate, shown_url
+from exporter.core.errors import ListenError
+from exporter.metrics.render import Rendered
+from exporter.service import web
+from exporter.service.web import InstanceStatus, Server, accepts_gzip, bind, make_app, negotiate, shown_url
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from exporter import __version__
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.config import DEFAULT_PORT, DEFAULT_STATE
 from tests.harness import compose
 from tests.harness.compose import FILE, FOLDER, ROOT, flag, mounted, mounts, port, services

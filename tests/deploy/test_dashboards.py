@@ -19,8 +19,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from deploy.mixin import dashboards
 from deploy.mixin.dashboards.metrics import FOREIGN, LEVELS, SCRAPE
 from deploy.mixin.settings import Settings
-from exporter.catalog import METRICS, Kind
-from exporter.collector import EXEMPLAR_LABEL
+from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.render import EXEMPLAR_LABEL
 from tests.harness import panels
 from tests.harness.promql import Selector, kept, selectors
 

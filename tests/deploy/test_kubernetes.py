@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from deploy.mixin import manifests as mixin_manifests
-from exporter.cli import main
+from exporter.cli.main import main
 from tests.harness import manifests
 from tests.harness.manifests import OPERATOR, PLAIN, objects, only, written
 

@@ -10,8 +10,8 @@ import pytest
 
 from deploy.mixin import promql
 from deploy.mixin.settings import described
-from exporter.catalog import METRICS, Kind
-from exporter.cli import main
+from exporter.cli.main import main
+from exporter.metrics.catalog import METRICS, Kind
 from tests.harness.promql import groupings, selectors, tokens
 from tests.harness.rules import (
     ALERTS,

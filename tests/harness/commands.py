@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from exporter import cli, logs
+from exporter.cli import main as cli
+from exporter.core import logs
 
 VERSION = re.compile(
     r"agentos_exporter, version (\S+) \(branch: (\S*), revision: (\S*)\)\n"

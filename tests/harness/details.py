@@ -4,14 +4,14 @@ import asyncio
 from collections import Counter
 from decimal import Decimal
 
-from exporter.enrich import Enricher
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.bookkeeping.enrich import Enricher
+from exporter.bookkeeping.intake import Intake
+from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.counting.waiting import ModelUse, RunDetail
+from exporter.ledger.store import Ledger
+from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Pricer
-from exporter.totals import Limits, Totals
-from exporter.waiting import ModelUse, RunDetail
 
 S = 1_000_000
 T0 = 1_795_000_000  # November 2026

@@ -32,8 +32,9 @@ from unittest import mock
 import httpx
 from sqlalchemy import event
 
-from exporter import config, daemon
-from exporter.model import Clock
+from exporter import config
+from exporter.core.model import Clock
+from exporter.service import daemon
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import load, proxy, server, truth
 from tests.harness.inprocess import Inside, Shown, own

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from exporter.ledger import Ledger
+from exporter.ledger.store import Ledger
 
 _CHANGES = ("INSERT", "UPDATE", "DELETE")
 WRITTEN = frozenset(

@@ -36,7 +36,7 @@ PRELOAD = (
     "agno.team",
     "agno.tracing",
     "agno.workflow.workflow",
-    "exporter.daemon",
+    "exporter.service.daemon",
     "exporter.pricing.prices",
     "exporter.sources.api.source",
     "openinference.instrumentation.agno._runs_wrapper",

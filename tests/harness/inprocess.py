@@ -20,10 +20,10 @@ from typing import Any, Self
 import httpx
 import structlog
 
-from exporter import logs
-from exporter.catalog import METRICS, Kind, Life
 from exporter.config import Address, AgentOS, Config
-from exporter.daemon import Daemon
+from exporter.core import logs
+from exporter.metrics.catalog import METRICS, Kind, Life
+from exporter.service.daemon import Daemon
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import truth
 from tests.harness.patience import HANG, stretched

@@ -2,12 +2,12 @@
 
 import pytest
 
-from exporter.aggregate import RunRecord
-from exporter.delta import Delta
-from exporter.errors import StateRefused
-from exporter.ledger import Changes, Ledger, Record
-from exporter.model import TraceState
-from exporter.totals import Limits, Totals
+from exporter.core.errors import StateRefused
+from exporter.core.model import TraceState
+from exporter.counting.delta import Delta
+from exporter.counting.fold import RunRecord
+from exporter.ledger.store import Changes, Ledger, Record
+from exporter.metrics.totals import Limits, Totals
 
 TOOL = "agentos_tool_calls_total"
 

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from exporter.aggregate import Accounts
-from exporter.budgets import Budget, Budgets, Period
-from exporter.catalog import METRICS, Life
-from exporter.collector import Renderer
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import MICROSECONDS, Clock, Description, Span, TraceState
-from exporter.poller import Poller, Shared
+from exporter.bookkeeping.intake import Intake
+from exporter.core.model import MICROSECONDS, Clock, Description, Span, TraceState
+from exporter.counting.budgets import Budget, Budgets, Period
+from exporter.counting.fold import Accounts
+from exporter.ledger.store import Ledger
+from exporter.metrics.catalog import METRICS, Life
+from exporter.metrics.render import Renderer
+from exporter.metrics.totals import Family, Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
-from exporter.publisher import Publisher
+from exporter.service.poller import Poller, Shared
+from exporter.service.publisher import Publisher
 from exporter.sources.api import source as agentos
 from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.position import Settings
-from exporter.totals import Family, Limits, Totals
 from tests.harness import answers, story, truth
 from tests.harness.dying import Key, StateFile, Trace
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 import genai_prices
 import httpx
 
-from exporter import intake
+from exporter.bookkeeping import intake
 from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.inprocess import Exporter

@@ -14,8 +14,8 @@ import genai_prices
 import httpx
 import pytest
 
+from exporter.bookkeeping.enrich import MOST_REQUESTS
 from exporter.config import AgentOS
-from exporter.enrich import MOST_REQUESTS
 from tests.harness import load, truth
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.details import COST, FIRST_TOKEN, TOKENS, S

@@ -35,7 +35,7 @@ class Fault:
 
 FAULTS = {
     "a span counts each time it is read": Fault(
-        "exporter/aggregate.py",
+        "exporter/counting/fold.py",
         "if kind is _HTTP or span.id in counted:",
         "if kind is _HTTP:",
         unit("aggregate", "intake"),
@@ -47,16 +47,16 @@ FAULTS = {
         unit("reading"),
     ),
     "the daemon passes no overlap on": Fault(
-        "exporter/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
+        "exporter/service/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
     ),
     "errors count twice": Fault(
-        "exporter/delta.py",
+        "exporter/counting/delta.py",
         "        self.add(metric, labels)\n        keep_newest",
         "        self.add(metric, labels, 2)\n        keep_newest",
         unit("aggregate"),
     ),
     "calls are priced at the time of reading": Fault(
-        "exporter/daemon.py", "            at=span.start,\n", "            at=self.clock.now_us(),\n", DAEMON
+        "exporter/service/daemon.py", "            at=span.start,\n", "            at=self.clock.now_us(),\n", DAEMON
     ),
     "the date of a price is passed over": Fault(
         "exporter/pricing/prices.py",
@@ -65,13 +65,13 @@ FAULTS = {
         unit("pricing"),
     ),
     "a new series shows its value at once": Fault(
-        "exporter/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
+        "exporter/metrics/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
     ),
     "the daemon passes no zero_hold on": Fault(
-        "exporter/daemon.py", "zero_hold=config.zero_hold,", "zero_hold=0,", DAEMON
+        "exporter/service/daemon.py", "zero_hold=config.zero_hold,", "zero_hold=0,", DAEMON
     ),
     "the cursor is committed before what it stands for": Fault(
-        "exporter/ledger.py",
+        "exporter/ledger/store.py",
         "        with self._begin() as connection:\n            _write_traces(connection, [_row",
         "        if changes.cursor is not None:\n"
         "            with self._begin() as connection:\n"
@@ -87,13 +87,13 @@ FAULTS = {
         unit("reading"),
     ),
     "totals show before they are committed": Fault(
-        "exporter/intake.py",
+        "exporter/bookkeeping/intake.py",
         "        self._ledger.commit(changes)\n        self._totals.apply(changes.plan)",
         "        self._totals.apply(changes.plan)\n        self._ledger.commit(changes)",
         unit("intake"),
     ),
     "values show before it is committed that they were exposed": Fault(
-        "exporter/publisher.py",
+        "exporter/service/publisher.py",
         "                await asyncio.to_thread(self._ledger.expose, self._totals.durable(due))\n"
         "                self._totals.show(due)",
         "                self._totals.show(due)\n"
@@ -101,7 +101,7 @@ FAULTS = {
         CRASH,
     ),
     "polls that fail are not followed by a pause": Fault(
-        "exporter/poller.py", "self._not_before = clock.monotonic() + self._pause(error)", "pass", DAEMON
+        "exporter/service/poller.py", "self._not_before = clock.monotonic() + self._pause(error)", "pass", DAEMON
     ),
     "an empty answer is always believed": Fault(
         "exporter/sources/api/reader.py",
@@ -110,25 +110,28 @@ FAULTS = {
         unit("reading"),
     ),
     "nobody tells that there was a scrape": Fault(
-        "exporter/publisher.py",
+        "exporter/service/publisher.py",
         "        self._totals.scraped(self._version, self._clock.monotonic())",
         "        pass",
         DAEMON,
     ),
     "the daemon passes no trace_horizon on": Fault(
-        "exporter/daemon.py", "            horizon=config.trace_horizon,", "            horizon=1e9,", DAEMON
+        "exporter/service/daemon.py", "            horizon=config.trace_horizon,", "            horizon=1e9,", DAEMON
     ),
     "details of runs are never asked for": Fault(
-        "exporter/daemon.py", "self._intake(name, shared, enricher.active),", "self._intake(name, shared),", DAEMON
+        "exporter/service/daemon.py",
+        "self._intake(name, shared, enricher.active),",
+        "self._intake(name, shared),",
+        DAEMON,
     ),
     "commits and exposing are not kept apart": Fault(
-        "exporter/publisher.py",
+        "exporter/service/publisher.py",
         "            async with self._lock:\n                due",
         "            if True:\n                due",
         CRASH,
     ),
     "Retry-After is passed over": Fault(
-        "exporter/poller.py", "return max(pause, min(asked or 0.0, BACKOFF_LIMIT))", "return pause", DAEMON
+        "exporter/service/poller.py", "return max(pause, min(asked or 0.0, BACKOFF_LIMIT))", "return pause", DAEMON
     ),
 }
 

@@ -42,7 +42,7 @@ def exporter(*arguments: object, **environment: str) -> subprocess.CompletedProc
 def test_what_need_not_know_agno_does_not_import_it():
     script = """
 import sys
-from exporter.cli import main
+from exporter.cli.main import main
 for arguments in (["--version"], ["metrics"], ["run", "--help"], ["traces", "--help"]):
     assert main(arguments) == 0, arguments
 assert not {"agno", "httpx", "apscheduler", "sqlalchemy"} & set(sys.modules), sorted(sys.modules)
@@ -56,7 +56,7 @@ def test_who_reads_tables_alone_does_without_agno(tmp_path):
     script = """
 import asyncio, sys
 from exporter import config
-from exporter.daemon import Daemon
+from exporter.service.daemon import Daemon
 
 async def read(daemon):
     await daemon.start()
@@ -146,8 +146,8 @@ def test_run_ends_with_0_at_a_signal(number):
 def test_a_crash_is_one_line_of_the_log():
     script = """
 import sys
-from exporter import daemon
-from exporter.cli import main
+from exporter.service import daemon
+from exporter.cli.main import main
 async def run(self):
     raise RuntimeError("boom")
 daemon.Daemon.run = run
@@ -164,7 +164,7 @@ sys.exit(main(["run", "--agentos.url", "http://x", "--state", "memory"]))
 def test_a_client_that_cannot_be_made_is_one_line_without_secrets(command):
     script = """
 import sys
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.sources.api import source as agentos
 def refuse(*_, **__):
     raise RuntimeError("no client for http://user:pass/word@proxy:3128 with Bearer s3cr3t-of-the-tests")
@@ -188,8 +188,8 @@ sys.exit(main([sys.argv[1], *where]))
 def test_what_nobody_foresaw_is_one_line_without_secrets():
     script = """
 import sys
-from exporter import reference
-from exporter.cli import main
+from exporter.metrics import reference
+from exporter.cli.main import main
 def refuse():
     raise RuntimeError("Bearer s3cr3t-of-the-tests")
 reference.markdown = refuse

@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 
-from exporter.errors import SourceError
+from exporter.core.errors import SourceError
 from exporter.sources.database import engines
 from exporter.sources.database.location import parse
 from tests.harness import damage, seed, sqltruth, truth

@@ -136,7 +136,13 @@ async def test_no_prompt_answer_argument_error_text_or_token_leaves(
         token.write_text(TOKEN)
         await exporter.until(lambda shown: shown("agentos_up") == 1)
         openmetrics = await exporter.get("/metrics")
-        everything = [exporter.log, page, openmetrics, await exporter.get("/"), exporter.daemon.rendered().openmetrics]
+        everything = [
+            exporter.log,
+            page,
+            openmetrics,
+            await exporter.get("/"),
+            exporter.daemon.rendered().openmetrics,
+        ]
         state = [path.read_bytes() for path in folder.iterdir()]
     state += [path.read_bytes() for path in folder.iterdir()]
     outside = [one if isinstance(one, bytes) else one.encode() for one in everything]

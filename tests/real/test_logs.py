@@ -11,7 +11,7 @@ from tests.harness.commands import fields
 class TestAgno:
     PROGRAM = """
 import sys, logging
-from exporter import logs
+from exporter.core import logs
 {first}
 {second}
 from agno.utils import log

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
-from exporter import cli, config
-from exporter.errors import ConfigError
+from exporter import config
+from exporter.cli import main as cli
+from exporter.core.errors import ConfigError
 from tests.harness.commands import own_logging, without_settings
 from tests.harness.inprocess import Exporter
 

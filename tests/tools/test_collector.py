@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from exporter.collector import Renderer
+from exporter.metrics.render import Renderer
 from tests.harness.families import full, some
 
 

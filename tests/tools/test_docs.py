@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.config import DEFAULT_STATE
 from tests.harness import manifests
 from tests.harness.manifests import CHART, ROOT, objects, of_kind, only, template

@@ -17,9 +17,9 @@ import yaml
 from deploy.mixin import chart
 from deploy.mixin.settings import Settings
 from exporter import __version__
-from exporter.catalog import METRICS
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.config import DEFAULT_PORT, DEFAULT_STATE
+from exporter.metrics.catalog import METRICS
 from tests.harness import manifests
 from tests.harness.manifests import CHART, FULL, ROOT, helm, objects, of_kind, only, template
 from tests.harness.prometheus import JOB

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.config import DEFAULT_STATE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,11 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import RunRecord, fold, observe_session, root_kind, settle
-from exporter.catalog import METRICS
-from exporter.delta import Delta
-from exporter.delta import digest as digest_of
-from exporter.model import (
+from exporter.core.model import (
     NO_USAGE,
     Span,
     SpanKind,
@@ -20,6 +16,10 @@ from exporter.model import (
     model_class,
     provider_label,
 )
+from exporter.counting.delta import Delta
+from exporter.counting.delta import digest as digest_of
+from exporter.counting.fold import RunRecord, fold, observe_session, root_kind, settle
+from exporter.metrics.catalog import METRICS
 
 A, T, W, L, X, H, O = (  # noqa: E741 - one letter a kind keeps trees readable
     SpanKind.AGENT,

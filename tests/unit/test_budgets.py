@@ -10,18 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
-from exporter.delta import Delta
-from exporter.errors import StateError
-from exporter.intake import Intake
-from exporter.ledger import Changes, Ledger
-from exporter.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.treasury import COVERED, LIMIT, RESET, SPENT, Treasury
+from exporter.core.errors import StateError
+from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.counting.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
+from exporter.counting.delta import Delta
+from exporter.counting.users import UserLabels
+from exporter.ledger.store import Changes, Ledger
+from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
-from exporter.totals import Limits, Totals
-from exporter.treasury import COVERED, LIMIT, RESET, SPENT, Treasury
-from exporter.users import UserLabels
 from tests.harness.examples import examples
 
 S = 1_000_000

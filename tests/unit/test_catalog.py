@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from exporter.catalog import (
+from exporter.core.model import MICROSECONDS
+from exporter.metrics.catalog import (
     IGNORED_REASONS,
     LIMITED_LABELS,
     METRICS,
@@ -16,7 +17,6 @@ from exporter.catalog import (
     Life,
     Metric,
 )
-from exporter.model import MICROSECONDS
 from exporter.pricing.money import USD, units
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)

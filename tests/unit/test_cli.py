@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from exporter import __version__, cli, demo, reference
+from exporter import __version__, demo
+from exporter.cli import main as cli
+from exporter.metrics import reference
 from tests.harness.commands import VERSION, without_settings
 
 
@@ -160,7 +162,7 @@ def test_an_interrupt_ends_with_130(monkeypatch):
 
 
 def test_the_revision_is_that_of_the_daemon(monkeypatch):
-    from exporter import daemon
+    from exporter.service import daemon
 
     monkeypatch.setenv("AGENTOS_EXPORTER_REVISION", "abc123")
     assert f"revision: {daemon.revision()})" in cli.version()

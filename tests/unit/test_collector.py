@@ -10,10 +10,10 @@ from prometheus_client import metrics_core
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter import collector
-from exporter.catalog import METRICS, Kind, Metric
-from exporter.collector import Renderer, metric_family
-from exporter.totals import Exemplar, Family, Sample
+from exporter.metrics import render as collector
+from exporter.metrics.catalog import METRICS, Kind, Metric
+from exporter.metrics.render import Renderer, metric_family
+from exporter.metrics.totals import Exemplar, Family, Sample
 from tests.harness.examples import examples
 from tests.harness.families import AT, COUNTER, GAUGE, HISTOGRAM, TRACE, a_sample, full, some
 

@@ -11,13 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.budgets import Budget, Period
 from exporter.config import AgentOS, Config, Database, Secret, Tls, loader
-from exporter.errors import ConfigError
+from exporter.core.errors import ConfigError
+from exporter.counting.budgets import Budget, Period
+from exporter.counting.users import UserLabels
+from exporter.metrics.totals import Limits
 from exporter.pricing.money import USD
 from exporter.sources.database.location import Engine, Location, Tables
-from exporter.totals import Limits
-from exporter.users import UserLabels
 from tests.harness.examples import examples
 
 HERE = Path(__file__).parents[1] / "config"

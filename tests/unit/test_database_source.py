@@ -17,13 +17,14 @@ from agno.db.sqlite import SqliteDb
 from agno.db.sqlite.schemas import get_table_schema_definition
 from agno.os.routers.traces.schemas import TraceDetail
 
-from exporter import cli
-from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, StateError, Unreachable
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import MICROSECONDS as S
-from exporter.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
-from exporter.poller import View
+from exporter.bookkeeping.intake import Intake
+from exporter.cli import main as cli
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, StateError, Unreachable
+from exporter.core.model import MICROSECONDS as S
+from exporter.core.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
+from exporter.ledger.store import Ledger
+from exporter.metrics.totals import Limits, Totals
+from exporter.service.poller import View
 from exporter.sources import handover
 from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX
@@ -36,7 +37,6 @@ from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.database.sql import Sql
 from exporter.sources.database.sqlite import SqliteConnection
 from exporter.sources.position import DAY, Position, Settings
-from exporter.totals import Limits, Totals
 from tests.harness import seed
 
 T0 = 1_800_000_000
@@ -1021,14 +1021,14 @@ async def test_a_database_that_fails_keeps_no_other_from_being_read(tmp_path: Pa
 def commit_api_cursor(ledger: Ledger, cutoff: int, db: str = "main") -> None:
     from dataclasses import asdict
 
-    from exporter.ledger import Changes
+    from exporter.ledger.store import Changes
 
     ledger.commit(Changes("os", cursor=(db, asdict(Position(cutoff=cutoff, floor=cutoff - DAY, seen=True)))))
 
 
 async def test_a_switch_from_the_api_keeps_totals_and_finishes_what_it_left_open(home: Home) -> None:
     """What the API counted counts no more; what it hid counts now."""
-    from exporter.model import Batch, Span, Trace
+    from exporter.core.model import Batch, Span, Trace
 
     home.now = 7200
     home.run("t", calls=2)

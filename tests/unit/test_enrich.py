@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter import config
-from exporter.enrich import EXPIRE_EVERY, MOST_REQUESTS, OFF, PATIENCE, expire_quietly, no_details
-from exporter.errors import BadAnswer, NoDetails, ServerFailed, SourceTimeout, StateError, Unauthorized
-from exporter.intake import SESSION_IDLE
-from exporter.ledger import Ledger
-from exporter.model import Span, SpanKind, TokenUsage, Trace
+from exporter.bookkeeping.enrich import EXPIRE_EVERY, MOST_REQUESTS, OFF, PATIENCE, expire_quietly, no_details
+from exporter.bookkeeping.intake import SESSION_IDLE
+from exporter.core.errors import BadAnswer, NoDetails, ServerFailed, SourceTimeout, StateError, Unauthorized
+from exporter.core.model import Span, SpanKind, TokenUsage, Trace
+from exporter.counting.waiting import ModelUse, RunDetail, deal, split
+from exporter.ledger.store import Ledger
+from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.sources.api import runs as wire
-from exporter.totals import Limits, Totals
-from exporter.waiting import ModelUse, RunDetail, deal, split
 from tests.harness.details import (
     CLAUDE,
     COST,

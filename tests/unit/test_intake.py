@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.aggregate import Accounts
-from exporter.catalog import METRICS, Kind, Life
-from exporter.errors import StateError
-from exporter.intake import SESSION_IDLE, Intake
-from exporter.ledger import Changes, Ledger
-from exporter.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
+from exporter.bookkeeping.intake import SESSION_IDLE, Intake
+from exporter.core.errors import StateError
+from exporter.core.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
+from exporter.counting.fold import Accounts
+from exporter.ledger.store import Changes, Ledger
+from exporter.metrics.catalog import METRICS, Kind, Life
+from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
-from exporter.totals import Limits, Totals
 from tests.harness.examples import examples
 
 S = 1_000_000

@@ -7,14 +7,14 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import ledger as ledger_module
-from exporter.aggregate import RunRecord
-from exporter.delta import SessionPart
-from exporter.errors import StateError, StateRefused
-from exporter.ledger import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
-from exporter.model import TraceState
-from exporter.totals import Limits, Plan, StoredSeries, Totals
-from exporter.waiting import WaitingCall
+from exporter.core.errors import StateError, StateRefused
+from exporter.core.model import TraceState
+from exporter.counting.delta import SessionPart
+from exporter.counting.fold import RunRecord
+from exporter.counting.waiting import WaitingCall
+from exporter.ledger import store as ledger_module
+from exporter.ledger.store import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
+from exporter.metrics.totals import Limits, Plan, StoredSeries, Totals
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
 

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from exporter import logs
+from exporter.core import logs
 from tests.harness.commands import fields, own_logging
 from tests.harness.examples import examples
 
@@ -53,12 +53,14 @@ def one_line(stream: io.StringIO) -> str:
 class TestForms:
     def test_logfmt(self) -> None:
         stream = start()
-        structlog.get_logger("exporter.poller").info("poll ended", agentos="prod", traces=3, ok=True, seconds=0.5)
+        structlog.get_logger("exporter.service.poller").info(
+            "poll ended", agentos="prod", traces=3, ok=True, seconds=0.5
+        )
         found = fields(one_line(stream))
         assert ISO.fullmatch(found.pop("ts"))
         assert list(found.items()) == [
             ("level", "info"),
-            ("logger", "exporter.poller"),
+            ("logger", "exporter.service.poller"),
             ("msg", "poll ended"),
             ("agentos", "prod"),
             ("traces", "3"),
@@ -68,12 +70,12 @@ class TestForms:
 
     def test_json(self) -> None:
         stream = start("json")
-        structlog.get_logger("exporter.poller").warning("poll ended", traces=3, ok=True, nothing=None)
+        structlog.get_logger("exporter.service.poller").warning("poll ended", traces=3, ok=True, nothing=None)
         found = json.loads(one_line(stream))
         assert ISO.fullmatch(found.pop("ts"))
         assert found == {
             "level": "warning",
-            "logger": "exporter.poller",
+            "logger": "exporter.service.poller",
             "msg": "poll ended",
             "traces": 3,
             "ok": True,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import TokenUsage
+from exporter.core.model import TokenUsage
 from exporter.pricing import money
 from exporter.pricing.prices import Pricer
 from exporter.pricing.rates import Rates, Tiered

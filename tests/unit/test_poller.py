@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from exporter.errors import SourceTimeout
-from exporter.intake import Absorbed
-from exporter.model import Batch, Clock, PollStats
-from exporter.poller import Poller, Shared
-from exporter.totals import Limits, Totals
+from exporter.bookkeeping.intake import Absorbed
+from exporter.core.errors import SourceTimeout
+from exporter.core.model import Batch, Clock, PollStats
+from exporter.metrics.totals import Limits, Totals
+from exporter.service.poller import Poller, Shared
 
 
 class Source:

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.errors import ConfigError
-from exporter.model import TokenUsage
+from exporter.core.errors import ConfigError
+from exporter.core.model import TokenUsage
 from exporter.pricing import money, pricefile
 from exporter.pricing.prices import Pricer
 from exporter.pricing.rates import Tiered

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import prices_cli
+from exporter.cli import prices as prices_cli
 
 HERE = Path(__file__).parents[1] / "prices"
 AT = ("--at", "2026-11-20T12:00Z")

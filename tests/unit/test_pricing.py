@@ -30,7 +30,7 @@ from genai_prices.types import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.model import TokenUsage
+from exporter.core.model import TokenUsage
 from exporter.pricing import money, prices
 from exporter.pricing.prices import Priced, Pricer
 from exporter.pricing.providers import (

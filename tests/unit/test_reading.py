@@ -18,17 +18,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from exporter.errors import SourceError, SourceTimeout, StateError
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
-from exporter.poller import View
+from exporter.bookkeeping.intake import Intake
+from exporter.core.errors import SourceError, SourceTimeout, StateError
+from exporter.core.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
+from exporter.ledger.store import Ledger
+from exporter.metrics.totals import Limits, Totals
+from exporter.service.poller import View
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.reader import Reader
 from exporter.sources.api.search import SearchReader
 from exporter.sources.position import Settings
-from exporter.totals import Limits, Totals
 
 T0 = 1_790_000_000.0
 OVERLAP = 60.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import reference
-from exporter.catalog import METRICS
+from exporter.metrics import reference
+from exporter.metrics.catalog import METRICS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 

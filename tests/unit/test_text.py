@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.text import printable, shorten, storable
+from exporter.core.text import printable, shorten, storable
 
 ANY = st.text(st.characters(codec=None), max_size=60)  # half surrogates, too
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.catalog import METRICS, Kind
-from exporter.collector import Renderer
-from exporter.delta import Delta
-from exporter.ledger import Changes, Ledger
-from exporter.totals import Limits, StoredSeries, Totals
+from exporter.counting.delta import Delta
+from exporter.ledger.store import Changes, Ledger
+from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.render import Renderer
+from exporter.metrics.totals import Limits, StoredSeries, Totals
 
 TOOL = "agentos_tool_calls_total"
 LIMITED = "agentos_exporter_series_limited_total"

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter import cli, traces_cli
+from exporter.cli import main as cli
+from exporter.cli import traces as traces_cli
 from tests.harness.commands import surroundings
 
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from exporter.errors import SourceTimeout
-from exporter.ledger import Ledger
-from exporter.model import Batch, Clock
-from exporter.poller import View
+from exporter.core.errors import SourceTimeout
+from exporter.core.model import Batch, Clock
+from exporter.ledger.store import Ledger
+from exporter.service.poller import View
 from exporter.sources.api.source import AgentOSSource, Target
 from exporter.sources.position import Settings
 from exporter.sources.turns import Turns

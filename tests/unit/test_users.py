@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import Accounts, fold
-from exporter.budgets import Budget, Budgets, Period
-from exporter.catalog import OTHER
-from exporter.collector import Renderer
-from exporter.delta import Delta
-from exporter.errors import StateRefused
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.treasury import Treasury
+from exporter.core.errors import StateRefused
+from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.counting.budgets import Budget, Budgets, Period
+from exporter.counting.delta import Delta
+from exporter.counting.fold import Accounts, fold
+from exporter.counting.users import DIGITS, UserLabels, hashed, labeller
+from exporter.ledger.store import Ledger
+from exporter.metrics.catalog import OTHER
+from exporter.metrics.render import Renderer
+from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
-from exporter.totals import Limits, Totals
-from exporter.treasury import Treasury
-from exporter.users import DIGITS, UserLabels, hashed, labeller
 
 S = 1_000_000
 T0 = 1_790_000_000 * S

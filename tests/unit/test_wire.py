@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.aggregate import fold
-from exporter.collector import Renderer
-from exporter.delta import Delta
-from exporter.errors import BadAnswer
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.model import Batch, Clock, SpanKind
+from exporter.bookkeeping.intake import Intake
+from exporter.core.errors import BadAnswer
+from exporter.core.model import Batch, Clock, SpanKind
+from exporter.counting.delta import Delta
+from exporter.counting.fold import fold
+from exporter.ledger.store import Ledger
+from exporter.metrics.render import Renderer
+from exporter.metrics.totals import Limits, Totals
 from exporter.sources.api.wire import correct_root, list_page, one_trace, search_page
-from exporter.totals import Limits, Totals
 from tests.harness.examples import examples
 
 SECRET = "the-patient-is-called-Smith"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.catalog import METRICS, Kind
+from exporter.metrics.catalog import METRICS, Kind
 
 SCRAPE: Final = ("job", "instance")
 """Labels that Prometheus adds to what it scrapes."""

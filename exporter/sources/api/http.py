@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 import httpx
 
 from exporter import __version__
-from exporter.document import quoted, shown
-from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.core.document import quoted, shown
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

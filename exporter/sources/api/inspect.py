@@ -14,12 +14,12 @@ from urllib.parse import quote
 from agno.os.routers.traces.schemas import TraceDetail, TraceSummary
 from pydantic import ValidationError
 
-from exporter.errors import BadAnswer, ServerFailed, SourceError, Unauthorized
-from exporter.model import RUN_KINDS, SpanKind, component_name
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, Unauthorized
+from exporter.core.model import RUN_KINDS, SpanKind, component_name
+from exporter.core.times import micros
 from exporter.sources.api.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
 from exporter.sources.api.reader import may_be_one_row, moment
 from exporter.sources.facts import spelled, tokens
-from exporter.times import micros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from exporter.errors import SourceError, SourceTimeout
-from exporter.model import MICROSECONDS, Batch, LedgerView, Seen
+from exporter.core.errors import SourceError, SourceTimeout
+from exporter.core.model import MICROSECONDS, Batch, LedgerView, Seen
 from exporter.sources.api import wire
 from exporter.sources.api.http import UnknownRoute
 from exporter.sources.api.reader import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path

@@ -18,16 +18,16 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
-from exporter.aggregate import awaits_run
-from exporter.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
-from exporter.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
+from exporter.core.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
+from exporter.core.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
+from exporter.core.times import stamp
+from exporter.counting.fold import awaits_run
 from exporter.sources import handover
 from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, UnknownRoute
 from exporter.sources.facts import clean_id
 from exporter.sources.handover import is_misdated
 from exporter.sources.position import Position, Settings
-from exporter.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from exporter.errors import BadAnswer
-from exporter.model import MICROSECONDS, provider_label
+from exporter.core.errors import BadAnswer
+from exporter.core.model import MICROSECONDS, provider_label
+from exporter.counting.waiting import LONGEST_FIRST_TOKEN, ModelUse, RunDetail
 from exporter.sources.facts import clean_name, cost, tokens
-from exporter.waiting import LONGEST_FIRST_TOKEN, ModelUse, RunDetail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

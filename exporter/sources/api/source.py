@@ -15,8 +15,8 @@ import structlog
 from agno.client import AgentOSClient
 from pydantic import ValidationError
 
-from exporter.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
-from exporter.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
+from exporter.core.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.core.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.reader import Reader, moment
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from agno.os.schema import ConfigResponse
 
-    from exporter.model import Batch, LedgerView
-    from exporter.waiting import RunDetail
+    from exporter.core.model import Batch, LedgerView
+    from exporter.counting.waiting import RunDetail
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class _Client(AgentOSClient):
 
 
 class AgentOSSource:
-    """Reads one AgentOS. See `exporter.model.TraceSource`."""
+    """Reads one AgentOS. See `exporter.core.model.TraceSource`."""
 
     def __init__(
         self,

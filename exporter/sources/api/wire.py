@@ -1,4 +1,4 @@
-"""Answers of AgentOS's traces API → `exporter.model`. Runs in a thread: no I/O, no clock.
+"""Answers of AgentOS's traces API → `exporter.core.model`. Runs in a thread: no I/O, no clock.
 
 Only what is needed is decoded; prompts and answers are skipped by the decoder and never become Python objects. What a
 user of AgentOS can put into a span is not trusted: a row that is not a trace is set aside and named, and never costs
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from exporter.errors import BadAnswer
-from exporter.model import (
+from exporter.core.errors import BadAnswer
+from exporter.core.model import (
     NO_USAGE,
     RUN_KINDS,
     Seen,
@@ -29,6 +29,7 @@ from exporter.model import (
     is_continuation,
     model_class,
 )
+from exporter.core.times import micros
 from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import (
     clean_id,
@@ -39,7 +40,6 @@ from exporter.sources.facts import (
     stand_in,
     tokens,
 )
-from exporter.times import micros
 
 _MOST_SPANS: Final = 2**31
 _KINDS: Final = {

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from exporter.errors import ServerFailed, SourceError, SourceTimeout, Unreachable
-from exporter.model import MICROSECONDS
+from exporter.core.errors import ServerFailed, SourceError, SourceTimeout, Unreachable
+from exporter.core.model import MICROSECONDS
 from exporter.sources.database.location import Location
 from exporter.sources.database.rows import Row, attributes_of, rows_of
 from exporter.sources.database.sql import Layout, Sql

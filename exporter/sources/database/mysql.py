@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.sources.database.connection import CONNECT_TIMEOUT, GRANTS, STATEMENT_TIMEOUT, Rows, Threaded, compact
 from exporter.sources.database.sql import Column, Layout
 

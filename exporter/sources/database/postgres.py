@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.sources.database.connection import CONNECT_TIMEOUT, GRANTS, STATEMENT_TIMEOUT, Connection, Rows, decoded
 from exporter.sources.database.rows import Row, extracted
 from exporter.sources.database.sql import Column, Layout

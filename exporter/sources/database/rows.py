@@ -1,4 +1,4 @@
-"""Rows of agno's span table → `exporter.model`. Runs in a thread: no I/O, no clock.
+"""Rows of agno's span table → `exporter.core.model`. Runs in a thread: no I/O, no clock.
 
 What AgentOS's API makes of the same rows (`agno.os.routers.traces.schemas`) decides kinds, names and errors, so that
 both sources give the same numbers. Of the attributes only those of `Attributes` ever become Python objects; prompts and
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from exporter.model import (
+from exporter.core.model import (
     MICROSECONDS,
     NO_USAGE,
     RUN_KINDS,
@@ -32,6 +32,7 @@ from exporter.model import (
     model_class,
     provider_label,
 )
+from exporter.core.times import micros
 from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import (
     clean_id,
@@ -42,7 +43,6 @@ from exporter.sources.facts import (
     span_id,
     tokens,
 )
-from exporter.times import micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -10,8 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.errors import SourceError, SourceTimeout
-from exporter.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
+from exporter.core.errors import SourceError, SourceTimeout
+from exporter.core.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
+from exporter.core.times import stamp
 from exporter.sources.database.connection import Connection
 from exporter.sources.database.engines import connection
 from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed
@@ -19,12 +20,11 @@ from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TR
 from exporter.sources.facts import clean_id, clean_name, spelled
 from exporter.sources.handover import floors
 from exporter.sources.turns import Turns
-from exporter.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from exporter.model import LedgerView
+    from exporter.core.model import LedgerView
     from exporter.sources.database.location import Location
     from exporter.sources.position import Settings
 
@@ -43,7 +43,7 @@ class DatabaseTarget:
 
 
 class DatabaseSource:
-    """Reads the databases of one AgentOS. See `exporter.model.TraceSource`."""
+    """Reads the databases of one AgentOS. See `exporter.core.model.TraceSource`."""
 
     def __init__(self, name: str, targets: Sequence[DatabaseTarget], settings: Settings, clock: Clock) -> None:
         self.name = name

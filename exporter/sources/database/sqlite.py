@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from exporter.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unreachable
+from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, Unreachable
 from exporter.sources.database.connection import Rows, Threaded, compact, decoded
 from exporter.sources.database.sql import Column, Layout
 

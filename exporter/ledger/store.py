@@ -29,21 +29,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 
-from exporter.aggregate import RunRecord
-from exporter.budgets import Charge
-from exporter.catalog import METRICS, Kind, Life
-from exporter.delta import SessionPart
-from exporter.errors import StateError, StateRefused
-from exporter.model import FUTURE, Known, TraceState
-from exporter.totals import Plan, StoredSeries
-from exporter.waiting import CallKey, WaitingCall
+from exporter.core.errors import StateError, StateRefused
+from exporter.core.model import FUTURE, Known, TraceState
+from exporter.counting.budgets import Charge
+from exporter.counting.delta import SessionPart
+from exporter.counting.fold import RunRecord
+from exporter.counting.waiting import CallKey, WaitingCall
+from exporter.metrics.catalog import METRICS, Kind, Life
+from exporter.metrics.totals import Plan, StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from exporter.catalog import Metric
-    from exporter.increments import Key, Labels
+    from exporter.metrics.catalog import Metric
+    from exporter.metrics.increments import Key, Labels
 
 SCHEMA_VERSION: Final = 4
 APPLICATION_ID: Final = 0x41474F58

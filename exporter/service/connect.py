@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from exporter.errors import ConfigError
-from exporter.logs import redact, register_secret
+from exporter.core.errors import ConfigError
+from exporter.core.logs import redact, register_secret
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.config import AgentOS
-    from exporter.model import Clock
+    from exporter.core.model import Clock
     from exporter.sources.api.source import AgentOSSource
     from exporter.sources.position import Settings
 

@@ -17,30 +17,30 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter import __version__, revision
+from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
+from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.treasury import Treasury
 from exporter.config import changed_keys
-from exporter.connect import make_source
-from exporter.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
-from exporter.errors import ConfigError, StateError
-from exporter.intake import Intake
-from exporter.ledger import Ledger
-from exporter.logs import as_logged
-from exporter.model import MICROSECONDS, Clock
-from exporter.poller import Poller, Shared
+from exporter.core.errors import ConfigError, StateError
+from exporter.core.logs import as_logged
+from exporter.core.model import MICROSECONDS, Clock
+from exporter.ledger.store import Ledger
+from exporter.metrics.totals import Totals
 from exporter.pricing import pricefile
-from exporter.publisher import Publisher
+from exporter.service.connect import make_source
+from exporter.service.poller import Poller, Shared
+from exporter.service.publisher import Publisher
+from exporter.service.web import InstanceStatus, Server, bind, make_app
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
-from exporter.totals import Totals
-from exporter.treasury import Treasury
-from exporter.web import InstanceStatus, Server, bind, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.aggregate import Accounts
-    from exporter.collector import Rendered
     from exporter.config import AgentOS, Config
-    from exporter.model import Span
+    from exporter.core.model import Span
+    from exporter.counting.fold import Accounts
+    from exporter.metrics.render import Rendered
     from exporter.pricing.prices import Priced, Pricer
     from exporter.sources.api.source import AgentOSSource
 

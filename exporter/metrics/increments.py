@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from exporter.catalog import METRICS
+from exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import yaml
 
-from exporter.errors import ConfigError
-from exporter.text import escaped
+from exporter.core.errors import ConfigError
+from exporter.core.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

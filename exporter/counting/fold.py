@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.budgets import Budgets
-from exporter.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
-from exporter.increments import Labels
-from exporter.model import RUN_KINDS, Span, SpanKind, Trace
+from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
+from exporter.counting.budgets import Budgets
+from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
+from exporter.counting.waiting import WaitingCall
+from exporter.metrics.increments import Labels
 from exporter.pricing.tokens import NO_CLASSES, Classes
-from exporter.waiting import WaitingCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from exporter.catalog import METRICS, OTHER, Life, Metric
+from exporter.metrics.catalog import METRICS, OTHER, Life, Metric
 
 GROUPS: Final = {
     "Runs": ("agentos_traces_", "agentos_run_", "agentos_runs_"),
@@ -29,7 +29,7 @@ _LIVES: Final = {
 }
 
 _INTRO: Final = f"""\
-<!-- Generated from exporter/catalog.py by `agentos-exporter metrics --format markdown`. Do not edit. -->
+<!-- Generated from exporter/metrics/catalog.py by `agentos-exporter metrics --format markdown`. Do not edit. -->
 
 # Metrics
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from exporter.model import Span, SpanKind, TokenUsage, provider_label
+from exporter.core.model import Span, SpanKind, TokenUsage, provider_label
 from exporter.pricing import money
 
 CallKey = tuple[str, int]

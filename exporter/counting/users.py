@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Callable
 from typing import Final
 
-from exporter.text import printable
+from exporter.core.text import printable
 
 DIGITS: Final = 16
 """Hexadecimal digits of a hashed user id."""

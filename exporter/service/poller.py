@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from exporter.catalog import OUTCOMES, WINDOWS
-from exporter.delta import SESSION, USER
-from exporter.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
-from exporter.model import FUTURE, MICROSECONDS, Clock, Known, LedgerView
+from exporter.core.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
+from exporter.core.model import FUTURE, MICROSECONDS, Clock, Known, LedgerView
+from exporter.counting.delta import SESSION, USER
+from exporter.metrics.catalog import OUTCOMES, WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from exporter.enrich import Enricher
-    from exporter.intake import Intake
-    from exporter.ledger import Ledger
-    from exporter.model import Batch, Description, TraceSource
-    from exporter.totals import Totals
+    from exporter.bookkeeping.enrich import Enricher
+    from exporter.bookkeeping.intake import Intake
+    from exporter.core.model import Batch, Description, TraceSource
+    from exporter.ledger.store import Ledger
+    from exporter.metrics.totals import Totals
 
 log = structlog.get_logger(__name__)
 

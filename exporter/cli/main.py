@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exporter import __version__, revision
-from exporter.errors import ConfigError, ExporterError
-from exporter.text import escaped
+from exporter.core.errors import ConfigError, ExporterError
+from exporter.core.text import escaped
 
 if TYPE_CHECKING:
-    from exporter.budgets import Budget
     from exporter.config import AgentOS, Config, Database
+    from exporter.counting.budgets import Budget
 
 PROGRAM: Final = "agentos-exporter"
 REFUSED: Final = ("backfill",)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - a traceback would show what a library says, secrets and all
-        from exporter.logs import told  # noqa: PLC0415
+        from exporter.core.logs import told  # noqa: PLC0415
 
         _complain(f"this should not happen, please report it: {told(error)}")
         return 1
@@ -65,7 +65,7 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
     if first in REFUSED:
         parser.error(f"{first}: not built in this version ({__version__})")
     if first == "traces":
-        from exporter.traces_cli import rewrite  # noqa: PLC0415 - with the modules that traces need
+        from exporter.cli.traces import rewrite  # noqa: PLC0415 - with the modules that traces need
 
         argv = [first, *rewrite(rest)]
     elif first.startswith("-") and first not in {"-h", "--help", "--version"}:
@@ -125,11 +125,11 @@ def _parser(command: str = "") -> argparse.ArgumentParser:
     traces = add("traces", _traces, "look at the traces of an AgentOS: list, show, sessions")
     prices = add("prices", _prices, "say what a model costs and why, check a price file")
     if command == "prices":
-        from exporter import prices_cli  # noqa: PLC0415
+        from exporter.cli import prices as prices_cli  # noqa: PLC0415
 
         prices_cli.add_arguments(prices)
     if command == "traces":
-        from exporter import traces_cli  # noqa: PLC0415
+        from exporter.cli import traces as traces_cli  # noqa: PLC0415
 
         traces_cli.add_arguments(traces)
     metrics = add("metrics", _metrics, "print the catalog of metrics")
@@ -179,7 +179,7 @@ def _load(options: argparse.Namespace, environ: Mapping[str, str], *, check_pric
 
 
 def _complain(text: str, kind: str = "error") -> None:
-    from exporter.logs import complain  # noqa: PLC0415
+    from exporter.core.logs import complain  # noqa: PLC0415
 
     complain(text, kind)
 
@@ -193,11 +193,11 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 1
     import structlog  # noqa: PLC0415
 
-    from exporter.logs import configure  # noqa: PLC0415
+    from exporter.core.logs import configure  # noqa: PLC0415
 
     configure(config.log_level, config.log_format)
     try:
-        from exporter.daemon import Daemon  # noqa: PLC0415
+        from exporter.service.daemon import Daemon  # noqa: PLC0415
 
         asyncio.run(Daemon(config, load=lambda: _load(options, environ, check_prices=False)).run())
     except ExporterError as error:
@@ -210,7 +210,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from exporter.daemon import rehearse  # noqa: PLC0415
+    from exporter.service.daemon import rehearse  # noqa: PLC0415
 
     try:
         config = _load(options, environ)
@@ -265,7 +265,7 @@ def _budget(budget: Budget) -> list[tuple[str, str]]:
 
 
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
-    from exporter.logs import redact  # noqa: PLC0415
+    from exporter.core.logs import redact  # noqa: PLC0415
 
     if agentos.databases:
         return [fact for one in agentos.databases for fact in _database(one)]
@@ -310,19 +310,19 @@ def _demo(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _prices(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from exporter import prices_cli  # noqa: PLC0415
+    from exporter.cli import prices as prices_cli  # noqa: PLC0415
 
     return prices_cli.run(options)
 
 
 def _traces(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from exporter import traces_cli  # noqa: PLC0415
+    from exporter.cli import traces as traces_cli  # noqa: PLC0415
 
     return traces_cli.run(options, environ)
 
 
 def _metrics(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from exporter import reference  # noqa: PLC0415
+    from exporter.metrics import reference  # noqa: PLC0415
 
     if options.format == "markdown":
         print(reference.markdown(), end="")

@@ -6,19 +6,19 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
-from exporter.aggregate import Accounts
-from exporter.budgets import KEPT, Budget, Budgets, known_since
-from exporter.errors import StateError
-from exporter.model import MICROSECONDS
-from exporter.users import UserLabels, hashed, labeller
+from exporter.core.errors import StateError
+from exporter.core.model import MICROSECONDS
+from exporter.counting.budgets import KEPT, Budget, Budgets, known_since
+from exporter.counting.fold import Accounts
+from exporter.counting.users import UserLabels, hashed, labeller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.increments import Labels
-    from exporter.ledger import Ledger
-    from exporter.model import Clock
-    from exporter.totals import Totals
+    from exporter.core.model import Clock
+    from exporter.ledger.store import Ledger
+    from exporter.metrics.increments import Labels
+    from exporter.metrics.totals import Totals
 
 LIMIT: Final = "agentos_budget_limit_usd"
 SPENT: Final = "agentos_budget_spent_usd"

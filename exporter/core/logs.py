@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from exporter.text import escaped
+from exporter.core.text import escaped
 
 SECRET_MIN_LENGTH: Final = 4
 """Shorter texts are not taken for secrets: replacing them would garble every line."""

@@ -23,9 +23,9 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
-from exporter.catalog import Kind, Metric
-from exporter.model import MICROSECONDS
-from exporter.totals import Exemplar, Family, Sample
+from exporter.core.model import MICROSECONDS
+from exporter.metrics.catalog import Kind, Metric
+from exporter.metrics.totals import Exemplar, Family, Sample
 
 EXEMPLAR_LABEL: Final = "trace_id"
 EXEMPLAR_LENGTH: Final = 128

@@ -12,9 +12,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from exporter.catalog import METRICS, OTHER, Kind, Life, Metric
-from exporter.increments import Exemplar, Increments, Key, Labels, keep_newest
-from exporter.text import shorten
+from exporter.core.text import shorten
+from exporter.metrics.catalog import METRICS, OTHER, Kind, Life, Metric
+from exporter.metrics.increments import Exemplar, Increments, Key, Labels, keep_newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from exporter.model import MICROSECONDS
-from exporter.times import EPOCH, micros, utc
+from exporter.core.model import MICROSECONDS
+from exporter.core.times import EPOCH, micros, utc
 
 KEPT: Final = 400 * 24 * 3600 * MICROSECONDS
 """How long a closed period is kept: 13 months and a little more."""

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from exporter.increments import HistogramDelta, Increments, Key, Labels
-from exporter.model import SpanKind
+from exporter.core.model import SpanKind
+from exporter.metrics.increments import HistogramDelta, Increments, Key, Labels
 from exporter.pricing.tokens import TOKEN_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.budgets import Charge
-    from exporter.model import Span
+    from exporter.core.model import Span
+    from exporter.counting.budgets import Charge
+    from exporter.counting.waiting import WaitingCall
     from exporter.pricing.tokens import Classes
-    from exporter.waiting import WaitingCall
 
 SESSION: Final = "session"
 USER: Final = "user"

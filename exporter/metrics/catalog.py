@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from exporter.model import MICROSECONDS
+from exporter.core.model import MICROSECONDS
 from exporter.pricing.money import USD, units
 
 

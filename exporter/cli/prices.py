@@ -13,11 +13,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exporter import times
-from exporter.errors import ConfigError
-from exporter.logs import complain
-from exporter.model import MICROSECONDS, TokenUsage
-from exporter.text import escaped
+from exporter.core import times
+from exporter.core.errors import ConfigError
+from exporter.core.logs import complain
+from exporter.core.model import MICROSECONDS, TokenUsage
+from exporter.core.text import escaped
 
 if TYPE_CHECKING:
     from exporter.pricing.prices import Priced, Quote

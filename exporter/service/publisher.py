@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.collector import Renderer
-from exporter.errors import StateError
+from exporter.core.errors import StateError
+from exporter.metrics.render import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from exporter.collector import Rendered
-    from exporter.ledger import Ledger
-    from exporter.model import Clock
-    from exporter.totals import Totals
+    from exporter.core.model import Clock
+    from exporter.ledger.store import Ledger
+    from exporter.metrics.render import Rendered
+    from exporter.metrics.totals import Totals
 
 log = structlog.get_logger(__name__)
 

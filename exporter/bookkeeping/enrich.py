@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.aggregate import charge, observe_cost
-from exporter.delta import Delta, SessionPart, digest
-from exporter.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
-from exporter.ledger import Changes, Ledger, Record
-from exporter.model import MICROSECONDS, Clock, Span
-from exporter.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
+from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
+from exporter.core.model import MICROSECONDS, Clock, Span
+from exporter.counting.delta import Delta, SessionPart, digest
+from exporter.counting.fold import charge, observe_cost
+from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
+from exporter.ledger.store import Changes, Ledger, Record
 
 if TYPE_CHECKING:
-    from exporter.aggregate import Accounts, Price
+    from exporter.counting.fold import Accounts, Price
+    from exporter.metrics.totals import Totals
     from exporter.pricing.prices import Priced
-    from exporter.totals import Totals
 
 log = structlog.get_logger(__name__)
 

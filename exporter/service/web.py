@@ -30,8 +30,8 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter.collector import Rendered
-from exporter.errors import ListenError
+from exporter.core.errors import ListenError
+from exporter.metrics.render import Rendered
 
 if sys.version_info >= (3, 12):
     from typing import override

@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.aggregate import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
-from exporter.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
-from exporter.delta import Delta
-from exporter.ledger import Changes, Ledger, Record
-from exporter.model import MICROSECONDS, Batch, Clock, Trace, TraceState
+from exporter.core.model import MICROSECONDS, Batch, Clock, Trace, TraceState
+from exporter.counting.delta import Delta
+from exporter.counting.fold import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
+from exporter.ledger.store import Changes, Ledger, Record
+from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from exporter.aggregate import Price
-    from exporter.totals import Totals
+    from exporter.counting.fold import Price
+    from exporter.metrics.totals import Totals
 
 FIRST_ASK: Final = 15 * MICROSECONDS
 """An open trace is asked for after 15 s, 30 s, 1 min ... up to the horizon."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from exporter import config as configuration
-from exporter.errors import ConfigError, ExporterError, SourceError
-from exporter.logs import complain, configure
-from exporter.model import MICROSECONDS, Clock, SpanKind, model_class
-from exporter.text import escaped
-from exporter.times import utc
+from exporter.core.errors import ConfigError, ExporterError, SourceError
+from exporter.core.logs import complain, configure
+from exporter.core.model import MICROSECONDS, Clock, SpanKind, model_class
+from exporter.core.text import escaped
+from exporter.core.times import utc
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -309,7 +309,7 @@ def _console(environ: Mapping[str, str]) -> Console:
 
 async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> Answer:
     # Only now: agno takes a second to import.
-    from exporter.connect import make_source  # noqa: PLC0415
+    from exporter.service.connect import make_source  # noqa: PLC0415
     from exporter.sources.api.inspect import Inspector  # noqa: PLC0415
     from exporter.sources.position import Settings  # noqa: PLC0415
 

@@ -1,0 +1,1 @@
+"""What makes batches, details of runs and budgets durable."""

@@ -1,0 +1,1 @@
+"""From spans to increments: what a trace adds to the totals."""

@@ -1,0 +1,1 @@
+"""The state file: what is counted, and what it adds up to."""

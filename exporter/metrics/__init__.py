@@ -1,0 +1,1 @@
+"""Every metric, its increments and totals, and how they are shown."""
