@@ -50,7 +50,7 @@ FAULTS = {
         "exporter/service/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
     ),
     "errors count twice": Fault(
-        "exporter/counting/delta.py",
+        "exporter/metrics/increments.py",
         "        self.add(metric, labels)\n        keep_newest",
         "        self.add(metric, labels, 2)\n        keep_newest",
         unit("aggregate"),
