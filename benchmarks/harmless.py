@@ -21,6 +21,7 @@ from tests.harness import load
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
 
+_BYTES = "agentos_exporter_api_response_bytes_total"
 _DELAY = "agentos_exporter_span_ingest_delay_seconds"
 
 
@@ -36,7 +37,7 @@ def main(*, quick: bool) -> None:
 
 def _daemon(url: str, folder: str, **settings: Any) -> Any:
     from exporter.config import Address, AgentOS, Config
-    from exporter.service.daemon import Daemon
+    from exporter.service.daemon import running
 
     config = Config(
         agentos=(AgentOS("bench", url),),
@@ -44,7 +45,7 @@ def _daemon(url: str, folder: str, **settings: Any) -> Any:
         listen_address=Address("127.0.0.1", 0),
         **settings,
     )
-    return Daemon(config)
+    return running(config)
 
 
 async def _search_time(traces: int) -> None:
@@ -53,23 +54,23 @@ async def _search_time(traces: int) -> None:
         database = f"sqlite:{folder}/agno.db"
         await asyncio.to_thread(seed, database, traces, spread=timedelta(days=14), prompt_bytes=(100, 300))
         with RunningAgentOS(sys.executable, database) as agentos:
-            daemon = _daemon(agentos.base_url, folder, poll_interval=2, overlap=8, initial_lookback=600)
-            await daemon.start()
-            stop = asyncio.Event()
-            traffic = asyncio.create_task(load.steady(agentos.base_url, rate=2, until=stop, seed=3))
-            spent: list[float] = []
-            probes: list[float] = []
-            while not daemon.ready():  # the first poll asks more: for the backlog, and for statuses that nobody knows
-                await asyncio.sleep(0.05)
-            for _ in range(6 if traces < 10_000 else 24):  # some three sweeps
-                before = daemon.pollers[0].health.last_poll
-                while daemon.pollers[0].health.last_poll == before:
+            async with _daemon(agentos.base_url, folder, poll_interval=2, overlap=8, initial_lookback=600) as daemon:
+                stop = asyncio.Event()
+                traffic = asyncio.create_task(load.steady(agentos.base_url, rate=2, until=stop, seed=3))
+                spent: list[float] = []
+                probes: list[float] = []
+                while (
+                    not daemon.site.ready()
+                ):  # the first poll asks more: for the backlog, and for statuses that nobody knows
                     await asyncio.sleep(0.05)
-                spent.append(daemon.sources[0].stats.search_ms)
-                probes.append(await _probe(agentos.base_url))
-            stop.set()
-            await traffic
-            await daemon.stop()
+                for _ in range(6 if traces < 10_000 else 24):  # some three sweeps
+                    before = daemon.pollers[0].health.last_poll
+                    while daemon.pollers[0].health.last_poll == before:
+                        await asyncio.sleep(0.05)
+                    spent.append(daemon.pollers[0].source.stats.search_ms)
+                    probes.append(await _probe(agentos.base_url))
+                stop.set()
+                await traffic
     ratio = mean(spent) / median(probes)
     print(
         f"search time at {traces} traces: a poll {mean(spent):.1f} ms (median {median(spent):.1f}), "
@@ -94,19 +95,21 @@ async def _bytes(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:{folder}/agno.db"
         with RunningAgentOS(sys.executable, database) as agentos:
-            daemon = _daemon(agentos.base_url, folder, poll_interval=5, overlap=20, sessions_interval=3600)
-            await daemon.start()
-            await load.steady(agentos.base_url, rate=5, seconds=seconds, seed=4)
-            await asyncio.sleep(60)
-            polled = sum(
-                value
-                for name in ("traces_search", "traces_list", "traces_count", "trace_span")
-                if (value := daemon.totals.value("agentos_exporter_api_response_bytes_total", ("bench", name, "200")))
-            )
-            stored = list(daemon.totals.stored())
-            spans = sum(one.value for one in stored if one.metric == "agentos_spans_total")
-            (delays,) = (one.counts for one in stored if one.metric == _DELAY)
-            await daemon.stop()
+            async with _daemon(agentos.base_url, folder, poll_interval=5, overlap=20, sessions_interval=3600) as daemon:
+                await load.steady(agentos.base_url, rate=5, seconds=seconds, seed=4)
+                await asyncio.sleep(60)
+                polled = sum(
+                    value
+                    for name in ("traces_search", "traces_list", "traces_count", "trace_span")
+                    if (
+                        value := daemon.shared.totals.value(
+                            "agentos_exporter_api_response_bytes_total", ("bench", name, "200")
+                        )
+                    )
+                )
+                stored = list(daemon.shared.totals.stored())
+                spans = sum(one.value for one in stored if one.metric == "agentos_spans_total")
+                (delays,) = (one.counts for one in stored if one.metric == _DELAY)
             single = await _read_once(agentos.base_url)
     print(
         f"bytes per span at a poll of 5 s, overlap 20 s, 5 runs/s for {seconds:.0f} s ({spans} spans): "
@@ -146,10 +149,8 @@ async def _latency(seconds: float) -> None:
         await asyncio.to_thread(seed, database, traces, spread=timedelta(hours=6), prompt_bytes=(1_000, 4_000))
         with RunningAgentOS(sys.executable, database) as agentos:
             without = await _health(agentos.base_url, seconds)
-            daemon = _daemon(agentos.base_url, folder, poll_interval=2, overlap=8, initial_lookback=60)
-            await daemon.start()
-            beside = await _health(agentos.base_url, seconds)
-            await daemon.stop()
+            async with _daemon(agentos.base_url, folder, poll_interval=2, overlap=8, initial_lookback=60):
+                beside = await _health(agentos.base_url, seconds)
     for name, took in (("without", without), ("with", beside)):
         p50, p99 = 1000 * median(took), 1000 * quantile(took, 0.99)
         print(f"AgentOS's latency {name:>7} the exporter: p50 {p50:.1f} ms, p99 {p99:.1f} ms")

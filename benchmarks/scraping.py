@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import child, quantile, report
 from tests.harness.agentos import RunningAgentOS
@@ -44,9 +45,7 @@ async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]
     """A daemon's inside, polling without pause, with `samples` more samples on show."""
     from exporter.config import Address, AgentOS, Config
     from exporter.core.logs import configure
-    from exporter.counting.delta import Delta
-    from exporter.ledger.store import Changes
-    from exporter.service.daemon import Daemon
+    from exporter.service.daemon import running
 
     configure("error")
     config = Config(
@@ -58,31 +57,38 @@ async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]
         state=Path(tempfile.mkdtemp(dir=folder)) / "state.db",
         listen_address=Address("127.0.0.1", 0),
     )
-    daemon = Daemon(config)
-    await daemon.start()
-    totals, ledger = daemon.totals, daemon.ledger
+    async with running(config) as daemon:
+        _show(daemon.shared, samples)
+        task = asyncio.create_task(_poll(daemon.pollers[0]))
+        try:
+            yield daemon
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _show(shared: Any, samples: int) -> None:
+    """Put so many more samples on show."""
+    from exporter.counting.delta import Delta
+    from exporter.ledger.store import Changes
+
     delta = Delta("bench")
     for number in range(samples):
         delta.add("agentos_spans_total", ("bench", f"root{number % 400}", f"agent{number // 400}", "llm"))
-    plan = totals.plan(delta, show=True)
-    ledger.commit(Changes("bench", plan=plan))
-    totals.apply(plan)
+    plan = shared.totals.plan(delta, show=True)
+    shared.ledger.commit(Changes("bench", plan=plan))
+    shared.totals.apply(plan)
 
-    async def poll() -> None:
-        """Read everything again and again: each poll forgets what it has read."""
-        while True:
-            for reader in daemon.sources[0].readers:
-                reader.forget()
-            await daemon.pollers[0].poll()
-            await asyncio.sleep(0)
 
-    task = asyncio.create_task(poll())
-    try:
-        yield daemon
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await daemon.stop()
+async def _poll(poller: Any) -> None:
+    """Read everything again and again: each poll forgets what it has read."""
+    while True:
+        for reader in poller.source.readers:
+            reader._read.clear()  # noqa: SLF001
+            if reader.position is not None:
+                reader.position.cutoff = reader.position.floor
+        await poller.poll()
+        await asyncio.sleep(0)
 
 
 async def _scrape(url: str, scrapes: int) -> None:

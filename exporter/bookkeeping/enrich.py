@@ -16,14 +16,13 @@ import structlog
 from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
 from exporter.core.model import MICROSECONDS, Clock, Span
 from exporter.counting.delta import Delta, SessionPart, digest
-from exporter.counting.fold import charge, observe_cost
+from exporter.counting.fold import observe_cost
 from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
 from exporter.ledger.store import Changes, Ledger, Record
 
 if TYPE_CHECKING:
-    from exporter.counting.fold import Accounts, Price
+    from exporter.counting.cashier import Cashier
     from exporter.metrics.totals import Totals
-    from exporter.pricing.prices import Priced
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +40,9 @@ _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
 _TIMED: Final = "timed_run"
 """activity: runs whose time to first token is observed"""
-_ESTIMATED: Final = "estimated"
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
 """(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
-OnePrice = Callable[[Sequence[Span], int], bool]
-"""Whether calls of one model share a price, however so many cached tokens are spread over them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +65,10 @@ class Enricher:
         totals: Totals,
         *,
         clock: Clock,
-        price: Price,
-        one_price: OnePrice,
+        cashier: Cashier,
         fetch: Fetch,
         databases: Callable[[], Sequence[str]],
         lock: asyncio.Lock,
-        accounts: Accounts | None = None,
         enabled: bool = True,
         patience: float = PATIENCE,
     ) -> None:
@@ -88,12 +82,10 @@ class Enricher:
         self._ledger = ledger
         self._totals = totals
         self._clock = clock
-        self._price = price
-        self._one_price = one_price
+        self._cashier = cashier
         self._fetch = fetch
         self._databases = databases
         self._lock = lock
-        self._accounts = accounts
         self._patience = round(patience * MICROSECONDS)
         self._off_until = float("-inf") if enabled else float("inf")
         self._stopping = False
@@ -252,12 +244,12 @@ class Enricher:
         for run_id, own in runs.items():
             detail = details.get(run_id)
             for group in split(detail, own) if detail is not None else ():
-                price = self._priced(group)
+                estimated = self._is_estimate(group)
                 for call, span in group.shares:
-                    bills.add(delta, call, self._charge(delta, call, span, price))
+                    bills.add(delta, call, self._charge(delta, call, span, estimated=estimated))
             for call in own:
                 if call.key not in bills.paid and (everything or self._late(call.since)):
-                    bills.add(delta, call, self._charge(delta, call, call.as_span(), self._price))
+                    bills.add(delta, call, self._charge(delta, call, call.as_span()))
         self._first_tokens(delta, runs, details)
         if not bills.paid and not delta.histograms:
             return 0
@@ -276,21 +268,14 @@ class Enricher:
         self._totals.apply(plan)
         return len(bills.paid)
 
-    def _charge(self, delta: Delta, call: WaitingCall, span: Span, price: Price) -> int | None:
+    def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> int | None:
         tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
-        return charge(delta, tally, span, price, self._accounts, call.user_id or "")
+        return self._cashier.charge(delta, tally, span, call.user_id or "", estimated=estimated)
 
-    def _priced(self, group: Group) -> Price:
-        """The price of the group's calls: an estimate where it matters how the tokens were dealt out among them."""
+    def _is_estimate(self, group: Group) -> bool:
+        """Whether it matters for the cost of these calls how the tokens were dealt out among them."""
         spans = [span for _, span in group.shares]
-        if len(spans) == 1 or self._one_price(spans, group.cached):
-            return self._price
-
-        def estimate(span: Span) -> Priced:
-            priced = self._price(span)
-            return priced if priced.usd is None else priced._replace(cost_source=_ESTIMATED)
-
-        return estimate
+        return len(spans) > 1 and not self._cashier.one_price(spans, group.cached)
 
     def _first_tokens(
         self, delta: Delta, runs: Mapping[str, list[WaitingCall]], details: Mapping[str, RunDetail]

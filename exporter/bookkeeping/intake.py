@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import MICROSECONDS, Batch, Clock, Trace, TraceState
 from exporter.counting.delta import Delta
-from exporter.counting.fold import Accounts, RunRecord, awaits_run, fold, observe_session, root_kind, settle
+from exporter.counting.fold import RunRecord, awaits_run, fold, observe_session, root_kind, settle
 from exporter.ledger.store import Changes, Ledger, Record
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from exporter.counting.fold import Price
+    from exporter.counting.cashier import Cashier
     from exporter.metrics.totals import Totals
 
 FIRST_ASK: Final = 15 * MICROSECONDS
@@ -50,7 +50,7 @@ class Absorbed:
 class Intake:
     """Makes batches of one AgentOS durable. Methods block; the caller keeps them from overlapping."""
 
-    def __init__(  # noqa: PLR0913 - what the composition root wires
+    def __init__(
         self,
         agentos: str,
         ledger: Ledger,
@@ -59,11 +59,10 @@ class Intake:
         clock: Clock,
         overlap: float,
         horizon: float,
-        price: Price | None = None,
-        accounts: Accounts | None = None,
+        cashier: Cashier | None = None,
         enriches: Callable[[], bool] | None = None,
     ) -> None:
-        """`overlap`, `horizon` in seconds; `price` tells what an LLM span costs, `accounts` to whom it is charged.
+        """`overlap`, `horizon` in seconds; `cashier` prices and charges calls.
 
         `enriches` says whether tokens and cost of calls are to wait for the detail of their run.
         """
@@ -73,8 +72,7 @@ class Intake:
         self._clock = clock
         self._overlap = round(overlap * MICROSECONDS)
         self._horizon = round(horizon * MICROSECONDS)
-        self._price = price
-        self._accounts = accounts
+        self._cashier = cashier
         self._enriches = enriches or (lambda: False)
 
     def announce(self) -> None:
@@ -158,8 +156,7 @@ class Intake:
             runs,
             now=now,
             final=final,
-            price=self._price,
-            accounts=self._accounts,
+            cashier=self._cashier,
             enrich=self._enriches(),
         )
         record.spans.update(fresh_spans)

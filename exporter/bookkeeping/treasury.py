@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from exporter.core.errors import StateError
 from exporter.core.model import MICROSECONDS
 from exporter.counting.budgets import KEPT, Budget, Budgets, known_since
-from exporter.counting.fold import Accounts
 from exporter.counting.users import UserLabels, hashed, labeller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.core.model import Clock
+    from exporter.counting.cashier import Cashier
     from exporter.ledger.store import Ledger
     from exporter.metrics.increments import Labels
     from exporter.metrics.totals import Totals
@@ -31,8 +31,10 @@ _DAY: Final = 86_400 * MICROSECONDS
 class Treasury:
     """All methods block and raise StateError; they may be called from any thread."""
 
-    def __init__(self, ledger: Ledger, totals: Totals, clock: Clock, *, user_labels: UserLabels) -> None:
-        """Users' labels hold for the life of the process; budgets come with `configure`."""
+    def __init__(
+        self, ledger: Ledger, totals: Totals, clock: Clock, cashier: Cashier, *, user_labels: UserLabels
+    ) -> None:
+        """Users' labels hold for the life of the process; the cashier gets budgets with `configure`."""
         self._ledger = ledger
         self._totals = totals
         self._clock = clock
@@ -45,8 +47,8 @@ class Treasury:
         self._shown: set[Labels] = set()
         self._pruned = 0
         key = ledger.user_key() if user_labels is UserLabels.HASHED else b""
-        self.accounts = Accounts(labeller(user_labels, key))
-        """what is handed to each intake"""
+        cashier.user_label = labeller(user_labels, key)
+        self._cashier = cashier
 
     def configure(self, budgets: Sequence[Budget], agentos: Sequence[str], *, lookback: int) -> list[str]:
         """Put these budgets in force and show them; no batch may be committed meanwhile.
@@ -76,7 +78,7 @@ class Treasury:
                 self._ledger.keep_budgets(known)
             self._known, self._lookback = known, lookback
             self._unread = {name for name, was in read.items() if not was}
-            self.accounts.budgets = matchers
+            self._cashier.budgets = matchers
         with contextlib.suppress(StateError):  # they are in force; the publisher shows them as soon as it can
             self.refresh()
         return [name for name, (definition, _) in known.items() if name in before and before[name][0] != definition]
@@ -84,7 +86,7 @@ class Treasury:
     def refresh(self) -> None:
         """Set the gauges as of now."""
         with self._guard:
-            budgets, now = self.accounts.budgets, self._clock.now_us()
+            budgets, now = self._cashier.budgets, self._clock.now_us()
             if not budgets and not self._shown:
                 return
             self._wait_for_unread(now)
@@ -112,7 +114,7 @@ class Treasury:
             return
         reached = {name for name in self._unread if self._ledger.cursors(name)}
         waiting = self._unread - reached
-        for one in self.accounts.budgets.all:
+        for one in self._cashier.budgets.all:
             definition, since = self._known[one.name]
             if one.agentos in waiting or (waiting and not one.agentos):
                 self._known[one.name] = (definition, max(since, now - self._lookback))

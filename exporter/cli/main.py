@@ -197,9 +197,9 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     configure(config.log_level, config.log_format)
     try:
-        from exporter.service.daemon import Daemon  # noqa: PLC0415
+        from exporter.service.daemon import run  # noqa: PLC0415
 
-        asyncio.run(Daemon(config, load=lambda: _load(options, environ, check_prices=False)).run())
+        asyncio.run(run(config, lambda: _load(options, environ, check_prices=False)))
     except ExporterError as error:
         _complain(str(error))
         return 1

@@ -11,22 +11,17 @@ Which span counts where follows the shape of AgentOS's trees:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
-from exporter.counting.budgets import Budgets
+from exporter.counting.cashier import Cashier
 from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
 from exporter.counting.waiting import WaitingCall
 from exporter.metrics.increments import Labels
-from exporter.pricing.tokens import NO_CLASSES, Classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from exporter.pricing.prices import Priced
-
-    Price = Callable[[Span], Priced]
+    from collections.abc import Collection, Sequence
 
 # Looking a member up in its enum takes as long as the rest of a test for it.
 _HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
@@ -40,7 +35,6 @@ _NOWHERE: Final = -2
 """in place of an agent: the span is not to be counted at all"""
 _LATER: Final = -3
 """likewise: a later reading may show the agent"""
-_REPORTED: Final = "reported"
 
 
 @dataclass(slots=True)
@@ -63,20 +57,6 @@ class RunRecord:
         if cost is not None:
             self.priced += 1
             self.cost += cost
-
-
-@dataclass(slots=True)
-class Accounts:
-    """To whom calls are charged: `user_label` makes a label of a user id (None: no metrics by user), and budgets.
-
-    What is set here holds from the next batch on.
-    """
-
-    user_label: Callable[[str], str] | None = None
-    budgets: Budgets = field(default_factory=Budgets)
-
-    def __bool__(self) -> bool:
-        return self.user_label is not None or bool(self.budgets)
 
 
 def root_kind(trace: Trace) -> str:
@@ -181,7 +161,7 @@ class _Tree:
         return siblings[0] if len(siblings) == 1 else self.agent[index]
 
 
-def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is counted
+def fold(
     delta: Delta,
     trace: Trace,
     counted: Collection[int],
@@ -189,22 +169,20 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
     *,
     now: int,
     final: bool,
-    price: Price | None = None,
-    accounts: Accounts | None = None,
+    cashier: Cashier | None = None,
     enrich: bool = False,
 ) -> list[int]:
     """Add to `delta` what the spans of `trace` that are not in `counted` bring; return their ids.
 
     `runs` gathers, by id of their outermost span, the runs that are not settled; it is changed in place. `now` is the
     time of counting in microseconds. Unless `final`, spans whose agent a later reading may show wait for it: they are
-    counted in `delta.lacking` alone. `price` tells what an LLM span costs; without it there is no cost at all.
-    `accounts` are those that calls are charged to. With `enrich`, tokens and cost of calls whose run AgentOS can tell
-    more of are left to `delta.waiting`.
+    counted in `delta.lacking` alone. `cashier` tells what LLM spans cost and charges them; without it there is no cost
+    at all. With `enrich`, tokens and cost of calls whose run AgentOS can tell more of are left to `delta.waiting`.
     """
     tree = _Tree(trace)
     spans, trace_id = trace.spans, trace.id
     fresh: list[Span] = []
-    charged = accounts or None
+    cashier = cashier or Cashier()
     orphans = 0
     for index, span in enumerate(spans):
         kind = span.kind
@@ -228,7 +206,7 @@ def fold(  # noqa: PLR0913 - a reading, what is known of it, and by what it is c
             tally.count(span, trace_id)
             run = runs.get(spans[root].id) if root >= 0 else None
             waiting = _waiting(trace, tree, index, tally, now) if enrich else None
-            _bill(delta, tree, index, tally, run, price, waiting, charged)
+            _bill(delta, tree, index, tally, run, waiting, cashier)
         elif kind is _TOOL:
             delta.tools(root_name, agent_name, span.name).count(span, trace_id)
         else:
@@ -312,9 +290,8 @@ def _bill(
     index: int,
     tally: CallTally,
     run: RunRecord | None,
-    price: Price | None,
     waiting: WaitingCall | None,
-    accounts: Accounts | None,
+    cashier: Cashier,
 ) -> None:
     """Add tokens and cost of a call, to its run and session too; or leave that for later."""
     if run is not None and run.settled:
@@ -326,51 +303,11 @@ def _bill(
         delta.waiting.append(waiting if run is not None else replace(waiting, root=0))
         return
     span = tree.spans[index]
-    cost = charge(delta, tally, span, price, accounts, tree.user_of(index) if accounts else "")
+    cost = cashier.charge(delta, tally, span, tree.user_of(index) if cashier.charges else "")
     if run is not None:
         run.add_cost(cost)
     if cost:
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
-
-
-def charge(
-    delta: Delta, tally: CallTally, span: Span, price: Price | None, accounts: Accounts | None = None, user: str = ""
-) -> int | None:
-    """Add tokens and cost of a call to its tally; returns its cost in units of money, None where it is not known.
-
-    `user` is the id of whom `accounts` charge, '' where unknown.
-    """
-    usage = span.usage
-    priced = price(span) if price is not None and (usage.known or span.reported_cost is not None) else None
-    if accounts:
-        _account(delta, span, tally.labels, user, accounts, priced)
-    if priced is None:
-        tally.take(Classes(usage.prompt, None, None, usage.completion, None))
-        return None
-    tally.take(priced.classes)
-    if priced.usd is None:
-        tally.lack(priced.classes)
-        return None
-    # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
-    tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
-    return priced.total
-
-
-def _account(delta: Delta, span: Span, call: Labels, user: str, accounts: Accounts, priced: Priced | None) -> None:
-    """Put a call on its user's account, and on that of each budget it falls under; `call` are its tally's labels."""
-    usage = span.usage
-    cost = priced.total if priced is not None else None
-    if accounts.user_label is not None:
-        labels = (delta.agentos, accounts.user_label(user))
-        tokens = (usage.prompt, usage.completion) if priced is None else priced.classes
-        if usage.known:
-            delta.add("agentos_user_tokens_total", labels, sum(filter(None, tokens)))
-        if cost is not None:
-            delta.add("agentos_user_cost_usd_total", labels, cost)
-    if cost:
-        agentos, root, agent, *_ = call
-        for charge in accounts.budgets.charges((agentos, root, agent), span.model, user, span.start):
-            delta.spending[charge] = delta.spending.get(charge, 0) + cost
 
 
 def _count_run(delta: Delta, span: Span, trace_id: str) -> None:

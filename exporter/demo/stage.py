@@ -222,11 +222,11 @@ def _price_file(scratch: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def _running(config: Config) -> AsyncIterator[Daemon]:
-    from exporter.service.daemon import Daemon  # noqa: PLC0415 - see _show
+    from exporter.service.daemon import running  # noqa: PLC0415 - see _show
 
-    daemon = Daemon(config)
+    stack = contextlib.AsyncExitStack()
     try:
-        await daemon.start()
+        daemon = await stack.enter_async_context(running(config))
     except ListenError as error:
         raise _taken("--web.listen-address", error) from error
     try:
@@ -234,7 +234,7 @@ async def _running(config: Config) -> AsyncIterator[Daemon]:
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DAEMON_STOP):
-                await daemon.stop()
+                await stack.aclose()
 
 
 # --- Ports -----------------------------------------------------------------------------------------------------------
@@ -339,11 +339,11 @@ async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
     said = float("-inf")
     while True:
         await asyncio.sleep(_LOOK)
-        rendered = daemon.rendered()
+        rendered = daemon.site.rendered()
         if rendered is None:
             continue
         # A look counts as a scrape: so the first curl of a visitor shows values, not the 0 that new series begin with.
-        daemon.scraped()
+        daemon.site.scraped()
         now = time.monotonic()
         if not terminal and now - said < _LINE:
             continue

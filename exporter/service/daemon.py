@@ -1,20 +1,18 @@
-"""The composition root: wires state, sources, pollers, publisher and web server, schedules, and stops in order."""
+"""The composition root: wires state, prices, sources, pollers, publisher and web server, and ends them in order."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import platform
 import signal
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter import __version__, revision
 from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
@@ -24,96 +22,49 @@ from exporter.config import changed_keys
 from exporter.core.errors import ConfigError, StateError
 from exporter.core.logs import as_logged
 from exporter.core.model import MICROSECONDS, Clock
+from exporter.counting.cashier import Cashier
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Totals
-from exporter.pricing import pricefile
 from exporter.service.connect import make_source
+from exporter.service.jobs import Jobs
 from exporter.service.poller import Poller, Shared
+from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
 from exporter.service.web import InstanceStatus, Server, bind, make_app
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from exporter.config import AgentOS, Config
-    from exporter.core.model import Span
-    from exporter.counting.fold import Accounts
     from exporter.metrics.render import Rendered
-    from exporter.pricing.prices import Priced, Pricer
-    from exporter.sources.api.source import AgentOSSource
 
 log = structlog.get_logger(__name__)
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
-GRACE: Final = 2.0
-"""Seconds that a batch in hand may take when the daemon stops; the whole stop is done within 5."""
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread hands over the interpreter: 5 ms by default, which is what a scrape takes in all."""
-_JITTER: Final = 0.1
 _LIVE: Final = ("budgets", "prices")
 """Keys of the configuration that SIGHUP puts in force; all others wait for a restart."""
 
 
 @dataclass(slots=True)
-class Daemon:
-    """One running exporter. `start`, then `stop`; or `run` until a signal.
+class Site:
+    """What the web server asks (see `web.Site`)."""
 
-    `load` reads the configuration anew for `reload`, except for the price file itself; it raises ConfigError.
-    """
-
-    config: Config
-    clock: Clock = SYSTEM_CLOCK
-    load: Callable[[], Config] | None = None
-    pollers: list[Poller] = field(default_factory=list)
-    sources: list[AgentOSSource | DatabaseSource] = field(default_factory=list)
-    enrichers: list[Enricher] = field(default_factory=list)
-    _totals: Totals | None = None
-    _ledger: Ledger | None = None
-    _publisher: Publisher | None = None
-    _scheduler: AsyncIOScheduler | None = None
-    _server: Server | None = None
-    _pricer: Pricer | None = None
-    _shared: Shared | None = None
-    _treasury: Treasury | None = None
-    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _publishing: asyncio.Task[None] | None = None
-    _polls: set[asyncio.Task[None]] = field(default_factory=set)
-
-    # What the web server asks (web.Site)
-
-    @property
-    def version(self) -> str:
-        """Version of the exporter."""
-        return __version__
-
-    @property
-    def port(self) -> int:
-        """The port that is served on; only while running."""
-        assert self._server is not None  # noqa: S101
-        return self._server.port
-
-    @property
-    def totals(self) -> Totals:
-        """All series; only while running."""
-        assert self._totals is not None  # noqa: S101
-        return self._totals
-
-    @property
-    def ledger(self) -> Ledger:
-        """The open state; only while running."""
-        assert self._ledger is not None  # noqa: S101
-        return self._ledger
+    publisher: Publisher
+    pollers: Sequence[Poller]
+    agentos: Sequence[AgentOS]
+    version: str = __version__
 
     def rendered(self) -> Rendered | None:
         """What /metrics sends now."""
-        return self._publisher.rendered if self._publisher is not None else None
+        return self.publisher.rendered
 
     def scraped(self) -> None:
         """A scraper was given what is published."""
-        if self._publisher is not None:
-            self._publisher.scraped()
+        self.publisher.scraped()
 
     def ready(self) -> bool:
         """Whether a first poll of each AgentOS has ended, well or badly."""
@@ -130,131 +81,64 @@ class Daemon:
                 poller.health.last_success,
                 as_logged(poller.health.error),  # AgentOS, or what stands before it, may repeat the token
             )
-            for poller, agentos in zip(self.pollers, self.config.agentos, strict=True)
+            for poller, agentos in zip(self.pollers, self.agentos, strict=True)
         ]
 
-    # Life
 
-    async def start(self) -> None:
-        """Open the state, serve what it holds, then poll. Raises StateError, ListenError, ConfigError."""
-        config = self.config
-        take_turns()
-        for warning in config.warnings:
-            log.warning("configuration", reason=warning)
-        ledger = self._ledger = await asyncio.to_thread(Ledger, config.state)
-        if ledger.begun_anew:
-            reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
-            log.warning("series_begun_anew", metrics=", ".join(ledger.begun_anew), reason=reason)
-        try:
-            await self._compose(config, ledger)
-        except BaseException:
-            await self.stop()
-            raise
+@dataclass(slots=True)
+class Daemon:
+    """A running exporter, as `running` hands it out.
 
-    async def _compose(self, config: Config, ledger: Ledger) -> None:
-        totals = self._totals = Totals(
-            config.limits,
-            zero_hold=config.zero_hold,
-        )
-        totals.restore(*await asyncio.to_thread(ledger.load))
-        shared = self._shared = Shared(ledger, totals, self.clock)
-        self._pricer = await self._prices(totals)
-        self._treasury = await asyncio.to_thread(Treasury, ledger, totals, self.clock, user_labels=config.user_labels)
-        await self._put_budgets_in_force(config)
-        publisher = self._publisher = Publisher(totals, ledger, shared.lock, self.clock)
-        shared.changed = publisher.changed
-        self._describe_self(totals)
-        for agentos in config.agentos:
-            self.pollers.append(self._poller(agentos, shared))
-            await asyncio.to_thread(self._intake(agentos.name, shared).announce)
-        await asyncio.to_thread(self._let_go, shared)
-        publisher.refresh_with(
-            [*(poller.refresh for poller in self.pollers), self._refresh_budgets, self._refresh_prices]
-        )
-        # Restored totals are served before the first poll.
-        await publisher.publish()
-        self._server = Server(make_app(self), bind(config.listen_address.host, config.listen_address.port))
-        await self._server.start()
-        self._publishing = asyncio.create_task(publisher.run())
-        self._schedule(config)
-        state = "memory" if config.state is None else str(config.state)
-        log.info(
-            "started", version=__version__, port=self.port, state=state, agentos=[one.name for one in config.agentos]
-        )
-        if config.state is None:
-            log.warning(
-                "state_in_memory",
-                reason="counters start at 0 with each start, and nothing that ended before is counted",
-            )
+    Attributes:
+        config: What is in force; `reload` changes it.
+        load: Reads the configuration anew, except for the price file itself. Raises ConfigError. None: there is none.
+        shared: What all pollers share, the state and the totals among it.
+        site: What the web server shows.
 
-    async def _prices(self, totals: Totals) -> Pricer:
-        """The prices that hold, the user's file among them. Raises ConfigError."""
-        pricer = await asyncio.to_thread(_pricer, self.config)
-        pricer.start_updates()
-        self._say_prices(pricer, totals, ok=True)
-        return pricer
+    """
 
-    def _say_prices(self, pricer: Pricer, totals: Totals, *, ok: bool) -> None:
-        """Say how the price file was read, the first time or again: `ok`, it is in force."""
-        notes = [*pricer.file.notes, *(f"{one}: the model it refers to has no price" for one in pricer.dangling())]
-        for note in notes if ok else ():
-            log.warning("price_file", reason=note)
-        self._date_prices(pricer, totals)
-        if self.config.prices is not None:
-            totals.gauge("agentos_exporter_price_file_last_reload_successful", (), int(ok))
+    config: Config
+    load: Callable[[], Config] | None
+    shared: Shared
+    prices: Prices
+    treasury: Treasury
+    site: Site
+    server: Server
+    jobs: Jobs
+    publishing: asyncio.Task[None]
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def _date_prices(self, pricer: Pricer, totals: Totals) -> None:
-        made = pricer.data_timestamp(self.clock.now_us())
-        totals.gauge("agentos_exporter_price_data_timestamp_seconds", (), made)
+    @property
+    def port(self) -> int:
+        """The port that is served on."""
+        return self.server.port
 
-    async def _put_budgets_in_force(self, config: Config) -> None:
-        assert self._treasury is not None  # noqa: S101
-        assert self._shared is not None  # noqa: S101
-        names = [one.name for one in self.config.agentos]
-        async with self._shared.lock:  # no batch is charged half to the old budgets and half to the new
-            anew = await asyncio.to_thread(
-                self._treasury.configure, config.budgets, names, lookback=_lookback(self.config)
-            )
-        for name in anew:
-            log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")
-
-    async def _refresh_budgets(self) -> None:
-        assert self._treasury is not None  # noqa: S101
-        await asyncio.to_thread(self._treasury.refresh)
-
-    async def _refresh_prices(self) -> None:
-        """Put prices in force that were fetched meanwhile."""
-        assert self._pricer is not None  # noqa: S101
-        assert self._shared is not None  # noqa: S101
-        async with self._shared.lock:  # nobody prices a call by half of one and half of the other
-            fetched = self._pricer.refresh()
-        if fetched:
-            self._date_prices(self._pricer, self._shared.totals)
+    @property
+    def pollers(self) -> Sequence[Poller]:
+        """One for each AgentOS, in the order of the configuration."""
+        return self.site.pollers
 
     async def reload(self) -> None:
         """Read the configuration and the price file anew; what is refused leaves the old in force, and says so."""
         async with self._reloading:
-            if self._shared is None or self._pricer is None or self._treasury is None:
-                return
             if self.load is not None:
                 await self._reload_config(self.load)
             elif self.config.prices is None:
                 log.info("reload", reason="there is no file to read anew")
-            await self._reload_prices(self._pricer, self._shared)
-            self._shared.changed()
+            await self.prices.reload(self.config.prices)
+            self.shared.changed()
 
     async def _reload_config(self, load: Callable[[], Config]) -> None:
         try:
             new = await asyncio.to_thread(load)
         except ConfigError as error:
-            log.warning(
-                "reload", reason="the configuration is refused, the old one holds", problems=list(error.problems)
-            )
+            reason = "the configuration is refused, the old one holds"
+            log.warning("reload", reason=reason, problems=list(error.problems))
             return
         changed = changed_keys(self.config, new)
         if "budgets" in changed:
             try:
-                await self._put_budgets_in_force(new)
+                await _put_budgets_in_force(self.treasury, self.shared, replace(self.config, budgets=new.budgets))
             except StateError as error:
                 log.warning("reload", reason="the state cannot be written, the old budgets hold", error=str(error))
                 return
@@ -264,215 +148,85 @@ class Daemon:
             log.warning("reload", reason="these keys have changed and need a restart", keys=", ".join(waiting))
         log.info("reload", changed=", ".join(key for key in changed if key in _LIVE))
 
-    async def _reload_prices(self, pricer: Pricer, shared: Shared) -> None:
-        if self.config.prices is None:
-            async with shared.lock:
-                pricer.use(pricefile.NO_PRICES)
-            shared.totals.gauge("agentos_exporter_price_file_last_reload_successful", (), None)
-            return
-        try:
-            prices = await asyncio.to_thread(pricefile.load, self.config.prices)
-        except ConfigError as error:
-            log.warning(
-                "reload", reason="the price file is refused, the old prices hold", problems=list(error.problems)
-            )
-            self._say_prices(pricer, shared.totals, ok=False)
-        else:
-            async with shared.lock:  # nobody prices a call by half of one and half of the other
-                pricer.use(prices)
-            log.info("reload", prices=str(self.config.prices), entries=len(prices.entries))
-            self._say_prices(pricer, shared.totals, ok=True)
 
-    def _describe_self(self, totals: Totals) -> None:
-        totals.gauge("agentos_exporter_build_info", (__version__, revision(), platform.python_version()), 1)
-        totals.gauge("agentos_exporter_state_durable", (), int(self.config.state is not None))
+@contextlib.asynccontextmanager
+async def running(
+    config: Config, clock: Clock = SYSTEM_CLOCK, load: Callable[[], Config] | None = None
+) -> AsyncIterator[Daemon]:
+    """Open the state, serve what it holds, then poll. In the end finish what is in hand and close all, in 5 seconds.
 
-    @property
-    def _accounts(self) -> Accounts:
-        assert self._treasury is not None  # noqa: S101
-        return self._treasury.accounts
+    Raises:
+        StateError: The state cannot be used.
+        ListenError: Somebody else has the port.
+        ConfigError: An AgentOS or the prices cannot be read as they are configured.
 
-    def _enricher(
-        self, name: str, shared: Shared, *, fetch: Fetch, databases: Callable[[], Sequence[str]], enabled: bool = True
-    ) -> Enricher:
-        return Enricher(
-            name,
-            shared.ledger,
-            shared.totals,
-            clock=self.clock,
-            price=self._price,
-            one_price=self._one_price,
-            fetch=fetch,
-            databases=databases,
-            lock=shared.lock,
-            accounts=self._accounts,
-            enabled=enabled,
+    """
+    # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    for warning in config.warnings:
+        log.warning("configuration", reason=warning)
+    # What is entered first ends last.
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(log.info, "stopped")
+        shared = await _shared(config, clock)
+        stack.push_async_callback(asyncio.to_thread, shared.ledger.close)
+        prices = Prices(await asyncio.to_thread(make_pricer, config), config.prices, shared)
+        stack.push_async_callback(prices.aclose)
+        cashier = Cashier(prices.pricer)
+        treasury = await asyncio.to_thread(
+            Treasury, shared.ledger, shared.totals, clock, cashier, user_labels=config.user_labels
         )
+        await _put_budgets_in_force(treasury, shared, config)
+        pollers: list[Poller] = []
+        for agentos in config.agentos:
+            pollers.append(_poller(agentos, config, shared, cashier))
+            stack.push_async_callback(pollers[-1].aclose)
+            await asyncio.to_thread(pollers[-1].intake.announce)
+        await asyncio.to_thread(_let_go, config, shared, cashier)
+        publisher = await _publisher(shared, pollers, treasury, prices)
+        site = Site(publisher, pollers, config.agentos)
+        server = Server(make_app(site), bind(config.listen_address.host, config.listen_address.port))
+        stack.push_async_callback(server.stop)
+        await server.start()
+        publishing = asyncio.create_task(publisher.run())
+        stack.push_async_callback(_cancelled, publishing)
+        jobs = _jobs(config, shared, pollers)
+        stack.push_async_callback(jobs.stop)
+        for poller in pollers:
+            stack.callback(poller.stop)
+        jobs.start()
+        _say_started(config, server.port)
+        yield Daemon(config, load, shared, prices, treasury, site, server, jobs, publishing)
 
-    def _let_go(self, shared: Shared) -> None:
-        """What waits for the details of an AgentOS that is configured no more goes out without them."""
-        for name in shared.ledger.waiting_names() - {agentos.name for agentos in self.config.agentos}:
-            self._enricher(name, shared, fetch=no_details, databases=tuple).resolve({}, everything=True)
 
-    def _intake(self, name: str, shared: Shared, enriches: Callable[[], bool] | None = None) -> Intake:
-        config = self.config
-        return Intake(
-            name,
-            shared.ledger,
-            shared.totals,
-            clock=self.clock,
-            overlap=config.overlap,
-            horizon=config.trace_horizon,
-            price=self._price,
-            accounts=self._accounts,
-            enriches=enriches,
-        )
+async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads. Raises what `running` raises."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    reloads: set[asyncio.Task[None]] = set()
+    started: asyncio.Future[Daemon] = loop.create_future()
 
-    def _one_price(self, spans: Sequence[Span], cached: int) -> bool:
-        assert self._pricer is not None  # noqa: S101
-        first, calls = spans[0], [(span.start, span.usage.prompt or 0) for span in spans]
-        return self._pricer.one_price(first.provider, first.model, calls, cached=cached, model_class=first.model_class)
+    async def reload_once_started() -> None:
+        daemon = await asyncio.shield(started)
+        await daemon.reload()
 
-    def _price(self, span: Span) -> Priced:
-        assert self._pricer is not None  # noqa: S101
-        return self._pricer.price(
-            span.provider,
-            span.model,
-            span.usage,
-            at=span.start,
-            reported=span.reported_cost,
-            exact_classes=span.usage.detailed,
-            model_class=span.model_class,
-        )
+    def reload() -> None:
+        task = asyncio.ensure_future(reload_once_started())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
 
-    def _poller(self, agentos: AgentOS, shared: Shared) -> Poller:
-        config, name = self.config, agentos.name
-        source = make_source(agentos, _settings(config), self.clock, _counter(shared.totals, name))
-        self.sources.append(source)
-        fetch: Fetch = no_details
-        databases: Callable[[], Sequence[str]] = tuple
-        if not isinstance(source, DatabaseSource):
-            fetch, databases = source.run_detail, source.session_databases
-        enricher = self._enricher(name, shared, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
-        self.enrichers.append(enricher)
-        return Poller(
-            name,
-            source,
-            self._intake(name, shared, enricher.active),
-            shared,
-            interval=config.poll_interval,
-            deadline=config.poll_deadline,
-            hold=config.zero_hold,
-            enricher=enricher,
-        )
-
-    def _schedule(self, config: Config) -> None:
-        scheduler = self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-        )
-        for poller in self.pollers:
-            for purpose, work, seconds in (
-                ("traces", poller.poll, config.poll_interval),
-                ("sessions", poller.survey, config.sessions_interval),
-            ):
-                scheduler.add_job(
-                    self._tracked(work),
-                    IntervalTrigger(seconds=seconds, jitter=max(seconds * _JITTER, 0.01)),
-                    id=f"{purpose}:{poller.name}",
-                    name=f"{purpose} of {poller.name}",
-                    next_run_time=datetime.now(UTC),
-                )
-        scheduler.add_job(
-            self._tracked(self._expire_waiting), IntervalTrigger(seconds=EXPIRE_EVERY), id="waiting", name="waiting"
-        )
-        scheduler.start()
-
-    async def _expire_waiting(self) -> None:
-        """Calls wait no longer than they may, whether polls go well or not."""
-        for enricher in self.enrichers:
-            if await expire_quietly(enricher) and self._shared is not None:
-                self._shared.changed()
-
-    def _tracked(self, work: Callable[[], object]) -> Callable[[], object]:
-        """The job, known to `stop`, which lets it finish."""
-
-        async def job() -> None:
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101
-            self._polls.add(task)
-            try:
-                await work()  # type: ignore[misc]
-            except asyncio.CancelledError:
-                log.debug("stopped_waiting", reason="the daemon stops: AgentOS is not waited for")
-            finally:
-                self._polls.discard(task)
-
-        return job
-
-    async def stop(self) -> None:
-        """Finish the batches in hand, serve no more, close the state. Takes less than 5 seconds."""
-        for poller in self.pollers:
-            poller.stop()
-        if self._scheduler is not None:
-            self._scheduler.pause()
-        await self._finish_polls()
-        if self._scheduler is not None:
-            self._scheduler.shutdown(wait=False)
-        if self._publishing is not None:
-            self._publishing.cancel()
-            await asyncio.gather(self._publishing, return_exceptions=True)
-        if self._server is not None:
-            await self._server.stop()
-        for poller in self.pollers:
-            await poller.aclose()
-        if self._pricer is not None:
-            await asyncio.to_thread(self._pricer.close)
-        if self._ledger is not None:
-            await asyncio.to_thread(self._ledger.close)
-        log.info("stopped")
-
-    async def _finish_polls(self) -> None:
-        if not self._polls:
-            return
-        _, late = await asyncio.wait(set(self._polls), timeout=GRACE)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-
-    async def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises what `start` raises."""
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        reloads: set[asyncio.Task[None]] = set()
-        started = asyncio.Event()
-
-        async def reload_once_started() -> None:
-            await started.wait()
-            await self.reload()
-
-        def reload() -> None:
-            task = asyncio.ensure_future(reload_once_started())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        await self.start()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    async with running(config, load=load) as daemon:
         settle()
-        started.set()
+        started.set_result(daemon)
         try:
             await stopping.wait()
         finally:
             for task in reloads:
                 task.cancel()
             await asyncio.gather(*reloads, return_exceptions=True)
-            await self.stop()
-
-
-def take_turns() -> None:
-    """Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop."""
-    sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 def settle() -> None:
@@ -486,18 +240,138 @@ async def rehearse(config: Config) -> None:
 
     Nobody is asked for anything. Raises ConfigError.
     """
-    pricer = await asyncio.to_thread(_pricer, config)
+    pricer = await asyncio.to_thread(make_pricer, config)
     await asyncio.to_thread(pricer.close)
     for agentos in config.agentos:
         await make_source(agentos, _settings(config), SYSTEM_CLOCK).aclose()
 
 
-def _pricer(config: Config) -> Pricer:
-    """Prices that are not updated yet. Raises ConfigError."""
-    from exporter.pricing.prices import Pricer  # noqa: PLC0415 - genai-prices takes a while to load
+# --- Parts ----------------------------------------------------------------------------------------------------------
 
-    user_file = pricefile.load(config.prices) if config.prices is not None else pricefile.NO_PRICES
-    return Pricer(user_file, prices_update=config.prices_update)
+
+async def _shared(config: Config, clock: Clock) -> Shared:
+    """The state and the totals that it holds. Raises StateError."""
+    ledger = await asyncio.to_thread(Ledger, config.state)
+    try:
+        if ledger.begun_anew:
+            reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
+            log.warning("series_begun_anew", metrics=", ".join(ledger.begun_anew), reason=reason)
+        totals = Totals(config.limits, zero_hold=config.zero_hold)
+        totals.restore(*await asyncio.to_thread(ledger.load))
+    except BaseException:
+        await asyncio.to_thread(ledger.close)
+        raise
+    totals.gauge("agentos_exporter_build_info", (__version__, revision(), platform.python_version()), 1)
+    totals.gauge("agentos_exporter_state_durable", (), int(config.state is not None))
+    return Shared(ledger, totals, clock)
+
+
+async def _put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
+    """Raises StateError; the budgets before then hold."""
+    names = [one.name for one in config.agentos]
+    async with shared.lock:  # no batch is charged half to the old budgets and half to the new
+        anew = await asyncio.to_thread(treasury.configure, config.budgets, names, lookback=_lookback(config))
+    for name in anew:
+        log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")
+
+
+def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Poller:
+    """The poller of one AgentOS, with its source. Raises ConfigError."""
+    name = agentos.name
+    source = make_source(agentos, _settings(config), shared.clock, _counter(shared.totals, name))
+    fetch: Fetch = no_details
+    databases: Callable[[], Sequence[str]] = tuple
+    if not isinstance(source, DatabaseSource):
+        fetch, databases = source.run_detail, source.session_databases
+    enricher = Enricher(
+        name,
+        shared.ledger,
+        shared.totals,
+        clock=shared.clock,
+        cashier=cashier,
+        fetch=fetch,
+        databases=databases,
+        lock=shared.lock,
+        enabled=agentos.enrich_runs,
+    )
+    intake = Intake(
+        name,
+        shared.ledger,
+        shared.totals,
+        clock=shared.clock,
+        overlap=config.overlap,
+        horizon=config.trace_horizon,
+        cashier=cashier,
+        enriches=enricher.active,
+    )
+    return Poller(
+        name,
+        source,
+        intake,
+        shared,
+        interval=config.poll_interval,
+        deadline=config.poll_deadline,
+        hold=config.zero_hold,
+        enricher=enricher,
+    )
+
+
+def _let_go(config: Config, shared: Shared, cashier: Cashier) -> None:
+    """What waits for the details of an AgentOS that is configured no more goes out without them."""
+    for name in shared.ledger.waiting_names() - {agentos.name for agentos in config.agentos}:
+        enricher = Enricher(
+            name,
+            shared.ledger,
+            shared.totals,
+            clock=shared.clock,
+            cashier=cashier,
+            fetch=no_details,
+            databases=tuple,
+            lock=shared.lock,
+        )
+        enricher.resolve({}, everything=True)
+
+
+async def _publisher(shared: Shared, pollers: Sequence[Poller], treasury: Treasury, prices: Prices) -> Publisher:
+    """The publisher; restored totals are published already, so that they are served before the first poll."""
+    publisher = Publisher(shared.totals, shared.ledger, shared.lock, shared.clock)
+    shared.changed = publisher.changed
+
+    async def refresh_budgets() -> None:
+        await asyncio.to_thread(treasury.refresh)
+
+    publisher.refresh_with([*(poller.refresh for poller in pollers), refresh_budgets, prices.refresh])
+    await publisher.publish()
+    return publisher
+
+
+def _jobs(config: Config, shared: Shared, pollers: Sequence[Poller]) -> Jobs:
+    """Polls, surveys, and a look for calls that waited long enough, whether polls go well or not."""
+    jobs = Jobs()
+    for poller in pollers:
+        jobs.add(f"traces of {poller.name}", poller.poll, config.poll_interval)
+        jobs.add(f"sessions of {poller.name}", poller.survey, config.sessions_interval)
+
+    async def expire_waiting() -> None:
+        for poller in pollers:
+            if poller.enricher is not None and await expire_quietly(poller.enricher):
+                shared.changed()
+
+    jobs.add("waiting", expire_waiting, EXPIRE_EVERY, at_once=False)
+    return jobs
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _say_started(config: Config, port: int) -> None:
+    state = "memory" if config.state is None else str(config.state)
+    log.info("started", version=__version__, port=port, state=state, agentos=[one.name for one in config.agentos])
+    if config.state is None:
+        reason = "counters start at 0 with each start, and nothing that ended before is counted"
+        log.warning("state_in_memory", reason=reason)
 
 
 def _settings(config: Config) -> Settings:

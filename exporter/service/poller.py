@@ -113,9 +113,9 @@ class Poller:
         """`interval` and `deadline` are in seconds, and so is `hold`: for how long Prometheus is to see a backlog."""
         self.name = name
         self.health = Health()
-        self._source = source
-        self._intake = intake
-        self._enricher = enricher
+        self.source = source
+        self.intake = intake
+        self.enricher = enricher
         self._shared = shared
         self._view = View(shared.ledger, name)
         self._interval = interval
@@ -142,12 +142,12 @@ class Poller:
         self._stopping = True
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._enricher is not None:
-            self._enricher.stop()
+        if self.enricher is not None:
+            self.enricher.stop()
 
     async def aclose(self) -> None:
         """Free the source's connections."""
-        await self._source.aclose()
+        await self.source.aclose()
 
     async def poll(self) -> None:
         """One poll, unless failures ask for a pause. Never raises: what goes wrong is counted, shown and logged."""
@@ -158,8 +158,8 @@ class Poller:
         tally, error = _Tally(), None
         try:
             await self._read(tally, started + self._deadline)
-            if self._enricher is not None and not self._stopping:
-                await self._enricher.run(started + self._deadline)
+            if self.enricher is not None and not self._stopping:
+                await self.enricher.run(started + self._deadline)
         except ExporterError as failure:
             error = failure
         except Exception as failure:  # one AgentOS's surprise must not stop the daemon
@@ -171,7 +171,7 @@ class Poller:
             await self.survey()
 
     async def _read(self, tally: _Tally, deadline: float) -> None:
-        async with aclosing(self._source.read(self._view, deadline=deadline)) as batches:
+        async with aclosing(self.source.read(self._view, deadline=deadline)) as batches:
             self._waiting = asyncio.current_task()
             try:
                 async for batch in batches:
@@ -187,7 +187,7 @@ class Poller:
         # Rates must not be believed from the first increment of a backlog on.
         self._tell_backlog()
         async with self._shared.lock:
-            absorbed = await asyncio.to_thread(self._intake.absorb, batch)
+            absorbed = await asyncio.to_thread(self.intake.absorb, batch)
         # What was missed in an outage is a backlog as well, however small.
         self._tell_backlog(past=2 * absorbed.late > absorbed.spans)
         tally.traces += absorbed.traces
@@ -197,7 +197,7 @@ class Poller:
             self._shared.changed()
 
     def _conclude(self, error: ExporterError | None, tally: _Tally, started: float) -> None:
-        clock, totals, health, source = self._shared.clock, self._shared.totals, self.health, self._source
+        clock, totals, health, source = self._shared.clock, self._shared.totals, self.health, self.source
         now, took = clock.now(), clock.monotonic() - started
         outcome = "ok" if error is None else _outcome(error)
         repeated = error is not None and (health.outcome, _gist(health.error)) == (outcome, _gist(str(error)))
@@ -221,7 +221,7 @@ class Poller:
         """Show whether a backlog is read, or was a moment ago: Prometheus must not miss it between two scrapes."""
         now = self._shared.clock.monotonic()
         # History whose tokens and cost still wait for details is a backlog, too.
-        behind = past or self._source.catching_up or (self._enricher is not None and self._enricher.history)
+        behind = past or self.source.catching_up or (self.enricher is not None and self.enricher.history)
         if behind:
             self._behind_until = now + self._hold
         told = int(behind or now < self._behind_until)
@@ -235,7 +235,7 @@ class Poller:
         return max(pause, min(asked or 0.0, BACKOFF_LIMIT))
 
     def _say(self, outcome: str, error: ExporterError | None, tally: _Tally, took: float, *, repeated: bool) -> None:
-        stats = self._source.stats
+        stats = self.source.stats
         fields: dict[str, Any] = {
             "agentos": self.name,
             "outcome": outcome,
@@ -247,7 +247,7 @@ class Poller:
             "search_ms": round(stats.search_ms, 1),
             "seconds": round(took, 3),
         }
-        if self._source.catching_up:
+        if self.source.catching_up:
             fields["catching_up"] = True
         if error is None:
             log.info("poll", **fields)
@@ -264,7 +264,7 @@ class Poller:
             return
         self._surveyed_once = True
         try:
-            self._show(await self._source.describe(self._view))
+            self._show(await self.source.describe(self._view))
             self._surveyed = ""
         except ExporterError as error:
             if str(error) != self._surveyed:
@@ -292,13 +292,13 @@ class Poller:
         totals.gauges("agentos_session_stats_traces", name, {(name, one.window): one.traces for one in windows})
 
     async def _keep_house(self) -> None:
-        watermark = self._source.watermark
+        watermark = self.source.watermark
         if watermark is None:
             return
         async with self._shared.lock:
-            await asyncio.to_thread(self._intake.observe_idle_sessions, watermark)
-            for db, floor in self._source.floors.items():
-                await asyncio.to_thread(self._intake.prune, db, created_before=floor)
+            await asyncio.to_thread(self.intake.observe_idle_sessions, watermark)
+            for db, floor in self.source.floors.items():
+                await asyncio.to_thread(self.intake.prune, db, created_before=floor)
 
     async def refresh(self) -> None:
         """Set the gauges that change with time alone. Raises StateError."""

@@ -8,9 +8,8 @@ import pytest
 
 from exporter import config
 from exporter.bookkeeping.treasury import COVERED, LIMIT, RESET, SPENT
-from exporter.config import Address, AgentOS, Config
 from exporter.pricing.money import USD
-from exporter.service.daemon import Daemon
+from exporter.service import daemon as service
 from tests.harness.inprocess import Exporter
 
 FILE = """\
@@ -35,23 +34,22 @@ def write(tmp_path):
     return write
 
 
-async def started(path):
+def configured(path):
     exporter = Exporter({"os": "http://127.0.0.1:1"}, None)
     exporter.config = config.load({"config_file": str(path), "listen_address": "127.0.0.1:0"}, {})
-    exporter.daemon = Daemon(
-        exporter.config,
-        load=lambda: config.load({"config_file": str(path), "listen_address": "127.0.0.1:0"}, {}, check_prices=False),
+    exporter.load = lambda: config.load(
+        {"config_file": str(path), "listen_address": "127.0.0.1:0"}, {}, check_prices=False
     )
     return exporter
 
 
 async def test_reload(write):
     path = write(5)
-    async with await started(path) as exporter:
+    async with configured(path) as exporter:
         daemon = exporter.daemon
 
         def limit(name="team"):
-            return daemon.totals.value(LIMIT, ("", name, "month"))
+            return daemon.shared.totals.value(LIMIT, ("", name, "month"))
 
         assert limit() == 5 * USD
         shown = await exporter.until(lambda shown: shown(LIMIT, budget="team") == 5, what="the limit")
@@ -81,41 +79,45 @@ async def test_reload(write):
 async def test_reload_of_prices(write, tmp_path):
     path = write(5)
     reloaded = "agentos_exporter_price_file_last_reload_successful"
-    async with await started(path) as exporter:
+    async with configured(path) as exporter:
         daemon = exporter.daemon
-        assert daemon.totals.value(reloaded, ()) is None
+        assert daemon.shared.totals.value(reloaded, ()) is None
         (tmp_path / "prices.yml").write_text("prices: [{model: m, input_mtok: 1, output_mtok: 1}]")
         write(5, more="prices: prices.yml")
         await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) == 1
+        assert daemon.shared.totals.value(reloaded, ()) == 1
         (tmp_path / "prices.yml").write_text("prices: [{model: m, input_mtok: -1, output_mtok: 1}]")
         write(6, more="prices: prices.yml")
         await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) == 0
-        assert daemon.totals.value(LIMIT, ("", "team", "month")) == 6 * USD
+        assert daemon.shared.totals.value(reloaded, ()) == 0
+        assert daemon.shared.totals.value(LIMIT, ("", "team", "month")) == 6 * USD
         write(6)
         await daemon.reload()
-        assert daemon.totals.value(reloaded, ()) is None
+        assert daemon.shared.totals.value(reloaded, ()) is None
 
 
 async def test_sighup_while_it_starts_is_not_lost(write):
-    exporter = await started(write(5))
-    running = asyncio.create_task(exporter.daemon.run())
+    loaded = configured(write(5))
+    reloads = []
+
+    def load():
+        reloads.append(loaded.load())
+        return reloads[-1]
+
+    run = asyncio.create_task(service.run(loaded.config, load))
     await asyncio.sleep(0)  # the signal handlers are there
     write(8)
     os.kill(os.getpid(), signal.SIGHUP)
     async with asyncio.timeout(30):
-        while exporter.daemon.config.budgets[0].limit != 8 * USD:  # noqa: ASYNC110
+        while not reloads:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
-        await running
+        await run
+    assert reloads[-1].budgets[0].limit == 8 * USD
 
 
 async def test_reload_without_a_file(tmp_path):
-    daemon = Daemon(
-        Config(agentos=(AgentOS("os", "http://127.0.0.1:1"),), state=None, listen_address=Address("127.0.0.1", 0))
-    )
-    await daemon.reload()  # before its start: nothing to do
-    await daemon.start()
-    await daemon.reload()
-    await daemon.stop()
+    exporter = Exporter({"os": "http://127.0.0.1:1"}, None)
+    async with exporter:
+        await exporter.daemon.reload()
+    assert "there is no file to read anew" in exporter.log

@@ -17,7 +17,7 @@ async def test_what_waited_for_an_agentos_that_is_gone_goes_out(tmp_path):
     async with Exporter({"it": "http://127.0.0.1:9"}, tmp_path / "state.db") as exporter:
         shown = await exporter.until(lambda shown: shown(TOKENS, agentos="os") == 110, what="its tokens")
         assert shown(COST, agentos="os", cost_source="estimated") > 0
-        assert exporter.daemon.ledger.waiting("os") == []
+        assert exporter.daemon.shared.ledger.waiting("os") == []
 
 
 async def test_enrichment_that_was_switched_off_lets_go_what_waited(tmp_path):

@@ -93,7 +93,7 @@ async def test_details_of_runs_bring_the_classes_that_spans_lack(world: World, f
             model = {"model": "gpt-5.4"}
             split = sum(shown("agentos_llm_tokens_total", agentos="it", token_class=one, **model) for one in mine)
             assert split == shown("agentos_llm_tokens_total", agentos="plain", token_class=theirs, **model) > 0
-        assert not exporter.daemon.ledger.waiting("it")
+        assert not exporter.daemon.shared.ledger.waiting("it")
 
 
 async def test_a_budget_is_what_was_spent_in_its_period(world: World, folder: Path) -> None:

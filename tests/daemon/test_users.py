@@ -3,7 +3,7 @@
 from exporter.config import Address, AgentOS, Config
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.users import DIGITS, UserLabels
-from exporter.service.daemon import Daemon
+from exporter.service.daemon import running
 
 ALICE = "alice@example.com"
 
@@ -17,10 +17,8 @@ async def test_the_daemon_uses_what_is_configured(tmp_path):
         user_labels=UserLabels.HASHED,
         budgets=(user,),
     )
-    daemon = Daemon(config)
-    await daemon.start()
-    accounts = daemon.pollers[0]._intake._accounts
-    assert len(accounts.user_label(ALICE)) == DIGITS
-    assert accounts.budgets.all == (user,)
-    assert daemon.totals.value("agentos_budget_limit_usd", ("", "b", "day")) == 1
-    await daemon.stop()
+    async with running(config) as daemon:
+        cashier = daemon.pollers[0].intake._cashier
+        assert len(cashier.user_label(ALICE)) == DIGITS
+        assert cashier.budgets.all == (user,)
+        assert daemon.shared.totals.value("agentos_budget_limit_usd", ("", "b", "day")) == 1

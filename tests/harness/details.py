@@ -7,6 +7,7 @@ from decimal import Decimal
 from exporter.bookkeeping.enrich import Enricher
 from exporter.bookkeeping.intake import Intake
 from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.counting.cashier import Cashier
 from exporter.counting.waiting import ModelUse, RunDetail
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
@@ -22,22 +23,7 @@ CLAUDE = {"provider": "anthropic", "model": "claude-sonnet-4-5", "model_class": 
 PRICER = Pricer()
 
 
-def price(span):
-    return PRICER.price(
-        span.provider,
-        span.model,
-        span.usage,
-        at=span.start,
-        reported=span.reported_cost,
-        exact_classes=span.usage.detailed,
-        model_class=span.model_class,
-    )
-
-
-def one_price(spans, cached):
-    calls = [(span.start, span.usage.prompt or 0) for span in spans]
-    first = spans[0]
-    return PRICER.one_price(first.provider, first.model, calls, cached=cached, model_class=first.model_class)
+CASHIER = Cashier(PRICER)
 
 
 class Home:
@@ -63,8 +49,7 @@ class Home:
             self.ledger,
             self.totals,
             clock=clock,
-            price=price,
-            one_price=one_price,
+            cashier=CASHIER,
             fetch=self.fetch,
             databases=lambda: self.databases,
             lock=asyncio.Lock(),
@@ -77,7 +62,7 @@ class Home:
             clock=clock,
             overlap=60,
             horizon=3600,
-            price=price,
+            cashier=CASHIER,
             enriches=self.enricher.active,
         )
 

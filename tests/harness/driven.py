@@ -34,7 +34,7 @@ from sqlalchemy import event
 
 from exporter import config
 from exporter.core.model import Clock
-from exporter.service import daemon
+from exporter.service import daemon, jobs
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import load, proxy, server, truth
 from tests.harness.inprocess import Inside, Shown, own
@@ -288,28 +288,29 @@ class Driven(Inside):
     def _load(self) -> config.Config:
         return config.load({"config_file": str(self._file), "listen_address": "127.0.0.1:0"}, {})
 
+    def _running(self) -> contextlib.AbstractAsyncContextManager[daemon.Daemon]:
+        clock = self.world.clock
+        return daemon.running(self._load(), Clock(clock.now, clock.monotonic), self._load)
+
     async def start(self) -> None:
         """Start the daemon; nothing is polled before the clock moves."""
-        clock = self.world.clock
-        self.daemon = daemon.Daemon(self._load(), Clock(clock.now, clock.monotonic), self._load)
-        scheduler = DrivenScheduler(clock)
-        with mock.patch.object(daemon, "AsyncIOScheduler", return_value=scheduler):
-            await self.daemon.start()
-        assert self.daemon._publishing is not None
-        self.daemon._publishing.cancel()  # it waits for real seconds; `scrape` publishes
-        self._scheduler = scheduler
-        for name, source in zip(self._agentos, self.daemon.sources, strict=True):
-            if hasattr(source, "api"):
-                source.api._client._transport, source.api._client._mounts = self.ways[name], {}
+        self._scheduler = DrivenScheduler(self.world.clock)
+        with mock.patch.object(jobs, "AsyncIOScheduler", return_value=self._scheduler):
+            await super().start()
+        self.daemon.publishing.cancel()  # it waits for real seconds; `scrape` publishes
+        for name, poller in zip(self._agentos, self.daemon.pollers, strict=True):
+            if hasattr(poller.source, "api"):
+                client = poller.source.api._client
+                client._transport, client._mounts = self.ways[name], {}
 
     async def restart(self) -> None:
         """Stop the daemon in order and start another on the same state."""
-        await self.daemon.stop()
+        await self.stop()
         await self.start()
 
     async def scrape(self) -> Shown:
         """Publish what there is, and scrape it."""
-        await self.daemon._publisher.publish()
+        await self.daemon.site.publisher.publish()
         shown = Shown(await self.get("/metrics"))
         if self.scrapes:
             fallen = shown.fallen_since(self.scrapes[-1])

@@ -13,6 +13,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +24,7 @@ import structlog
 from exporter.config import Address, AgentOS, Config
 from exporter.core import logs
 from exporter.metrics.catalog import METRICS, Kind, Life
-from exporter.service.daemon import Daemon
+from exporter.service.daemon import Daemon, running
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from tests.harness import truth
 from tests.harness.patience import HANG, stretched
@@ -86,9 +87,18 @@ class Inside:
         self._stream = io.StringIO()
         self._client = httpx.AsyncClient(trust_env=False, timeout=30)
 
+    def _running(self) -> AbstractAsyncContextManager[Daemon]:
+        """Return the daemon that is to run."""
+        raise NotImplementedError
+
     async def start(self) -> None:
         """Start the daemon."""
-        await self.daemon.start()
+        self._stack = AsyncExitStack()
+        self.daemon = await self._stack.enter_async_context(self._running())
+
+    async def stop(self) -> None:
+        """Stop it in order."""
+        await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -102,7 +112,7 @@ class Inside:
     ) -> None:
         """Stop."""
         try:
-            await self.daemon.stop()
+            await self.stop()
             await self._client.aclose()
         finally:
             logging.captureWarnings(capture=False)
@@ -141,7 +151,10 @@ class Exporter(Inside):
         chosen = short | settings
         chosen |= {name: stretched(chosen[name]) for name in ("overlap", "trace_horizon")}
         self.config = Config(agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **chosen)
-        self.daemon = Daemon(self.config)
+        self.load: Callable[[], Config] | None = None
+
+    def _running(self) -> AbstractAsyncContextManager[Daemon]:
+        return running(self.config, load=self.load)
 
     async def shown(self) -> Shown:
         """Scrape."""

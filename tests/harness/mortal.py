@@ -14,7 +14,6 @@ from unittest import mock
 from exporter.bookkeeping.intake import Intake
 from exporter.core.model import MICROSECONDS, Clock, Description, Span, TraceState
 from exporter.counting.budgets import Budget, Budgets, Period
-from exporter.counting.fold import Accounts
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Life
 from exporter.metrics.render import Renderer
@@ -28,6 +27,7 @@ from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.position import Settings
 from tests.harness import answers, story, truth
+from tests.harness.cashiers import FixedPrices
 from tests.harness.dying import Key, StateFile, Trace
 
 OVERLAP, HORIZON, LOOKBACK, HOLD = 60, 300, 3600, 10
@@ -85,8 +85,7 @@ class Home:
             clock=clock,
             overlap=OVERLAP,
             horizon=HORIZON,
-            price=_price,
-            accounts=Accounts(budgets=Budgets([budget])),
+            cashier=FixedPrices(_price, budgets=Budgets([budget])),
         )
         settings = Settings(OVERLAP * MICROSECONDS, LOOKBACK * MICROSECONDS, HORIZON * MICROSECONDS, 0.05)
         self.source = self._source(settings, clock)

@@ -127,14 +127,14 @@ async def test_with_details_tokens_and_cost_are_those_of_the_spans_own_attribute
         one = {"it": AgentOS("it", agentos.base_url, enrich_runs=True)}
         began = time.monotonic()
         async with Exporter(one, tmp_path / "state.db") as exporter:
-            (enricher,) = exporter.daemon.enrichers
+            enricher = exporter.daemon.pollers[0].enricher
             enricher._patience = 3600 * S  # however slow the machine is
             await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=3)
         await load.drive(agentos.base_url, runs=RUNS_DRIVEN // 2, seed=4)
         await asyncio.to_thread(agentos.wait_until_quiet)
         tokens, dollars, known = await expected(path, agentos.base_url)
         async with Exporter(one, tmp_path / "state.db") as exporter:
-            (enricher,) = exporter.daemon.enrichers
+            enricher = exporter.daemon.pollers[0].enricher
             enricher._patience = round((time.monotonic() - began + 45) * S)  # the first calls wait since then
             run = enricher.run
 
@@ -147,7 +147,7 @@ async def test_with_details_tokens_and_cost_are_those_of_the_spans_own_attribute
                 what="tokens by class",
             )
             shown = await exporter.polls(2, "it")
-            assert exporter.daemon.ledger.waiting("it") == []
+            assert exporter.daemon.shared.ledger.waiting("it") == []
             assert shown_by(shown.samples, TOKENS, "agent", "model", "token_class") == tokens
             paid = shown_by(shown.samples, COST, "model", "cost_source")
             assert paid.keys() == dollars.keys()

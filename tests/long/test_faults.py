@@ -56,7 +56,7 @@ FAULTS = {
         unit("aggregate"),
     ),
     "calls are priced at the time of reading": Fault(
-        "exporter/service/daemon.py", "            at=span.start,\n", "            at=self.clock.now_us(),\n", DAEMON
+        "exporter/counting/cashier.py", "            at=span.start,\n", "            at=4102444800000000,\n", DAEMON
     ),
     "the date of a price is passed over": Fault(
         "exporter/pricing/prices.py",
@@ -68,7 +68,7 @@ FAULTS = {
         "exporter/metrics/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
     ),
     "the daemon passes no zero_hold on": Fault(
-        "exporter/service/daemon.py", "zero_hold=config.zero_hold,", "zero_hold=0,", DAEMON
+        "exporter/service/daemon.py", "zero_hold=config.zero_hold)", "zero_hold=0)", DAEMON
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",
@@ -116,13 +116,10 @@ FAULTS = {
         DAEMON,
     ),
     "the daemon passes no trace_horizon on": Fault(
-        "exporter/service/daemon.py", "            horizon=config.trace_horizon,", "            horizon=1e9,", DAEMON
+        "exporter/service/daemon.py", "        horizon=config.trace_horizon,", "        horizon=1e9,", DAEMON
     ),
     "details of runs are never asked for": Fault(
-        "exporter/service/daemon.py",
-        "self._intake(name, shared, enricher.active),",
-        "self._intake(name, shared),",
-        DAEMON,
+        "exporter/service/daemon.py", "        enriches=enricher.active,\n", "", DAEMON
     ),
     "commits and exposing are not kept apart": Fault(
         "exporter/service/publisher.py",

@@ -56,19 +56,18 @@ def test_who_reads_tables_alone_does_without_agno(tmp_path):
     script = """
 import asyncio, sys
 from exporter import config
-from exporter.service.daemon import Daemon
+from exporter.service.daemon import running
 
-async def read(daemon):
-    await daemon.start()
-    poller, source = daemon.pollers[0], daemon.sources[0]
-    while not daemon.ready():
-        await asyncio.sleep(0.01)
-    assert (poller.health.outcome, source.stats.traces) == ("ok", 3), (poller.health, source.stats)
-    await poller.survey()
-    await daemon.stop()
+async def read(config):
+    async with running(config) as daemon:
+        (poller,) = daemon.pollers
+        while not daemon.site.ready():
+            await asyncio.sleep(0.01)
+        assert (poller.health.outcome, poller.source.stats.traces) == ("ok", 3), (poller.health, poller.source.stats)
+        await poller.survey()
 
 flags = {"config_file": sys.argv[1], "listen_address": "127.0.0.1:0"}
-asyncio.run(read(Daemon(config.load(flags, {}))))
+asyncio.run(read(config.load(flags, {})))
 assert "agno" not in sys.modules, sorted(sys.modules)
 """
     seed(f"sqlite:{tmp_path / 'agno.db'}", 3, spread=timedelta(minutes=5), prompt_bytes=(50, 100))

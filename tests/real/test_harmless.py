@@ -141,7 +141,7 @@ async def test_no_prompt_answer_argument_error_text_or_token_leaves(
             page,
             openmetrics,
             await exporter.get("/"),
-            exporter.daemon.rendered().openmetrics,
+            exporter.daemon.site.rendered().openmetrics,
         ]
         state = [path.read_bytes() for path in folder.iterdir()]
     state += [path.read_bytes() for path in folder.iterdir()]

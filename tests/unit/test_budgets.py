@@ -22,6 +22,7 @@ from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from tests.harness.cashiers import FixedPrices
 from tests.harness.examples import examples
 
 S = 1_000_000
@@ -230,11 +231,11 @@ class Home:
         clock = Clock(lambda: self.now / S, lambda: self.now / S)
         self.totals = Totals(Limits(), zero_hold=0)
         self.totals.restore(*self.ledger.load())
-        self.treasury = Treasury(self.ledger, self.totals, clock, user_labels=UserLabels.OFF)
+        self.cashier = FixedPrices(price)
+        self.treasury = Treasury(self.ledger, self.totals, clock, self.cashier, user_labels=UserLabels.OFF)
         self.configure(*budgets)
-        accounts = self.treasury.accounts
         self.intake = Intake(
-            self.name, self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, price=price, accounts=accounts
+            self.name, self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, cashier=self.cashier
         )
 
     def configure(self, *budgets):
@@ -414,7 +415,7 @@ def test_without_budgets_nothing_is_kept():
     home = Home()
     home.read(run("t", call(1, T0)))
     assert home.ledger.spent(0) == {}
-    assert not home.treasury.accounts
+    assert not home.cashier.charges
 
 
 def test_no_id_of_a_user_in_the_state_file(tmp_path):

@@ -18,12 +18,14 @@ from exporter.bookkeeping.enrich import EXPIRE_EVERY, MOST_REQUESTS, OFF, PATIEN
 from exporter.bookkeeping.intake import SESSION_IDLE
 from exporter.core.errors import BadAnswer, NoDetails, ServerFailed, SourceTimeout, StateError, Unauthorized
 from exporter.core.model import Span, SpanKind, TokenUsage, Trace
+from exporter.counting.cashier import Cashier
 from exporter.counting.waiting import ModelUse, RunDetail, deal, split
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.sources.api import runs as wire
 from tests.harness.details import (
+    CASHIER,
     CLAUDE,
     COST,
     FIRST_TOKEN,
@@ -35,8 +37,6 @@ from tests.harness.details import (
     S,
     call,
     detail,
-    one_price,
-    price,
     run_of,
     use,
 )
@@ -120,17 +120,17 @@ def test_calls_in_different_tiers_are_an_estimate_but_their_tokens_are_not():
 def test_cached_tokens_may_lift_a_call_over_a_tier_where_the_prompt_leaves_them_out():
     spans = [Span(1, -1, SpanKind.LLM, "", T0 * S, T0 * S, usage=TokenUsage(1000, 1), **CLAUDE)] * 2
     tiered = next(p for p in (PRICER.quote("anthropic", "claude-sonnet-4-5", at=T0 * S),))
-    assert one_price(spans, 10)
-    assert one_price(spans, 10**6) is not tiered.rates.tiered
+    assert CASHIER.one_price(spans, 10)
+    assert CASHIER.one_price(spans, 10**6) is not tiered.rates.tiered
 
 
 def test_prices_that_changed_between_two_calls_make_an_estimate():
-    class Changing:
-        def __call__(self, spans, cached):
+    class Changing(Cashier):
+        def one_price(self, spans, cached):
             return len({span.start for span in spans}) == 1
 
     home = Home({"run1": detail(1, use("gpt-5.4", "OpenAI", 200, 20, 50))})
-    home.enricher._one_price = Changing()
+    home.enricher._cashier = Changing(PRICER)
     home.read(run_of(1, call(100, 10), call(100, 10, start=5)))
     home.enrich()
     assert {source for _, source in home.cost()} == {"estimated"}
@@ -222,7 +222,7 @@ def test_shares_add_up_to_the_detail(tokens, data):
     (group,) = split(detail(1, found), home.ledger.waiting("os"))
     total = Counter()
     for _, span in group.shares:
-        total.update(price(span).classes._asdict())
+        total.update(CASHIER.price(span).classes._asdict())
     assert dict(total) == {
         "input": prompt - read - write,
         "cache_read": read,

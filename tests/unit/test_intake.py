@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from exporter.bookkeeping.intake import SESSION_IDLE, Intake
 from exporter.core.errors import StateError
 from exporter.core.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
-from exporter.counting.fold import Accounts
 from exporter.ledger.store import Changes, Ledger
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from tests.harness.cashiers import FixedPrices
 from tests.harness.examples import examples
 
 S = 1_000_000
@@ -36,9 +36,9 @@ def price(span):
 class Home:
     """Ledger, totals and intake of one AgentOS, with a clock that only the test moves."""
 
-    def __init__(self, ledger=None, now=T0, accounts=None) -> None:
+    def __init__(self, ledger=None, now=T0, cashier=None) -> None:
         self.now = float(now)
-        self.accounts = accounts or Accounts(user_label=str)
+        self.cashier = cashier or FixedPrices(price, user_label=str)
         self.ledger = ledger or Ledger(None)
         self.seen = {}
         self.open()
@@ -54,8 +54,7 @@ class Home:
             clock=clock,
             overlap=OVERLAP,
             horizon=HORIZON,
-            price=price,
-            accounts=self.accounts,
+            cashier=self.cashier,
         )
 
     def read(self, *traces, at=None, **more):

@@ -11,8 +11,9 @@ from exporter.bookkeeping.treasury import Treasury
 from exporter.core.errors import StateRefused
 from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.budgets import Budget, Budgets, Period
+from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
-from exporter.counting.fold import Accounts, fold
+from exporter.counting.fold import fold
 from exporter.counting.users import DIGITS, UserLabels, hashed, labeller
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import OTHER
@@ -20,6 +21,7 @@ from exporter.metrics.render import Renderer
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from tests.harness.cashiers import FixedPrices
 
 S = 1_000_000
 T0 = 1_790_000_000 * S
@@ -49,9 +51,9 @@ def price(one):
     return Priced(Classes(1, 2, None, 3, 1), {"input": 10 * one.id, "output": 1}, "listed", "")
 
 
-def counted(whole, label=str, price=price):
+def counted(whole, label=str, cashier=None):
     delta = Delta("os")
-    fold(delta, whole, (), {}, now=T0, final=True, price=price, accounts=Accounts(label))
+    fold(delta, whole, (), {}, now=T0, final=True, cashier=cashier or FixedPrices(price, user_label=label))
     return {(name, labels[1]): value for (name, labels), value in delta.counters.items() if name in {TOKENS, COST}}
 
 
@@ -87,7 +89,7 @@ def test_whose_call(rows, expected):
 
 def test_tokens_and_cost():
     assert counted(trace((-1, AGENT, "a"), (0, LLM), (0, LLM))) == {(TOKENS, "a"): 14, (COST, "a"): 52}
-    assert counted(trace((-1, AGENT, "a"), (0, LLM)), price=None) == {(TOKENS, "a"): 7}
+    assert counted(trace((-1, AGENT, "a"), (0, LLM)), cashier=Cashier(user_label=str)) == {(TOKENS, "a"): 7}
 
 
 def test_what_is_not_known_is_not_zero():
@@ -142,12 +144,10 @@ class Home:
         self.ledger, clock = Ledger(path), Clock(lambda: T0 / S, lambda: T0 / S)
         self.totals = Totals(limits or Limits(), zero_hold=0)
         self.totals.restore(*self.ledger.load())
-        self.treasury = Treasury(self.ledger, self.totals, clock, user_labels=mode)
+        cashier = FixedPrices(price)
+        self.treasury = Treasury(self.ledger, self.totals, clock, cashier, user_labels=mode)
         self.treasury.configure(budgets, ["os"], lookback=0)
-        accounts = self.treasury.accounts
-        self.intake = Intake(
-            "os", self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, price=price, accounts=accounts
-        )
+        self.intake = Intake("os", self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, cashier=cashier)
 
     def read(self, *wholes):
         self.intake.absorb(Batch("db", wholes, as_of=T0, first=True))
@@ -255,8 +255,16 @@ def test_plain_shows_ids():
 
 
 def test_budgets_know_users_whatever_the_labels():
-    accounts = Accounts(None, Budgets([Budget(name="b", period=Period.DAY, limit=1, user="a")]))
+    budgets = Budgets([Budget(name="b", period=Period.DAY, limit=1, user="a")])
     delta = Delta("os")
-    fold(delta, trace((-1, AGENT, "a"), (0, LLM)), (), {}, now=T0, final=True, price=price, accounts=accounts)
+    fold(
+        delta,
+        trace((-1, AGENT, "a"), (0, LLM)),
+        (),
+        {},
+        now=T0,
+        final=True,
+        cashier=FixedPrices(price, budgets=budgets),
+    )
     assert list(delta.spending.values()) == [21]
     assert not any(name in {TOKENS, COST} for name, _ in delta.counters)

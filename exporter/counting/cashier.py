@@ -1,0 +1,116 @@
+"""What calls cost, and to whom they are charged: to their users, and to budgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exporter.counting.budgets import Budgets
+from exporter.pricing.tokens import NO_CLASSES, Classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exporter.core.model import Span
+    from exporter.counting.delta import CallTally, Delta
+    from exporter.metrics.increments import Labels
+    from exporter.pricing.prices import Priced, Pricer
+
+_REPORTED: Final = "reported"
+_ESTIMATED: Final = "estimated"
+
+
+class Cashier:
+    """Prices calls and charges them. What is set here holds from the next batch on.
+
+    Attributes:
+        user_label: Makes a label of the id of a user. None: there are no metrics by user.
+        budgets: The budgets in force.
+
+    """
+
+    def __init__(
+        self,
+        pricer: Pricer | None = None,
+        *,
+        user_label: Callable[[str], str] | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
+        """Without a `pricer` nothing has a cost."""
+        self.user_label = user_label
+        self.budgets = budgets if budgets is not None else Budgets()
+        self._pricer = pricer
+
+    @property
+    def charges(self) -> bool:
+        """Whether it matters who made a call."""
+        return self.user_label is not None or bool(self.budgets)
+
+    def price(self, span: Span) -> Priced | None:
+        """What an LLM span costs; None where nothing has a cost."""
+        if self._pricer is None:
+            return None
+        return self._pricer.price(
+            span.provider,
+            span.model,
+            span.usage,
+            at=span.start,
+            reported=span.reported_cost,
+            exact_classes=span.usage.detailed,
+            model_class=span.model_class,
+        )
+
+    def one_price(self, spans: Sequence[Span], cached: int) -> bool:
+        """Whether calls of one model share a price, however so many cached tokens are spread over them."""
+        if self._pricer is None:
+            return True
+        first, calls = spans[0], [(span.start, span.usage.prompt or 0) for span in spans]
+        return self._pricer.one_price(first.provider, first.model, calls, cached=cached, model_class=first.model_class)
+
+    def charge(
+        self, delta: Delta, tally: CallTally, span: Span, user: str = "", *, estimated: bool = False
+    ) -> int | None:
+        """Add tokens and cost of a call to its tally, its user and its budgets.
+
+        Args:
+            delta: What the transaction adds up to.
+            tally: The tally of calls with the labels of this one.
+            span: The call.
+            user: The id of whom it is charged to, empty where unknown.
+            estimated: Whether its tokens are known of several calls together alone.
+
+        Returns:
+            The cost in units of money, None where it is not known.
+
+        """
+        usage = span.usage
+        priced = self.price(span) if usage.known or span.reported_cost is not None else None
+        if estimated and priced is not None and priced.usd is not None:
+            priced = priced._replace(cost_source=_ESTIMATED)
+        if self.charges:
+            self._put_on_accounts(delta, tally.labels, span, user, priced)
+        if priced is None:
+            tally.take(Classes(usage.prompt, None, None, usage.completion, None))
+            return None
+        tally.take(priced.classes)
+        if priced.usd is None:
+            tally.lack(priced.classes)
+            return None
+        # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
+        tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
+        return priced.total
+
+    def _put_on_accounts(self, delta: Delta, call: Labels, span: Span, user: str, priced: Priced | None) -> None:
+        """Put a call on the account of its user and of its budgets; `call` are the labels of its tally."""
+        usage = span.usage
+        cost = priced.total if priced is not None else None
+        if self.user_label is not None:
+            labels = (delta.agentos, self.user_label(user))
+            tokens = (usage.prompt, usage.completion) if priced is None else priced.classes
+            if usage.known:
+                delta.add("agentos_user_tokens_total", labels, sum(filter(None, tokens)))
+            if cost is not None:
+                delta.add("agentos_user_cost_usd_total", labels, cost)
+        if cost:
+            agentos, root, agent, *_ = call
+            for charge in self.budgets.charges((agentos, root, agent), span.model, user, span.start):
+                delta.spending[charge] = delta.spending.get(charge, 0) + cost

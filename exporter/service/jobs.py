@@ -1,0 +1,68 @@
+"""What the daemon does again and again: on a schedule, one job of a kind at a time, and finished before the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+log = structlog.get_logger(__name__)
+
+GRACE: Final = 2.0
+"""Seconds that a job in hand may take when the daemon stops; the whole stop is done within 5."""
+_JITTER: Final = 0.1
+"""Part of an interval by which jobs that begin at once are spread."""
+
+
+class Jobs:
+    """Jobs on a schedule. A run that is late is folded into the next one."""
+
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        )
+        self._running: set[asyncio.Task[None]] = set()
+
+    def add(self, name: str, work: Callable[[], Awaitable[object]], seconds: float, *, at_once: bool = True) -> None:
+        """Do `work` every so many seconds; `at_once`, for the first time as soon as the jobs start, and with jitter."""
+        job, interval = self._known(work), IntervalTrigger(seconds=seconds)
+        if at_once:
+            interval = IntervalTrigger(seconds=seconds, jitter=max(seconds * _JITTER, 0.01))
+            self._scheduler.add_job(job, interval, id=name, name=name, next_run_time=datetime.now(UTC))
+        else:
+            self._scheduler.add_job(job, interval, id=name, name=name)
+
+    def start(self) -> None:
+        """Begin."""
+        self._scheduler.start()
+
+    async def stop(self) -> None:
+        """Begin no more jobs, let those in hand finish, and cancel what takes longer than GRACE."""
+        self._scheduler.pause()
+        if self._running:
+            _, late = await asyncio.wait(set(self._running), timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._scheduler.shutdown(wait=False)
+
+    def _known(self, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+        """The job, known to `stop`."""
+
+        async def job() -> None:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a scheduler runs it in one
+            self._running.add(task)
+            try:
+                await work()
+            except asyncio.CancelledError:
+                log.debug("stopped_waiting", reason="the daemon stops: AgentOS is not waited for")
+            finally:
+                self._running.discard(task)
+
+        return job

@@ -1,0 +1,84 @@
+"""The prices in force: those of genai-prices, fetched anew if that is wanted, and before them the user's file."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.core.errors import ConfigError
+from exporter.pricing import pricefile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.config import Config
+    from exporter.pricing.prices import Pricer
+    from exporter.service.poller import Shared
+
+log = structlog.get_logger(__name__)
+_RELOADED = "agentos_exporter_price_file_last_reload_successful"
+_MADE = "agentos_exporter_price_data_timestamp_seconds"
+
+
+def make_pricer(config: Config) -> Pricer:
+    """The prices that are configured, not updated yet. Raises ConfigError."""
+    from exporter.pricing.prices import Pricer  # noqa: PLC0415 - genai-prices takes a while to load
+
+    user_file = pricefile.load(config.prices) if config.prices is not None else pricefile.NO_PRICES
+    return Pricer(user_file, prices_update=config.prices_update)
+
+
+class Prices:
+    """Keeps a pricer up to date, and shows how old it is and whether the user's file could be read."""
+
+    def __init__(self, pricer: Pricer, path: Path | None, shared: Shared) -> None:
+        """`path` is that of the user's file, which `pricer` has read."""
+        self.pricer = pricer
+        self._shared = shared
+        pricer.start_updates()
+        self._say(path, ok=True)
+
+    async def refresh(self) -> None:
+        """Put prices in force that were fetched meanwhile."""
+        async with self._shared.lock:  # nobody prices a call by half of one and half of the other
+            fetched = self.pricer.refresh()
+        if fetched:
+            self._show_age()
+
+    async def reload(self, path: Path | None) -> None:
+        """Read the user's file again. If it is refused, the old prices hold, and the log says why."""
+        if path is None:
+            async with self._shared.lock:
+                self.pricer.use(pricefile.NO_PRICES)
+            self._shared.totals.gauge(_RELOADED, (), None)
+            return
+        try:
+            prices = await asyncio.to_thread(pricefile.load, path)
+        except ConfigError as error:
+            reason = "the price file is refused, the old prices hold"
+            log.warning("reload", reason=reason, problems=list(error.problems))
+            self._say(path, ok=False)
+            return
+        async with self._shared.lock:  # see refresh
+            self.pricer.use(prices)
+        log.info("reload", prices=str(path), entries=len(prices.entries))
+        self._say(path, ok=True)
+
+    def _say(self, path: Path | None, *, ok: bool) -> None:
+        """Say what of the file has no effect; `ok`: it could be read."""
+        dangling = (f"{entry}: the model it refers to has no price" for entry in self.pricer.dangling())
+        for note in (*self.pricer.file.notes, *dangling) if ok else ():
+            log.warning("price_file", reason=note)
+        self._show_age()
+        if path is not None:
+            self._shared.totals.gauge(_RELOADED, (), int(ok))
+
+    def _show_age(self) -> None:
+        made = self.pricer.data_timestamp(self._shared.clock.now_us())
+        self._shared.totals.gauge(_MADE, (), made)
+
+    async def aclose(self) -> None:
+        """Fetch no more prices."""
+        await asyncio.to_thread(self.pricer.close)
