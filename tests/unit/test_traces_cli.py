@@ -6,6 +6,7 @@ import pytest
 
 from exporter.cli import main as cli
 from exporter.cli import traces as traces_cli
+from exporter.cli.traces import texts
 from tests.harness.commands import surroundings
 
 
@@ -16,8 +17,8 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_plain():
-    assert traces_cli.plain("a\tb\nc\x9b\ud800 ü 東") == "a    b\\nc\\x9b\\ud800 ü 東"
-    assert traces_cli.plain("a\r\nb\rc", lines=True) == "a\nb\\rc"
+    assert texts.plain("a\tb\nc\x9b\ud800 ü 東") == "a    b\\nc\\x9b\\ud800 ü 東"
+    assert texts.plain("a\r\nb\rc", lines=True) == "a\nb\\rc"
 
 
 @pytest.mark.parametrize(
