@@ -1,0 +1,141 @@
+"""The state file itself: opened, locked, and refused where it must not be used."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from exporter.core.errors import StateError, StateRefused
+from exporter.ledger import tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEADER: Final = b"SQLite format 3\0"
+_HEADER_LENGTH: Final = 100
+CURE: Final = "restore it from a backup, or move it away to start anew"
+_ANOTHER: Final = "name another file with `state`"
+
+
+def open_engine(path: Path | None) -> sa.Engine:
+    """Connect to the file, or to a database in memory."""
+    url = sa.URL.create("sqlite", database=None if path is None else str(path))
+    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": 5}, poolclass=StaticPool)
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # transactions are ours: see _start
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # What a scraper has seen must not be lost with the power.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _start(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def lock(path: Path) -> int:
+    """Lock the state file for the life of this process, through a file beside it; return its descriptor."""
+    beside = path.with_name(path.name + ".lock")
+    if not path.parent.is_dir():
+        raise StateRefused(
+            f"state file {path}: there is no folder {path.parent}; create it, writable for this user, or {_ANOTHER}"
+        )
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateRefused(
+            f"state file {path}: cannot create {beside.name} beside it ({error.strerror}); "
+            f"make the folder writable for this user, or {_ANOTHER}"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StateRefused(
+            f"state file {path}: another agentos-exporter is using it; stop that one, or {_ANOTHER}"
+        ) from error
+    return descriptor
+
+
+def inspect(path: Path) -> None:
+    """Refuse a file that is not ours, is broken or is from the future, before anything is written to it."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise StateRefused(f"state file {path}: not a regular file; {_ANOTHER}")
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_LENGTH)
+    except OSError as error:
+        raise StateRefused(
+            f"state file {path}: cannot be read ({error.strerror}); give this user access to it"
+        ) from error
+    if not header:
+        raise StateRefused(f"state file {path}: truncated: it is empty; {CURE}")
+    if not header.startswith(_HEADER):
+        raise StateRefused(f"state file {path}: not a state file of agentos-exporter; it was left as it is: {_ANOTHER}")
+    if len(header) < _HEADER_LENGTH:
+        raise StateRefused(f"state file {path}: truncated; {CURE}")
+    # Root may write any file. A file without write permission for anybody is still meant to stay as it is.
+    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+        raise StateRefused(f"state file {path}: read-only; make it writable for this user")
+    size, page = path.stat().st_size, int.from_bytes(header[16:18], "big")
+    journal = path.with_name(path.name + "-wal")
+    if page > 1 and size % page and not (journal.exists() and journal.stat().st_size):
+        raise StateRefused(f"state file {path}: truncated; {CURE}")
+    _inspect_database(path)
+
+
+def _inspect_database(path: Path) -> None:
+    """Refuse an SQLite database that is not ours, is broken or is from the future."""
+    try:
+        # Read-only: closing it must not move another program's write-ahead log into its file.
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                return  # a first start that was killed before it came to anything
+            if application != tables.APPLICATION_ID:
+                raise StateRefused(
+                    f"state file {path}: an SQLite database, but not a state file of agentos-exporter; "
+                    f"it was left as it is: {_ANOTHER}"
+                )
+            if version > tables.SCHEMA_VERSION:
+                raise StateRefused(
+                    f"state file {path}: of a later schema ({version}) than this version knows "
+                    f"({tables.SCHEMA_VERSION}); upgrade agentos-exporter, or move the file away to start anew"
+                )
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise StateRefused(f"state file {path}: broken ({error}); {CURE}") from error
+    if verdict != "ok":
+        raise StateRefused(f"state file {path}: broken ({verdict}); {CURE}")
+
+
+def explain(path: Path | None, error: Exception, *, started: bool) -> StateError:
+    """What an error of SQLite means, and the cure; `started`: the file was in use already."""
+    reason = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
+    where = path if path is not None else "in memory"
+    text = reason.lower()
+    if "disk is full" in text or "no space" in text:
+        rest = ": nothing was lost, and polling goes on from here" if started else " first"
+        return StateError(f"state file {where}: the disk is full; free some space{rest}")
+    if "readonly" in text or "read-only" in text:
+        return StateError(f"state file {where}: read-only; make it writable for this user")
+    if "malformed" in text or "not a database" in text:
+        return StateRefused(f"state file {where}: broken ({reason}); {CURE}")
+    return StateError(f"state file {where}: {reason}")

@@ -1,0 +1,132 @@
+"""What the state file holds, as the rest of the program has it, and as rows of its tables."""
+
+from __future__ import annotations
+
+import array
+import functools
+import json
+import operator
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from exporter.core.model import Known, TraceState
+from exporter.counting.budgets import Charge
+from exporter.counting.delta import SessionPart
+from exporter.counting.fold import RunRecord
+from exporter.counting.waiting import CallKey, WaitingCall
+from exporter.ledger import tables
+from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.totals import Plan, StoredSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from exporter.metrics.increments import Labels
+
+
+@dataclass(slots=True)
+class Record(Known):
+    """A trace in the ledger: what is `Known` of it, and what was counted of it.
+
+    `spans` are the ids of its counted spans, `hidden` how many of its spans were already reported as never shown,
+    `reported` whether the trace itself was counted, `runs` its runs that are not settled, by id of their outermost
+    span.
+    """
+
+    hidden: int = 0
+    root_kind: str = "unknown"
+    reported: bool = False
+    runs: dict[int, RunRecord] = field(default_factory=dict)
+    spans: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that one transaction makes durable for one AgentOS."""
+
+    agentos: str
+    records: Sequence[Record] = ()
+    plan: Plan = field(default_factory=Plan)
+    activity: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    sessions: Mapping[int, SessionPart] = field(default_factory=dict)
+    observed_sessions: Sequence[int] = ()
+    waiting: Sequence[WaitingCall] = ()
+    resolved: Sequence[CallKey] = ()
+    """calls that waited, and whose tokens and cost are in this very plan"""
+    cursor: tuple[str, Mapping[str, Any]] | None = None
+    spending: Mapping[Charge, int] = field(default_factory=dict)
+
+
+_decode_runs: Final = msgspec.json.Decoder(dict[int, RunRecord]).decode
+decode_call: Final = msgspec.json.Decoder(WaitingCall).decode
+_STANDING: Final = operator.attrgetter(*[column.name for column in tables.traces.c][4:-2])
+"""What of a record is written as it is: all but its AgentOS, its id, database and state, its runs and spans."""
+
+
+def trace_row(agentos: str, record: Record) -> tuple[Any, ...]:
+    """A record in the order of the columns of its table."""
+    runs = as_json(record.runs) if record.runs else "{}"
+    return (agentos, record.id, record.db, int(record.state), *_STANDING(record), runs, _pack(record.spans))
+
+
+def read_trace(row: Sequence[Any]) -> Record:
+    """The columns of its table have the order of its fields."""
+    _, trace, db, state, *standing, reported, unsettled, spans = row
+    runs = _decode_runs(unsettled)
+    values = (trace, db, TraceState(state), *standing, bool(reported), runs, _unpack(spans))
+    return Record(*values)
+
+
+def as_json(records: Mapping[int, RunRecord] | WaitingCall) -> str:
+    """As JSON, with all fields by their names: a later version may add some."""
+    return msgspec.json.encode(records).decode()
+
+
+def parts_of(rows: Iterable[Sequence[Any]]) -> dict[int, SessionPart]:
+    """Parts of sessions, by digest of the session's id."""
+    return {digest: SessionPart(first, last, runs, int(cost)) for digest, first, last, runs, cost in rows}
+
+
+def _pack(spans: Iterable[int]) -> bytes:
+    """8 bytes a span id, sorted, little-endian whatever the machine."""
+    packed = array.array("Q", sorted(spans))
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _unpack(blob: bytes) -> set[int]:
+    packed = array.array("Q")
+    packed.frombytes(blob)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return set(packed)
+
+
+@functools.lru_cache(maxsize=8192)
+def labels_text(labels: Labels) -> str:
+    """Labels as text: that of a series is asked for in each batch it is in."""
+    return json.dumps(labels)
+
+
+def value_text(series: StoredSeries) -> str:
+    """Totals as text: integers of any size stay exact. Lists of them are JSON as Python prints them."""
+    return f"[{[*series.counts]}, {series.total}]" if series.counts else str(series.value)
+
+
+def read_series(row: sa.Row[Any]) -> StoredSeries:
+    """A row of `series`. Raises ValueError where it does not fit the catalog."""
+    labels = tuple(str(label) for label in json.loads(row.labels))
+    metric = METRICS.get(row.metric)
+    if metric is not None and len(labels) != len(metric.labels):
+        raise ValueError(f"{row.metric}: labels")
+    if metric is None or metric.kind is not Kind.HISTOGRAM:
+        return StoredSeries(row.metric, labels, value=int(row.value), shown=bool(row.shown))
+    counts, total = json.loads(row.value)
+    if len(counts) != len(metric.buckets) + 1:
+        raise ValueError(f"{row.metric}: shape")
+    return StoredSeries(row.metric, labels, counts=tuple(map(int, counts)), total=int(total), shown=bool(row.shown))

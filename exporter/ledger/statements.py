@@ -1,0 +1,172 @@
+"""The statements of the ledger, made once: Core takes longer to understand a new one than SQLite takes to run it."""
+
+from __future__ import annotations
+
+from itertools import chain
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from exporter.core.model import Known, TraceState
+from exporter.ledger import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CHUNK: Final = 500
+"""ids in one IN clause: well below SQLite's limit of variables"""
+_VALUES: Final = 900
+"""values in one INSERT: the same limit"""
+
+AGENTOS: Final[sa.BindParameter[str]] = sa.bindparam("agentos")
+MOST: Final = sa.bindparam("most", type_=sa.Integer)
+KNOWN: Final = sa.select(*(tables.traces.c[name] for name in Known.__match_args__)).where(
+    tables.traces.c.agentos == AGENTOS, tables.traces.c.db == sa.bindparam("db")
+)
+"""The columns of `Known`, in its order."""
+NAMED: Final = KNOWN.where(tables.traces.c.id.in_(sa.bindparam("ids", expanding=True)))
+OPEN_DUE: Final = (
+    KNOWN.where(tables.traces.c.state == TraceState.OPEN, tables.traces.c.next_ask <= sa.bindparam("now"))
+    .order_by(tables.traces.c.next_ask)
+    .limit(MOST)
+)
+UNSETTLED: Final = (
+    KNOWN.where(
+        tables.traces.c.state == TraceState.COMPLETE,
+        tables.traces.c.end < sa.bindparam("before"),
+        tables.traces.c.next_ask <= sa.bindparam("due"),
+    )
+    .order_by(tables.traces.c.next_ask)
+    .limit(MOST)
+)
+
+
+def _newest() -> sa.Select[Any]:
+    """The newest trace, not ignored, that ended before `age`: of each state, as the index has them by their end."""
+    ended = sa.select(tables.traces.c.id, tables.traces.c.end).where(
+        tables.traces.c.agentos == AGENTOS,
+        tables.traces.c.db == sa.bindparam("db"),
+        tables.traces.c.misses == 0,
+        tables.traces.c.end <= sa.bindparam("age"),
+        tables.traces.c.id.not_in(sa.bindparam("chosen", expanding=True)),
+    )
+    by_state = (
+        ended.where(tables.traces.c.state == state).order_by(tables.traces.c.end.desc()).limit(1).subquery()
+        for state in TraceState
+        if state is not TraceState.IGNORED
+    )
+    newest = sa.union_all(*(sa.select(one) for one in by_state)).subquery()
+    return sa.select(newest.c.id).order_by(newest.c.end.desc()).limit(1)
+
+
+NEWEST: Final = _newest()
+PARTS: Final = sa.select(
+    tables.sessions.c.digest,
+    tables.sessions.c.first,
+    tables.sessions.c.last,
+    tables.sessions.c.runs,
+    tables.sessions.c.cost,
+).where(tables.sessions.c.agentos == AGENTOS)
+"""The columns of `records.parts_of`, in its order."""
+RESOLVED: Final = sa.delete(tables.waiting).where(
+    tables.waiting.c.agentos == AGENTOS,
+    tables.waiting.c.trace == sa.bindparam("id"),
+    tables.waiting.c.span == sa.bindparam("span"),
+)
+
+
+def _upsert(table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
+    """Insert rows. Where a row exists: leave `keep`, take the maximum of `newest`, and overwrite the other columns."""
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    change = {
+        name: sa.func.max(column, statement.excluded[name]) if name in newest else statement.excluded[name]
+        for name, column in table.c.items()
+        if name not in {*keys, *keep}
+    }
+    if not change:
+        return statement.on_conflict_do_nothing(index_elements=keys)
+    return statement.on_conflict_do_update(index_elements=keys, set_=change)
+
+
+class _Find:
+    """Finds the rows of one AgentOS that have one of many values in a column; as the driver returns them.
+
+    Core would write a new statement for each number of values, and look at each value of each row. Numbers are few
+    here, the last value standing in for those that lack, so that a connection has the statements ready.
+    """
+
+    def __init__(self, query: sa.Select[Any], column: sa.Column[Any]) -> None:
+        """`query` chooses columns of the rows of `AGENTOS`."""
+        self._statement = query.where(column.in_(sa.bindparam("values", expanding=True)))
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def __call__(self, connection: sa.Connection, agentos: str, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(values), CHUNK):
+            some = list(values[start : start + CHUNK])
+            size = 1 << (len(some) - 1).bit_length()
+            text = self._text(connection.dialect, size)
+            params = (agentos, *some, *some[-1:] * (size - len(some)))
+            yield from connection.exec_driver_sql(text, params).all()
+
+    def _text(self, dialect: sa.Dialect, size: int) -> str:
+        key = dialect.name, size
+        if key not in self._texts:
+            statement = self._statement.params(agentos="", values=[None] * size)
+            compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+            self._texts[key] = str(compiled)
+        return self._texts[key]
+
+
+class _Write:
+    """Writes whole rows of a table: tuples in the order of its columns, with values as drivers take them.
+
+    Core would look at each value of each row, which takes longer than to write it; so it only compiles the statements.
+    Each takes many rows: a driver lets other threads run whenever it calls the database, and may wait 5 ms for its turn
+    to go on. Their sizes are few, so that a connection has them all ready.
+    """
+
+    def __init__(self, statement: sa.Insert) -> None:
+        self._statement = statement
+        self._columns = [column.name for column in statement.table.c]
+        self._most = _VALUES // len(self._columns)
+        self._texts: dict[str, tuple[str, str, str]] = {}
+
+    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        head, further, tail = self._text(connection.dialect)
+        start = 0
+        while left := len(rows) - start:
+            size = min(self._most, 1 << left.bit_length() - 1)
+            values = tuple(chain.from_iterable(rows[start : start + size]))
+            connection.exec_driver_sql(f"{head}{further * (size - 1)}{tail}", values)
+            start += size
+
+    def _text(self, dialect: sa.Dialect) -> tuple[str, str, str]:
+        """The statement up to its first row, what each further row adds (placeholders are all alike), and the rest."""
+        if dialect.name not in self._texts:
+            row = dict.fromkeys(self._columns)
+            one, two = (str(self._statement.values([row] * count).compile(dialect=dialect)) for count in (1, 2))
+            head = commonprefix([one, two])  # noqa: RUF071 - of any texts, not of paths
+            tail = one.removeprefix(head)
+            self._texts[dialect.name] = head, two.removeprefix(head).removesuffix(tail), tail
+        return self._texts[dialect.name]
+
+
+find_records: Final = _Find(sa.select(tables.traces).where(tables.traces.c.agentos == AGENTOS), tables.traces.c.id)
+find_parts: Final = _Find(PARTS, tables.sessions.c.digest)
+
+write_traces: Final = _Write(_upsert(tables.traces))
+# `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
+write_series: Final = _Write(_upsert(tables.series, keep=("shown",)))
+write_layouts: Final = _Write(_upsert(tables.layouts))
+write_admissions: Final = _Write(_upsert(tables.admissions))
+write_activity: Final = _Write(_upsert(tables.activity, newest=("seen",)))
+write_sessions: Final = _Write(_upsert(tables.sessions))
+write_spending: Final = _Write(_upsert(tables.spending))
+write_budgets: Final = _Write(_upsert(tables.budgets))
+write_cursors: Final = _Write(_upsert(tables.cursors))
+write_waiting: Final = _Write(sa.insert(tables.waiting))

@@ -1,0 +1,79 @@
+"""State files of earlier versions, brought to this one with all that they hold."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from exporter.ledger import statements, tables
+from exporter.metrics.catalog import METRICS, Life
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from exporter.metrics.catalog import Metric
+
+
+def upgrade(connection: sa.Connection, have: Container[str]) -> None:
+    """Bring a file of an earlier schema, which has these tables, to this one, with all that it holds."""
+    by_span = tables.waiting.name in have  # before schema 3, calls that wait were known by their span alone
+    if by_span:
+        for index in ("waiting_since", "waiting_trace"):
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
+        connection.exec_driver_sql("ALTER TABLE waiting RENAME TO old")
+    tables.schema.create_all(connection)
+    if by_span:
+        columns = [column.name for column in tables.waiting.c]
+        moved = sa.select(sa.table("old", *map(sa.column, columns)))
+        connection.execute(sa.insert(tables.waiting).from_select(columns, moved))
+        connection.exec_driver_sql("DROP TABLE old")
+    _name_fields(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
+
+
+_RUN_FIELDS_3: Final = ("root_kind", "root", "llm_calls", "priced", "cost", "waiting", "settled")
+_CALL_FIELDS_3: Final = (
+    *("span", "trace", "db", "run_id", "session_id", "outer_run_id", "root", "session", "user_id", "root_name"),
+    *("agent_name", "provider", "model", "model_class", "prompt", "completion", "start", "end", "since", "first"),
+)
+
+
+def _name_fields(connection: sa.Connection) -> None:
+    """Name the fields of runs and of calls that wait; before schema 4 they were lists of values, in this order."""
+    keys = (tables.traces.c.agentos, tables.traces.c.id, tables.traces.c.db)
+    for *key, runs in connection.execute(
+        sa.select(*keys, tables.traces.c.runs).where(tables.traces.c.runs != "[]")
+    ).all():
+        named = {span: dict(zip(_RUN_FIELDS_3, values, strict=True)) for span, *values in json.loads(runs)}
+        _set(connection, tables.traces.c.runs, zip(keys, key, strict=True), json.dumps(named))
+    _set(connection, tables.traces.c.runs, [(tables.traces.c.runs, "[]")], "{}")
+    keys = (tables.waiting.c.agentos, tables.waiting.c.trace, tables.waiting.c.span)
+    for *key, data in connection.execute(sa.select(*keys, tables.waiting.c.data)).all():
+        named = dict(zip(_CALL_FIELDS_3, json.loads(data), strict=True))
+        _set(connection, tables.waiting.c.data, zip(keys, key, strict=True), json.dumps(named))
+
+
+def _set(
+    connection: sa.Connection, column: sa.Column[Any], where: Iterable[tuple[sa.Column[Any], Any]], value: str
+) -> None:
+    """Set a column in the rows that have these values in other columns."""
+    rows = sa.and_(*(other == wanted for other, wanted in where))
+    connection.execute(sa.update(column.table).where(rows).values({column: value}))
+
+
+def take_up_layouts(connection: sa.Connection) -> list[str]:
+    """Drop series whose metric has other labels, buckets or another unit in the catalog; return those metrics."""
+    before = {row.metric: json.loads(row.layout) for row in connection.execute(sa.select(tables.layouts))}
+    now = {name: _layout(metric) for name, metric in METRICS.items() if metric.life is Life.DURABLE}
+    changed = sorted(name for name, layout in now.items() if before.get(name, layout) != layout)
+    for name in changed:
+        connection.execute(sa.delete(tables.series).where(tables.series.c.metric == name))
+    new = [(name, json.dumps(layout)) for name, layout in now.items() if before.get(name) != layout]
+    statements.write_layouts(connection, new)
+    return changed
+
+
+def _layout(metric: Metric) -> dict[str, Any]:
+    return {"labels": [*metric.labels], "buckets": [*metric.buckets], "unit": metric.unit}
