@@ -26,7 +26,7 @@ from exporter.counting.users import UserLabels
 from exporter.demo import prometheus
 from exporter.demo.children import Child, ChildFailedError, quiet_environment
 from exporter.pricing.money import USD
-from exporter.service.web import bind
+from exporter.service.web.server import bind
 
 if TYPE_CHECKING:
     from exporter.service.daemon import Daemon
@@ -162,7 +162,7 @@ async def _ready(system: Child) -> None:
 
 
 async def _imported(module: str) -> None:
-    """Import a module in a thread that nobody waits for: a signal meanwhile must not have to."""
+    """Import a module in a daemon thread, so that a signal meanwhile is obeyed at once."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def work() -> None:
@@ -359,7 +359,7 @@ async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
             f"  {sums['agentos_tool_call_errors_total']:,.0f} tool errors"
         )
         if terminal:
-            # A wrapped line could not be cleared. Left at its start: what is logged meanwhile takes its place.
+            # A wrapped line could not be cleared. The cursor stays at its start, so log lines overwrite it.
             print(f"{_CLEAR}{line[: shutil.get_terminal_size().columns - 1]}\r", end="", flush=True)
         else:
             print(line, flush=True)

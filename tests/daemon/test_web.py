@@ -16,8 +16,13 @@ from prometheus_client.exposition import choose_encoder
 
 from exporter.core.errors import ListenError
 from exporter.metrics.render import Rendered
-from exporter.service import web
-from exporter.service.web import InstanceStatus, Server, accepts_gzip, bind, make_app, negotiate, shown_url
+from exporter.service.web import page as landing
+from exporter.service.web import server as web
+from exporter.service.web.app import make_app
+from exporter.service.web.negotiation import accepts_gzip, negotiate
+from exporter.service.web.page import shown_url
+from exporter.service.web.server import Server, bind
+from exporter.service.web.site import InstanceStatus
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -327,8 +332,8 @@ async def test_the_page_loads_nothing_and_may_not(client):
     assert "unsafe" not in policy
     style = re.search(r"<style>(.*)</style>", answer.text, re.DOTALL)[1]
     assert "url(" not in style
-    assert f"'sha256-{web._STYLE_HASH}'" in policy
-    assert style == web._STYLE
+    assert f"'sha256-{landing.STYLE_HASH}'" in policy
+    assert style == landing.STYLE
     assert not re.search(r"<(script|link|img|iframe)|\bsrc=|style=|https?://", answer.text)
 
 
@@ -634,4 +639,4 @@ def test_a_name_is_ipv4_first():
     [(0, "0 s ago"), (119, "119 s ago"), (120, "2 min ago"), (7200, "2 h ago"), (172800, "2 d ago")],
 )
 def test_ago(seconds, text):
-    assert web._ago(seconds) == text
+    assert landing._ago(seconds) == text

@@ -1,0 +1,47 @@
+"""What the web server asks the daemon for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from exporter.metrics.render import Rendered
+
+NAME: Final = "agentos-exporter"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One AgentOS as the landing page shows it.
+
+    `state` is `ok`, `starting` or the outcome of the last poll, `url` how it is reached (user and password are never
+    shown), times are in seconds since the epoch and None where there was none, `error` is '' while all is well.
+    """
+
+    name: str
+    url: str
+    state: str
+    last_poll: float | None = None
+    last_success: float | None = None
+    error: str = ""
+
+
+class Site(Protocol):
+    """What the web server asks the daemon. Every call is made in the event loop and must return at once."""
+
+    @property
+    def version(self) -> str:
+        """Version of the exporter."""
+
+    def rendered(self) -> Rendered | None:
+        """What /metrics sends now; None before anything was rendered."""
+
+    def scraped(self) -> None:
+        """A GET of /metrics is about to be answered with what `rendered` has just returned."""
+
+    def ready(self) -> bool:
+        """Whether the state is loaded and a first poll of each AgentOS has ended."""
+
+    def instances(self) -> Sequence[InstanceStatus]:
+        """Every configured AgentOS."""
