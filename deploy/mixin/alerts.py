@@ -130,14 +130,7 @@ _LONGEST_SILENCE: Final = "1h"
 
 
 def _burns(
-    settings: Settings,
-    name: str,
-    *,
-    ratio: str,
-    budget: float,
-    events: Callable[[str], str],
-    what: str,
-    objective: str,
+    settings: Settings, name: str, *, ratio: str, budget: float, events: Callable[[str], str], what: str, objective: str
 ) -> list[Alert]:
     """Multi-window, multi-burn-rate: the long window says that it matters, the short one that it still goes on.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.panels import (
-    BLUE,
     GREEN,
     RED,
     YELLOW,
@@ -210,7 +209,6 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
             mean("agentos_run_llm_calls"),
             unit="short",
             empty="no runs",
-            color=BLUE,
             decimals=1,
             width=6,
         ),
@@ -231,7 +229,6 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
             buckets("agentos_run_cost_usd"),
             unit="currencyUSD",
             empty="nothing priced",
-            width=12,
         ),
         heatmap(
             "LLM calls of a run",
@@ -241,7 +238,6 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
             unit="short",
             empty="no runs",
             scheme="Blues",
-            width=12,
         ),
     )
 
@@ -296,16 +292,9 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
                 "tool", "Tool", link=link("Tools and errors", parts.TOOLS, agentos=cell("AgentOS"), agent=cell("Agent"))
             ),
             value("Calls", total("agentos_tool_calls_total", by), "locale", decimals=0),
-            value(
-                "Failed",
-                failed,
-                "percentunit",
-                decimals=1,
-                colors=parts.failing_tools(settings),
-            ),
+            value("Failed", failed, "percentunit", decimals=1, colors=parts.failing_tools(settings)),
             sort="Calls",
             empty="no tool calls",
-            width=12,
         ),
         table(
             "Errors by type",
@@ -325,6 +314,5 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
             ),
             sort="Spans",
             empty="none seen",
-            width=12,
         ),
     )

@@ -25,7 +25,7 @@ from deploy.mixin.dashboards.panels import (
     table,
     value,
 )
-from deploy.mixin.dashboards.parts import mean, quantile, rate, total
+from deploy.mixin.dashboards.parts import mean, rate, total
 from deploy.mixin.settings import Settings
 
 SPENT = "agentos_llm_cost_usd_total"
@@ -162,51 +162,53 @@ def _over_time() -> tuple[Panel, ...]:
 
 
 def _who() -> tuple[Panel, ...]:
+    return _agents(), _roots(), *_models_and_users()
+
+
+def _agents() -> Panel:
     agent = "agentos, agent"
+    return table(
+        "Agents",
+        "Cost and use of models in the shown range by the agent (or team) that called them; without a name: by a "
+        f"workflow itself. {ESTIMATED} Click one to drill down.",
+        label("agentos", "AgentOS"),
+        label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
+        value("LLM calls", f"{total('agentos_llm_calls_total', agent)} > 0", "locale", decimals=0),
+        value("Tokens", total(TOKENS, agent), "short"),
+        value("Cost a call", f"{total(SPENT, agent)} / ({total('agentos_llm_calls_total', agent)} > 0)", "currencyUSD"),
+        value("Cost", total(SPENT, agent), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
+        sort="Cost",
+        empty="no calls",
+        width=12,
+        height=10,
+    )
+
+
+def _roots() -> Panel:
     run = "agentos, root_kind, root"
     failed = f"({total('agentos_run_errors_total', run)} or {total('agentos_runs_total', run)} * 0)"
     succeeded = f"({total('agentos_runs_total', run)} - {failed})"
+    return table(
+        "Roots",
+        "Runs in the shown range by what users called, members and nested agents included. The cost of a run is "
+        "known a minute or two after its end: on short ranges `A successful run` is too low. Not filtered by "
+        f"agent and model. {ESTIMATED}",
+        label("agentos", "AgentOS"),
+        label("root", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
+        label("root_kind", "Kind"),
+        value("Runs", total("agentos_runs_total", run), "locale", decimals=0),
+        value("A run", mean("agentos_run_cost_usd", run), "currencyUSD"),
+        value("A successful run", f"{total('agentos_run_cost_usd_sum', run)} / ({succeeded} > 0)", "currencyUSD"),
+        value("Cost", total("agentos_run_cost_usd_sum", run), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
+        sort="Cost",
+        empty="no runs",
+        width=12,
+        height=10,
+    )
+
+
+def _models_and_users() -> tuple[Panel, ...]:
     return (
-        table(
-            "Agents",
-            "Cost and use of models in the shown range by the agent (or team) that called them; without a name: by a "
-            f"workflow itself. {ESTIMATED} Click one to drill down.",
-            label("agentos", "AgentOS"),
-            label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
-            value("LLM calls", f"{total('agentos_llm_calls_total', agent)} > 0", "locale", decimals=0),
-            value("Tokens", total(TOKENS, agent), "short"),
-            value(
-                "Cost a call", f"{total(SPENT, agent)} / ({total('agentos_llm_calls_total', agent)} > 0)", "currencyUSD"
-            ),
-            value("Cost", total(SPENT, agent), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
-            sort="Cost",
-            empty="no calls",
-            width=12,
-            height=10,
-        ),
-        table(
-            "Roots",
-            "Runs in the shown range by what users called, members and nested agents included. The cost of a run is "
-            "known a minute or two after its end: on short ranges `A successful run` is too low. Not filtered by "
-            f"agent and model. {ESTIMATED}",
-            label("agentos", "AgentOS"),
-            label("root", "Root", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), root=cell("Root"))),
-            label("root_kind", "Kind"),
-            value("Runs", total("agentos_runs_total", run), "locale", decimals=0),
-            value("A run", mean("agentos_run_cost_usd", run), "currencyUSD"),
-            value(
-                "A successful run",
-                f"{total('agentos_run_cost_usd_sum', run)} / ({succeeded} > 0)",
-                "currencyUSD",
-            ),
-            value(
-                "Cost", total("agentos_run_cost_usd_sum", run), "currencyUSD", bar=True, colors=steps((None, YELLOW))
-            ),
-            sort="Cost",
-            empty="no runs",
-            width=12,
-            height=10,
-        ),
         table(
             "Models",
             f"In the shown range. $/Mtok: cost ÷ tokens that have a price, over all classes. {ESTIMATED}",
@@ -222,7 +224,6 @@ def _who() -> tuple[Panel, ...]:
             value("Cost", total(SPENT, "provider, model"), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
             sort="Cost",
             empty="no calls",
-            width=12,
             height=10,
         ),
         table(
@@ -241,7 +242,6 @@ def _who() -> tuple[Panel, ...]:
             ),
             sort="Cost",
             empty="unknown: labels.user is off",
-            width=12,
             height=10,
         ),
     )
@@ -258,7 +258,6 @@ def _classes() -> tuple[Panel, ...]:
             empty="nothing priced",
             stack=True,
             overrides=parts.TOKEN_CLASSES,
-            width=12,
         ),
         series(
             "Tokens per minute, by class",
@@ -269,7 +268,6 @@ def _classes() -> tuple[Panel, ...]:
             empty="none reported",
             stack=True,
             overrides=parts.TOKEN_CLASSES,
-            width=12,
         ),
         series(
             "Prompt tokens from the cache, last hour",
@@ -279,7 +277,6 @@ def _classes() -> tuple[Panel, ...]:
             unit="percentunit",
             empty="unknown: no cache detail",
             limits=(0, 1),
-            width=12,
         ),
         series(
             "Saved by caches, per hour",
@@ -288,7 +285,6 @@ def _classes() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="unknown: no cache detail",
             limits=(None, None),
-            width=12,
         ),
     )
 
@@ -313,7 +309,6 @@ def _sources() -> tuple[Panel, ...]:
             value("Unpriced tokens", total(UNPRICED, MODEL), "short", colors=steps((None, RED))),
             sort="Estimated",
             empty="nothing seen",
-            width=12,
             height=9,
         ),
         series(
@@ -342,6 +337,10 @@ def _sources() -> tuple[Panel, ...]:
 
 
 def _budgets(settings: Settings) -> tuple[Panel, ...]:
+    return *_spent(settings), *_pace()
+
+
+def _spent(settings: Settings) -> tuple[Panel, ...]:
     def of(metric: str) -> str:
         return parts.budget(metric, BUDGET)
 
@@ -391,6 +390,11 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
             width=18,
             height=6,
         ),
+    )
+
+
+def _pace() -> tuple[Panel, ...]:
+    return (
         series(
             "Spent in the last hour, and what is usual",
             "Solid: cost of the hour before each moment. Dashed: the same hour of other days (in the first day, of "
@@ -400,7 +404,6 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             overrides=(parts.DASHED,),
-            width=12,
             height=8,
         ),
         series(
@@ -430,8 +433,7 @@ def _sessions() -> tuple[Panel, ...]:
             "Cost of a session",
             "Observed when a session has been idle for 30 minutes: empty until then. What is unpriced is left out. Not "
             "filtered by root, agent and model.",
-            Query(quantile("0.5", "agentos_session_cost_usd"), "p50"),
-            Query(quantile("0.95", "agentos_session_cost_usd"), "p95"),
+            *parts.quantiles("agentos_session_cost_usd"),
             unit="currencyUSD",
             empty="no session has ended",
             overrides=parts.QUANTILES,

@@ -9,6 +9,7 @@ from deploy.mixin.dashboards.panels import (
     GREEN,
     ORANGE,
     RED,
+    Column,
     Panel,
     Query,
     label,
@@ -19,7 +20,7 @@ from deploy.mixin.dashboards.panels import (
     value,
     words,
 )
-from deploy.mixin.dashboards.parts import quantile, rate, total
+from deploy.mixin.dashboards.parts import rate, total
 from deploy.mixin.promql import seconds
 from deploy.mixin.settings import Settings
 
@@ -55,6 +56,19 @@ def age(metric: str) -> str:
     return f"time() - max by (agentos) ({metric}{{@}})"
 
 
+def _never(title: str, metric: str, color: str = ORANGE) -> Column:
+    """A column of what should never happen, in the shown range."""
+    return value(title, total(metric, ONE), "short", colors=steps((None, GREEN), (1, color)), decimals=0)
+
+
+def _increments(title: str, text: str, metric: str, color: str, *, empty: str) -> Panel:
+    """A table of increments by metric and label."""
+    expr = f"{total(metric, 'metric, label')} > 0"
+    count = value("Increments", expr, "locale", decimals=0, colors=steps((None, color)))
+    labels = (label("metric", "Metric"), label("label", "Label"))
+    return table(title, text, *labels, count, sort="Increments", empty=empty, width=8, height=9)
+
+
 def _now(settings: Settings) -> tuple[Panel, ...]:
     late = seconds(settings.stalled_after)
     return (
@@ -73,7 +87,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             "Whether the last poll of every chosen AgentOS reached it and was believed.",
             "min(agentos_up{@})",
             unit="none",
-            empty="unknown: no data",
             colors=steps((None, RED), (1, GREEN)),
             mappings=[parts.UP],
         ),
@@ -93,7 +106,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             f"max({age('agentos_exporter_watermark_timestamp_seconds')})",
             unit="s",
             empty="unknown: no trace seen",
-            color=BLUE,
             decimals=0,
         ),
         stat(
@@ -101,7 +113,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             "Yes while a backlog is read: rates and costs then belong to the past.",
             "max(agentos_exporter_catching_up{@})",
             unit="none",
-            empty="unknown: no data",
             colors=steps((None, GREEN), (1, ORANGE)),
             mappings=[words({0: ("no", GREEN), 1: ("YES", ORANGE)})],
         ),
@@ -110,7 +121,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             "No with `state: memory`: counters then start at 0 with the process.",
             "min(agentos_exporter_state_durable{@})",
             unit="none",
-            empty="unknown: no data",
             colors=steps((None, ORANGE), (1, GREEN)),
             mappings=[words({1: ("yes", GREEN), 0: ("NO", ORANGE)})],
         ),
@@ -133,8 +143,7 @@ def _polls() -> tuple[Panel, ...]:
         series(
             "Duration of polls",
             "A poll that takes longer than `poll_deadline` is given up.",
-            Query(quantile("0.5", "agentos_exporter_poll_duration_seconds"), "p50"),
-            Query(quantile("0.95", "agentos_exporter_poll_duration_seconds"), "p95"),
+            *parts.quantiles("agentos_exporter_poll_duration_seconds"),
             unit="s",
             empty="no polls",
             overrides=parts.QUANTILES,
@@ -143,8 +152,7 @@ def _polls() -> tuple[Panel, ...]:
         series(
             "From the end of a span until it counted",
             "High values: AgentOS writes late, or a backlog is read.",
-            Query(quantile("0.5", "agentos_exporter_span_ingest_delay_seconds"), "p50"),
-            Query(quantile("0.95", "agentos_exporter_span_ingest_delay_seconds"), "p95"),
+            *parts.quantiles("agentos_exporter_span_ingest_delay_seconds"),
             unit="s",
             empty="no spans",
             overrides=parts.QUANTILES,
@@ -172,7 +180,6 @@ def _polls() -> tuple[Panel, ...]:
             Query("max by (agentos) (agentos_up{@})", "{{agentos}} up"),
             Query("max by (agentos) (agentos_exporter_catching_up{@})", "{{agentos}} catching up"),
             unit="none",
-            empty="unknown: no data",
             limits=(0, 1),
             calcs=("min", "lastNotNull"),
             width=8,
@@ -187,7 +194,6 @@ def _gaps() -> tuple[Panel, ...]:
             "AgentOS hides a span until all its ancestors are written: a few for a few seconds are normal.",
             Query("max by (agentos) (agentos_exporter_open_traces{@})", "{{agentos}}"),
             unit="locale",
-            empty="unknown: no data",
             decimals=0,
             width=8,
         ),
@@ -198,34 +204,10 @@ def _gaps() -> tuple[Panel, ...]:
             "plausible numbers. Source resets: traces were deleted, or the database was replaced.",
             label("agentos", "AgentOS"),
             value("Spans", total("agentos_spans_total", ONE), "locale", decimals=0),
-            value(
-                "Hidden spans",
-                total("agentos_exporter_hidden_spans_total", ONE),
-                "short",
-                colors=steps((None, GREEN), (1, ORANGE)),
-                decimals=0,
-            ),
-            value(
-                "Orphans",
-                total("agentos_exporter_orphan_spans_total", ONE),
-                "short",
-                colors=steps((None, GREEN), (1, ORANGE)),
-                decimals=0,
-            ),
-            value(
-                "Values not believed",
-                total("agentos_exporter_ignored_values_total", ONE),
-                "short",
-                colors=steps((None, GREEN), (1, ORANGE)),
-                decimals=0,
-            ),
-            value(
-                "Source resets",
-                total("agentos_exporter_source_resets_total", ONE),
-                "short",
-                colors=steps((None, GREEN), (1, RED)),
-                decimals=0,
-            ),
+            _never("Hidden spans", "agentos_exporter_hidden_spans_total"),
+            _never("Orphans", "agentos_exporter_orphan_spans_total"),
+            _never("Values not believed", "agentos_exporter_ignored_values_total"),
+            _never("Source resets", "agentos_exporter_source_resets_total", RED),
             sort="Hidden spans",
             empty="nothing seen",
             width=8,
@@ -237,12 +219,7 @@ def _gaps() -> tuple[Panel, ...]:
             "malformed: not what AgentOS promises; unreadable: AgentOS answers it with an error.",
             label("agentos", "AgentOS"),
             label("reason", "Reason"),
-            value(
-                "Traces",
-                total("agentos_exporter_ignored_traces_total", "agentos, reason"),
-                "locale",
-                decimals=0,
-            ),
+            value("Traces", total("agentos_exporter_ignored_traces_total", "agentos, reason"), "locale", decimals=0),
             sort="Traces",
             empty="none seen",
             width=8,
@@ -256,14 +233,10 @@ def _requests() -> tuple[Panel, ...]:
         series(
             "Requests to AgentOS per minute",
             "By endpoint and status code; without a code: no answer came.",
-            Query(
-                f"60 * {rate('agentos_exporter_api_requests_total', 'endpoint, code')}",
-                "{{endpoint}} {{code}}",
-            ),
+            Query(f"60 * {rate('agentos_exporter_api_requests_total', 'endpoint, code')}", "{{endpoint}} {{code}}"),
             unit="short",
             empty="none seen",
             stack=True,
-            width=12,
             height=9,
         ),
         series(
@@ -273,7 +246,6 @@ def _requests() -> tuple[Panel, ...]:
             unit="Bps",
             empty="none seen",
             stack=True,
-            width=12,
             height=9,
         ),
     )
@@ -294,45 +266,24 @@ def _series() -> tuple[Panel, ...]:
                 colors=steps((None, BLUE)),
             ),
             sort="Series",
-            empty="unknown: no data",
             width=8,
             height=9,
         ),
-        table(
+        _increments(
             "Folded into `other` by the limits",
             "Increments in the shown range whose label value was beyond `limits`; without a label: the limit of the "
             "metric as a whole. Sums stay exact.",
-            label("metric", "Metric"),
-            label("label", "Label"),
-            value(
-                "Increments",
-                f"{total('agentos_exporter_series_limited_total', 'metric, label')} > 0",
-                "locale",
-                decimals=0,
-                colors=steps((None, ORANGE)),
-            ),
-            sort="Increments",
+            "agentos_exporter_series_limited_total",
+            ORANGE,
             empty="none: all within the limits",
-            width=8,
-            height=9,
         ),
-        table(
+        _increments(
             "Shortened label values",
             "Increments in the shown range under a label value that was longer than `limits.label_value_length`: its "
             "end is a digest.",
-            label("metric", "Metric"),
-            label("label", "Label"),
-            value(
-                "Increments",
-                f"{total('agentos_exporter_label_values_shortened_total', 'metric, label')} > 0",
-                "locale",
-                decimals=0,
-                colors=steps((None, BLUE)),
-            ),
-            sort="Increments",
+            "agentos_exporter_label_values_shortened_total",
+            BLUE,
             empty="none: all short enough",
-            width=8,
-            height=9,
         ),
     )
 
@@ -345,8 +296,6 @@ def _versions() -> tuple[Panel, ...]:
             "`prices_update`.",
             "1000 * max(agentos_exporter_price_data_timestamp_seconds{@})",
             unit="dateTimeFromNow",
-            empty="unknown: no data",
-            color=BLUE,
             width=6,
             height=5,
         ),
@@ -370,8 +319,6 @@ def _versions() -> tuple[Panel, ...]:
             label("python", "Python"),
             value("", "max by (version, revision, python) (agentos_exporter_build_info{@})", "none"),
             sort="Version",
-            empty="unknown: no data",
-            width=12,
             height=5,
         ),
     )
@@ -384,8 +331,6 @@ def _process() -> tuple[Panel, ...]:
             "Resident memory of each exporter process.",
             Query(f"max by (instance) (process_resident_memory_bytes{{@}} {RUNNING})", "{{instance}}"),
             unit="bytes",
-            empty="unknown: no data",
-            width=12,
         ),
         series(
             "Processor",
@@ -394,7 +339,5 @@ def _process() -> tuple[Panel, ...]:
                 f"max by (instance) (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {RUNNING})", "{{instance}}"
             ),
             unit="percentunit",
-            empty="unknown: no data",
-            width=12,
         ),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.panels import (
-    BLUE,
     GREEN,
     GREY,
     ORANGE,
@@ -65,7 +64,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             total(CALLS),
             unit="locale",
             empty="none seen",
-            color=BLUE,
             decimals=0,
         ),
         stat(
@@ -104,7 +102,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             quantile_of_range("0.95", DURATION),
             unit="s",
             empty="no calls",
-            color=BLUE,
         ),
         stat(
             "p95 to the first token",
@@ -113,7 +110,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             quantile_of_range("0.95", FIRST),
             unit="s",
             empty="unknown",
-            color=BLUE,
         ),
     )
 
@@ -165,7 +161,6 @@ def _latency() -> tuple[Panel, ...]:
             unit="s",
             empty="no calls",
             sort="Mean",
-            width=12,
             height=9,
         ),
         heatmap(
@@ -175,7 +170,6 @@ def _latency() -> tuple[Panel, ...]:
             unit="s",
             empty="no calls",
             scheme="Blues",
-            width=12,
         ),
         series(
             "p50, p95, p99 of the last 5 minutes",
@@ -184,7 +178,6 @@ def _latency() -> tuple[Panel, ...]:
             unit="s",
             empty="no calls",
             overrides=parts.QUANTILES,
-            width=12,
         ),
         series(
             "Time to the first token, p95",
@@ -194,7 +187,6 @@ def _latency() -> tuple[Panel, ...]:
             unit="s",
             empty="unknown: needs enrich_runs",
             sort="Mean",
-            width=12,
         ),
     )
 
@@ -226,12 +218,7 @@ def _models(settings: Settings) -> Panel:
         value("p50", quantile_of_range("0.5", DURATION, MODEL), "s"),
         value("p95", quantile_of_range("0.95", DURATION, MODEL), "s"),
         value("Tokens", tokens, "short"),
-        value(
-            "Unpriced tokens",
-            total("agentos_llm_unpriced_tokens_total", MODEL),
-            "short",
-            colors=steps((None, RED)),
-        ),
+        value("Unpriced tokens", total("agentos_llm_unpriced_tokens_total", MODEL), "short", colors=steps((None, RED))),
         value("Cost", spent, "currencyUSD", bar=True, colors=steps((None, YELLOW))),
         sort="Cost",
         empty="no calls",

@@ -49,7 +49,6 @@ def board(settings: Settings) -> Board:
 
 
 def _state(settings: Settings) -> tuple[Panel, ...]:
-    failed = share(total("agentos_run_errors_total"), total("agentos_runs_total"))
     return (
         stat(
             "AgentOS",
@@ -57,7 +56,6 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             "filtered by root.",
             "min(agentos_up{@})",
             unit="none",
-            empty="unknown: no data",
             colors=steps((None, RED), (1, GREEN)),
             mappings=[parts.UP],
             link=link("Exporter health", parts.EXPORTER),
@@ -71,15 +69,14 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             empty="none",
             colors=steps((None, RED)),
         ),
-        stat(
-            "Failed runs",
+        parts.failed(
+            "runs",
             "Share of the finished runs whose outermost span has status ERROR, over the shown range. A streaming run "
             "whose model fails ends OK in AgentOS: see Failed model calls.",
-            failed,
-            unit="percentunit",
+            "agentos_run_errors_total",
+            "agentos_runs_total",
             empty="no runs",
             colors=parts.failing(settings),
-            decimals=2,
             link=link("SLO", parts.SLO, "root"),
         ),
         stat(
@@ -112,6 +109,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _volume(settings: Settings) -> tuple[Panel, ...]:
+    tokens = 'sum(increase(agentos_llm_tokens_total{job=~"$job", agentos=~"$agentos"}[$__range]))'
     return (
         stat(
             "Runs",
@@ -121,25 +119,23 @@ def _volume(settings: Settings) -> tuple[Panel, ...]:
             empty="none seen",
             decimals=0,
         ),
-        stat(
-            "Failed model calls",
+        parts.failed(
+            "model calls",
             "Share of the LLM calls with status ERROR, over the shown range. openinference-instrumentation-agno before "
             "1.0.14 marks failed calls OK.",
-            share(total("agentos_llm_call_errors_total"), total("agentos_llm_calls_total")),
-            unit="percentunit",
+            "agentos_llm_call_errors_total",
+            "agentos_llm_calls_total",
             empty="no calls",
             colors=parts.failing_calls(settings),
-            decimals=2,
             link=link("Models and providers", parts.MODELS),
         ),
-        stat(
-            "Failed tool calls",
+        parts.failed(
+            "tool calls",
             "Share of the tool calls with status ERROR, over the shown range.",
-            share(total("agentos_tool_call_errors_total"), total("agentos_tool_calls_total")),
-            unit="percentunit",
+            "agentos_tool_call_errors_total",
+            "agentos_tool_calls_total",
             empty="no tool calls",
             colors=parts.failing_tools(settings),
-            decimals=2,
             link=link("Tools and errors", parts.TOOLS, "root"),
         ),
         stat(
@@ -153,10 +149,7 @@ def _volume(settings: Settings) -> tuple[Panel, ...]:
             "Unpriced tokens",
             "Share of the tokens for which no price is known: their cost is missing from every dollar shown here. Of "
             "the whole AgentOS, since these tokens are not counted by root.",
-            share(
-                total("agentos_llm_unpriced_tokens_total"),
-                'sum(increase(agentos_llm_tokens_total{job=~"$job", agentos=~"$agentos"}[$__range]))',
-            ),
+            share(total("agentos_llm_unpriced_tokens_total"), tokens),
             unit="percentunit",
             empty="no tokens",
             colors=steps((None, GREEN), (0.0001, ORANGE)),
@@ -263,13 +256,7 @@ def _roots(settings: Settings) -> Panel:
         label("root_kind", "Kind"),
         value("Runs", total("agentos_runs_total", by), "locale", decimals=0),
         value("Continued", total("agentos_runs_continued_total", by), "locale", decimals=0),
-        value(
-            "Failed",
-            failed,
-            "percentunit",
-            decimals=1,
-            colors=parts.failing(settings),
-        ),
+        value("Failed", failed, "percentunit", decimals=1, colors=parts.failing(settings)),
         value(
             "p95",
             quantile_of_range("0.95", "agentos_run_duration_seconds", by),
@@ -278,13 +265,7 @@ def _roots(settings: Settings) -> Panel:
         ),
         value("LLM calls a run", mean("agentos_run_llm_calls", by), "short", decimals=1),
         value("Cost a run", mean("agentos_run_cost_usd", by), "currencyUSD"),
-        value(
-            "Cost",
-            total("agentos_run_cost_usd_sum", by),
-            "currencyUSD",
-            bar=True,
-            colors=steps((None, YELLOW)),
-        ),
+        value("Cost", total("agentos_run_cost_usd_sum", by), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
         sort="Cost",
         empty="no runs",
         width=16,
@@ -299,12 +280,7 @@ def _alerts() -> Panel:
         label("alertname", "Alert"),
         label("severity", "Severity"),
         label("agentos", "AgentOS"),
-        value(
-            "Alerts",
-            f"count by (alertname, severity, agentos) ({FIRING})",
-            "none",
-            colors=steps((None, RED)),
-        ),
+        value("Alerts", f"count by (alertname, severity, agentos) ({FIRING})", "none", colors=steps((None, RED))),
         sort="Severity",
         descending=False,
         empty="none fires",
@@ -370,8 +346,7 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
         series(
             "Runs in a session",
             "Observed when a session has been idle for 30 minutes: empty until then. Not filtered by root.",
-            Query(quantile("0.5", "agentos_session_runs"), "p50"),
-            Query(quantile("0.95", "agentos_session_runs"), "p95"),
+            *parts.quantiles("agentos_session_runs"),
             unit="short",
             empty="no session has ended",
             overrides=parts.QUANTILES,
@@ -381,8 +356,7 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
             "Length of a session",
             "From the first start to the last end of its runs; observed when it has been idle for 30 minutes: empty "
             "until then. Not filtered by root.",
-            Query(quantile("0.5", "agentos_session_duration_seconds"), "p50"),
-            Query(quantile("0.95", "agentos_session_duration_seconds"), "p95"),
+            *parts.quantiles("agentos_session_duration_seconds"),
             unit="s",
             empty="no session has ended",
             overrides=parts.QUANTILES,
@@ -412,22 +386,15 @@ def _inventory() -> tuple[Panel, ...]:
             label("agentos", "AgentOS"),
             label("kind", "Kind"),
             label("name", "Name"),
-            label(
-                "agent",
-                "Agent",
-                link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent")),
-            ),
+            label("agent", "Agent", link=link("Drill down", parts.AGENT, agentos=cell("AgentOS"), agent=cell("Agent"))),
             label("model", "Model"),
             label("provider", "Provider"),
             value(
-                "",
-                f'max by (agentos, kind, name, agent, model, provider) ({component}{{@, kind!="workflow"}})',
-                "none",
+                "", f'max by (agentos, kind, name, agent, model, provider) ({component}{{@, kind!="workflow"}})', "none"
             ),
             sort="Name",
             descending=False,
             empty="unknown",
-            width=12,
         ),
         # A workflow is the root of what it calls, and nobody's agent.
         table(

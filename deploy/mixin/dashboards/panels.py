@@ -18,6 +18,8 @@ RED: Final = "red"
 ORANGE: Final = "orange"
 YELLOW: Final = "yellow"
 GREEN: Final = "green"
+UNKNOWN: Final = "unknown: no data"
+"""What a panel shows by default when there is nothing."""
 BLUE: Final = "blue"
 PURPLE: Final = "purple"
 GREY: Final = "text"
@@ -118,7 +120,7 @@ def stat(  # noqa: PLR0913 - what Grafana lets one choose
     query: Query | str,
     *,
     unit: str,
-    empty: str,
+    empty: str = UNKNOWN,
     colors: Json | None = None,
     color: str = "",
     decimals: int | None = None,
@@ -158,7 +160,7 @@ def series(  # noqa: PLR0913 - what Grafana lets one choose
     description: str,
     *queries: Query,
     unit: str,
-    empty: str,
+    empty: str = UNKNOWN,
     color: Json | None = None,
     stack: bool = False,
     limit_lines: Json | None = None,
@@ -210,17 +212,7 @@ def series(  # noqa: PLR0913 - what Grafana lets one choose
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     return Panel(
-        "timeseries",
-        title,
-        description,
-        queries,
-        width,
-        height,
-        unit,
-        empty,
-        defaults,
-        options,
-        tuple(overrides),
+        "timeseries", title, description, queries, width, height, unit, empty, defaults, options, tuple(overrides)
     )
 
 
@@ -230,7 +222,7 @@ def bars(  # noqa: PLR0913 - what Grafana lets one choose
     query: Query,
     *,
     unit: str,
-    empty: str,
+    empty: str = UNKNOWN,
     colors: Json,
     limits: tuple[float | None, float | None] = (0, None),
     decimals: int | None = None,
@@ -291,7 +283,7 @@ def table(
     description: str,
     *columns: Column,
     sort: str,
-    empty: str,
+    empty: str = UNKNOWN,
     descending: bool = True,
     width: int = 12,
     height: int = 9,
@@ -349,10 +341,7 @@ def _look(column: Column) -> Json | None:
     elif column.colors:
         properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
     if column.colors:
-        properties += [
-            {"id": "thresholds", "value": column.colors},
-            {"id": "color", "value": {"mode": "thresholds"}},
-        ]
+        properties += [{"id": "thresholds", "value": column.colors}, {"id": "color", "value": {"mode": "thresholds"}}]
     if column.link:
         properties.append({"id": "links", "value": [column.link]})
     if column.width:
@@ -366,7 +355,7 @@ def heatmap(
     query: str,
     *,
     unit: str,
-    empty: str,
+    empty: str = UNKNOWN,
     scheme: str = "Oranges",
     width: int = 12,
     height: int = 9,
@@ -399,10 +388,7 @@ def heatmap(
 
 def named(name: str, color: str) -> Json:
     """Override: this series has this colour."""
-    return {
-        "matcher": {"id": "byName", "options": name},
-        "properties": [{"id": "color", "value": fixed(color)}],
-    }
+    return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "color", "value": fixed(color)}]}
 
 
 def words(texts: Mapping[int | float, tuple[str, str]]) -> Json:

@@ -17,8 +17,11 @@ from deploy.mixin.dashboards.panels import (
     RED,
     YELLOW,
     Json,
+    Panel,
+    Query,
     fixed,
     named,
+    stat,
     steps,
     words,
 )
@@ -146,6 +149,17 @@ def share(part: str, whole: str) -> str:
 def quantile(q: str, metric: str, by: str = "", only: str = "") -> str:
     """A quantile of a histogram at each moment."""
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', f'{by}, le' if by else 'le', only)})"
+
+
+def quantiles(metric: str) -> tuple[Query, Query]:
+    """The median and the 95th percentile of a histogram; `QUANTILES` has their colours."""
+    return Query(quantile("0.5", metric), "p50"), Query(quantile("0.95", metric), "p95")
+
+
+def failed(what: str, description: str, errors: str, everything: str, *, empty: str, colors: Json, link: Json) -> Panel:
+    """The share of runs or calls that failed, over the whole range that is shown."""
+    expr, name = share(total(errors), total(everything)), f"Failed {what}"
+    return stat(name, description, expr, unit="percentunit", decimals=2, empty=empty, colors=colors, link=link)
 
 
 def quantile_of_range(q: str, metric: str, by: str = "") -> str:

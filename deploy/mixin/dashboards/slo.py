@@ -149,10 +149,7 @@ def _roots(settings: Settings) -> Panel:
 
 def _burn(name: str, metric: str, allowed: float, settings: Settings) -> tuple[Panel, ...]:
     lines = steps(
-        (None, "transparent"),
-        (settings.burn_slow, YELLOW),
-        (settings.burn_medium, ORANGE),
-        (settings.burn_fast, RED),
+        (None, "transparent"), (settings.burn_slow, YELLOW), (settings.burn_medium, ORANGE), (settings.burn_fast, RED)
     )
     return (
         series(
@@ -164,7 +161,6 @@ def _burn(name: str, metric: str, allowed: float, settings: Settings) -> tuple[P
             empty="no runs, or no recording rules",
             limit_lines=lines,
             calcs=("lastNotNull", "max"),
-            width=12,
         ),
         series(
             f"{name} budget: share of runs, by root",
@@ -173,7 +169,6 @@ def _burn(name: str, metric: str, allowed: float, settings: Settings) -> tuple[P
             unit="percentunit",
             empty="no runs, or no recording rules",
             limit_lines=steps((None, "transparent"), (allowed, RED)),
-            width=12,
         ),
     )
 

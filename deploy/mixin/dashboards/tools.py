@@ -4,20 +4,7 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    BLUE,
-    RED,
-    Panel,
-    Query,
-    cell,
-    label,
-    link,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.panels import BLUE, RED, Panel, Query, cell, label, link, series, stat, steps, table, value
 from deploy.mixin.dashboards.parts import quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -74,24 +61,22 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="none",
             colors=steps((None, RED)),
         ),
-        stat(
-            "Failed runs",
+        parts.failed(
+            "runs",
             "Share of the runs with status ERROR, over the shown range. Not filtered by agent.",
-            share(total("agentos_run_errors_total"), total("agentos_runs_total")),
-            unit="percentunit",
+            "agentos_run_errors_total",
+            "agentos_runs_total",
             empty="no runs",
             colors=parts.failing(settings),
-            decimals=2,
             link=link("SLO", parts.SLO, "root"),
         ),
-        stat(
-            "Failed model calls",
+        parts.failed(
+            "model calls",
             "Share of the LLM calls with status ERROR, over the shown range.",
-            share(total("agentos_llm_call_errors_total"), total("agentos_llm_calls_total")),
-            unit="percentunit",
+            "agentos_llm_call_errors_total",
+            "agentos_llm_calls_total",
             empty="no calls",
             colors=parts.failing_calls(settings),
-            decimals=2,
             link=link("Models and providers", parts.MODELS, "agent"),
         ),
         stat(
@@ -109,7 +94,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             total(CALLS),
             unit="locale",
             empty="none seen",
-            color=BLUE,
             decimals=0,
         ),
         stat(
@@ -118,7 +102,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             quantile_of_range("0.95", DURATION),
             unit="s",
             empty="no tool calls",
-            color=BLUE,
         ),
     )
 
@@ -180,7 +163,6 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
-            width=12,
             height=9,
         ),
         series(
@@ -193,14 +175,16 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
             unit="percentunit",
             empty="no spans",
             overrides=(*parts.SPAN_KINDS, parts.DASHED),
-            width=12,
             height=9,
         ),
     )
 
 
 def _tools(settings: Settings) -> tuple[Panel, ...]:
-    by = "agentos, agent, tool"
+    return *_tool_calls(), *_tool_tables(settings)
+
+
+def _tool_calls() -> tuple[Panel, ...]:
     return (
         series(
             "Tool calls per minute",
@@ -232,6 +216,12 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
             width=8,
             height=9,
         ),
+    )
+
+
+def _tool_tables(settings: Settings) -> tuple[Panel, ...]:
+    by = "agentos, agent, tool"
+    return (
         table(
             "Tools",
             "Over the shown range, by the agent that called.",
@@ -248,7 +238,6 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
             value("Calls", total(CALLS, by), "locale", decimals=0, bar=True, colors=steps((None, BLUE))),
             sort="Calls",
             empty="no tool calls",
-            width=12,
         ),
         table(
             "Tool errors by type",
@@ -267,6 +256,5 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
             ),
             sort="Errors",
             empty="none seen",
-            width=12,
         ),
     )
