@@ -70,7 +70,7 @@ async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]
 def _show(shared: Any, samples: int) -> None:
     """Put so many more samples on show."""
     from exporter.counting.delta import Delta
-    from exporter.ledger.store import Changes
+    from exporter.ledger.records import Changes
 
     delta = Delta("bench")
     for number in range(samples):

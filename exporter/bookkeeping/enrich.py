@@ -18,7 +18,8 @@ from exporter.core.model import MICROSECONDS, Clock, Span
 from exporter.counting.delta import Delta, SessionPart, digest
 from exporter.counting.fold import observe_cost
 from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
-from exporter.ledger.store import Changes, Ledger, Record
+from exporter.ledger.records import Changes, Record
+from exporter.ledger.store import Ledger
 
 if TYPE_CHECKING:
     from exporter.counting.cashier import Cashier
@@ -142,7 +143,7 @@ class Enricher:
         self.history = any(call.first for call in calls)
 
     def _late(self, since: int) -> bool:
-        # Of a clock that went back by more than the patience nobody knows how long it was.
+        # If the clock went back by more than the patience, nothing tells how long the call waited: it is let go.
         waited = self._clock.now_us() - since
         return waited >= self._patience - round(EXPIRE_EVERY * MICROSECONDS) or waited < -self._patience
 
@@ -154,7 +155,7 @@ class Enricher:
         self._tried = {run_id: tried for run_id, tried in self._tried.items() if run_id in runs}
         now = self._clock.monotonic()
         due = [ask for ask in runs.values() if self._tried.get(ask.run_id, (0, now))[1] <= now]
-        # Steps of a workflow may never be stored: asking for them again must keep nobody waiting.
+        # Steps of a workflow may never be stored. New runs come before those that are asked for again.
         return sorted(due, key=lambda ask: self._tried.get(ask.run_id, (0, now))[0])
 
     async def _ask(self, asks: Sequence[_Ask], details: dict[str, RunDetail], deadline: float) -> int:
@@ -227,7 +228,7 @@ class Enricher:
         """
         done = 0
         calls = self._ledger.waiting(self.agentos)
-        # History shows at once, as what is counted without waiting does; news is first shown as 0.
+        # History shows its value at once. News shows 0 first, as any new series does.
         for first in (True, False):
             part = [call for call in calls if call.first is first]
             if part:

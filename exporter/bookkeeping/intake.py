@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from exporter.core.model import MICROSECONDS, Batch, Clock, Trace, TraceState
 from exporter.counting.delta import Delta
 from exporter.counting.fold import RunRecord, awaits_run, fold, observe_session, root_kind, settle
-from exporter.ledger.store import Changes, Ledger, Record
+from exporter.ledger.records import Changes, Record
+from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class Intake:
         for trace in batch.traces:
             before = delta.spans
             self._read(delta, book, trace, now=now, as_of=as_of, follows=batch.follows)
-            # Of the trace, not of the span: the spans of a long run show when it ends, and none of them is late.
-            # Nor are orphans: it is their ancestors that were waited for.
+            # The end of the trace decides: the first spans of a long run show only when it ends, and are not late.
+            # Orphans are not late either: the exporter itself waited for their ancestors.
             if as_of - trace.end > LATE and not trace.orphans:
                 late += delta.spans - before
         for trace_id in batch.settled:

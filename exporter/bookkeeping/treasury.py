@@ -1,4 +1,4 @@
-"""Budgets in force and what is known of them: the one who keeps their ledger in order and shows their gauges."""
+"""Budgets in force: how much of each is spent, since when that is known, and their gauges."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Treasury:
                 self._pruned = now
 
     def _wait_for_unread(self, now: int) -> None:
-        """An AgentOS looks back from when it is first reached: until then, what is known starts later and later."""
+        """Until an AgentOS is first reached, the time since which its spending is known moves with the clock."""
         if not self._unread:
             return
         reached = {name for name in self._unread if self._ledger.cursors(name)}

@@ -140,7 +140,7 @@ class Table:
     """A word that is no plain key may be a value that lost its key: messages do not repeat it."""
 
     def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: Problems) -> None:
-        """Take up the entries of `node`; what is unknown or given twice is a problem."""
+        """Take up the entries of `node`. A key that is unknown or given twice is a problem."""
         self.path, self.line, self.known, self.problems = path, node.start_mark.line + 1, known, problems
         self.entries: dict[str, yaml.Node] = {}
         lines: dict[str, int] = {}

@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text on one line, with escapes in place of what is not printable: nothing that a terminal obeys."""
+    """The text on one line, with escapes in place of unprintable characters, which a terminal might obey."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

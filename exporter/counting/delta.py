@@ -186,7 +186,7 @@ class Delta(Increments):
         return tally
 
     def tools(self, root: str, agent: str, tool: str) -> ToolTally:
-        """The tally of tool calls with these labels, likewise."""
+        """The tally of tool calls with these labels; good until the counters are asked for."""
         labels = (self.agentos, root, agent, tool)
         tally = self._tools.get(labels)
         if tally is None:

@@ -34,7 +34,7 @@ _NONE: Final = -1
 _NOWHERE: Final = -2
 """in place of an agent: the span is not to be counted at all"""
 _LATER: Final = -3
-"""likewise: a later reading may show the agent"""
+"""in place of an agent: the span is not to be counted yet, as a later reading may show its agent"""
 
 
 @dataclass(slots=True)

@@ -29,5 +29,5 @@ def labeller(mode: UserLabels, key: bytes) -> Callable[[str], str] | None:
 
 
 def hashed(user: str, key: bytes) -> str:
-    """HMAC-SHA256 of a user id in hexadecimal digits: without the key nobody can try which id it is of."""
+    """HMAC-SHA256 of a user id in hexadecimal digits: without the key, ids cannot be tried against it."""
     return hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256").hex() if user else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import math
 import os
 import socket
@@ -254,9 +255,7 @@ async def web_search(text: str) -> str:
 
 def build(db: SqliteDb) -> AgentOS:
     """The AgentOS. Called once a process: tracing is global."""
-
-    def agent(identifier: str, name: str, model: DemoModel, **more: Any) -> Agent:  # noqa: ANN401 - what Agent takes
-        return Agent(id=identifier, name=name, model=model, db=db, telemetry=False, **more)
+    agent = functools.partial(_agent, db)
 
     assistant = agent(
         "assistant",
@@ -281,7 +280,24 @@ def build(db: SqliteDb) -> AgentOS:
     )
     triage = agent("triage", "Triage", acme("acme-router-7b", talks(Habits(0.15, 220, 6))))
     moderator = agent("moderator", "Moderator", acme("acme-guard-1b", talks(Habits(0.1, 160, 4))))
+    return AgentOS(
+        id="demo",
+        name="Demo",
+        agents=[assistant, order_desk, analyst, translator, summarizer, triage, moderator],
+        teams=[_research(db)],
+        workflows=[_report(db, analyst, translator, summarizer)],
+        db=db,
+        tracing=True,
+        telemetry=False,
+    )
 
+
+def _agent(db: SqliteDb, identifier: str, name: str, model: DemoModel, **more: Any) -> Agent:  # noqa: ANN401 - Agent's
+    return Agent(id=identifier, name=name, model=model, db=db, telemetry=False, **more)
+
+
+def _research(db: SqliteDb) -> Team:
+    agent = functools.partial(_agent, db)
     searcher = agent(
         "searcher",
         "Searcher",
@@ -290,7 +306,7 @@ def build(db: SqliteDb) -> AgentOS:
         role="Searches",
     )
     writer = agent("writer", "Writer", claude(talks(Habits(2.0, 1800, 120, cached=0.8, exclusive=True))), role="Writes")
-    research = Team(
+    return Team(
         id="research",
         name="Research Team",
         model=openai("gpt-5.4", talks(Habits(0.8, 1900, 40, cached=0.6, rounds=_IN_TURN))),
@@ -299,11 +315,13 @@ def build(db: SqliteDb) -> AgentOS:
         telemetry=False,
     )
 
+
+def _report(db: SqliteDb, analyst: Agent, translator: Agent, summarizer: Agent) -> Workflow:
     def publish(step_input: StepInput) -> StepOutput:
         """Workflow step without a model."""
         return StepOutput(content=f"Published: {str(step_input.previous_step_content)[:80]}")
 
-    report = Workflow(
+    return Workflow(
         id="daily-report",
         name="Daily Report",
         description="Analyse, then translate and summarize at once, then publish.",
@@ -319,16 +337,6 @@ def build(db: SqliteDb) -> AgentOS:
             ),
             Step(name="Publish", executor=publish),
         ],
-    )
-    return AgentOS(
-        id="demo",
-        name="Demo",
-        agents=[assistant, order_desk, analyst, translator, summarizer, triage, moderator],
-        teams=[research],
-        workflows=[report],
-        db=db,
-        tracing=True,
-        telemetry=False,
     )
 
 

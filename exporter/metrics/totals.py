@@ -300,7 +300,7 @@ class Totals:
 
 
 class _Planner:
-    """One run of `Totals.plan`: admits label values and adds up, without touching what is live."""
+    """One run of `Totals.plan`. It admits label values and adds up, and leaves the live series as they are."""
 
     def __init__(self, totals: Totals, *, show: bool) -> None:
         self._totals = totals

@@ -286,7 +286,7 @@ class _Plan(NamedTuple):
 
 
 def _doubt(plan: _Plan, rates: Rates, usage: TokenUsage, classes: Classes) -> str:
-    """Why the cost may differ from what is billed; '' where it cannot, as far as tokens go."""
+    """Why the cost may differ from the bill; '' if the tokens determine it."""
     if classes.input is None or classes.output is None:
         return "some token counts are missing, a lower bound"
     if rates.media:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def make_source(
     agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer = lambda _endpoint, _code, _size: None
 ) -> AgentOSSource | DatabaseSource:
-    """The source that reads an AgentOS; it has asked nobody for anything yet.
+    """Make the source that reads an AgentOS. It has sent no request yet.
 
     Args:
         agentos: its configuration.

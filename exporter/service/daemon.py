@@ -30,7 +30,9 @@ from exporter.service.jobs import Jobs
 from exporter.service.poller import Poller, Shared
 from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
-from exporter.service.web import InstanceStatus, Server, bind, make_app
+from exporter.service.web.app import make_app
+from exporter.service.web.server import Server, bind
+from exporter.service.web.site import InstanceStatus
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
 
@@ -51,7 +53,7 @@ _LIVE: Final = ("budgets", "prices")
 
 @dataclass(slots=True)
 class Site:
-    """What the web server asks (see `web.Site`)."""
+    """What the web server asks (see `web.site.Site`)."""
 
     publisher: Publisher
     pollers: Sequence[Poller]
@@ -63,7 +65,7 @@ class Site:
         return self.publisher.rendered
 
     def scraped(self) -> None:
-        """A scraper was given what is published."""
+        """Take note of a scrape."""
         self.publisher.scraped()
 
     def ready(self) -> bool:
@@ -119,7 +121,7 @@ class Daemon:
         return self.site.pollers
 
     async def reload(self) -> None:
-        """Read the configuration and the price file anew; what is refused leaves the old in force, and says so."""
+        """Read the configuration and the price file anew. If one is refused, the old one stays; the log says why."""
         async with self._reloading:
             if self.load is not None:
                 await self._reload_config(self.load)
@@ -230,7 +232,7 @@ async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
 
 
 def settle() -> None:
-    """What is loaded by now stays; to look through it for garbage would stop every thread for 0.1 s at a time."""
+    """Keep what is loaded by now out of garbage collection, which would stop every thread for 0.1 s at a time."""
     gc.collect()
     gc.freeze()
 
@@ -238,7 +240,7 @@ def settle() -> None:
 async def rehearse(config: Config) -> None:
     """Build what `run` builds of this configuration, but for the state and the web server, and drop it again.
 
-    Nobody is asked for anything. Raises ConfigError.
+    No request is sent. Raises ConfigError.
     """
     pricer = await asyncio.to_thread(make_pricer, config)
     await asyncio.to_thread(pricer.close)
@@ -317,7 +319,7 @@ def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
 
 
 def _let_go(config: Config, shared: Shared, cashier: Cashier) -> None:
-    """What waits for the details of an AgentOS that is configured no more goes out without them."""
+    """Count the calls that wait for details of an AgentOS which is no longer configured."""
     for name in shared.ledger.waiting_names() - {agentos.name for agentos in config.agentos}:
         enricher = Enricher(
             name,

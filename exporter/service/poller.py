@@ -1,4 +1,4 @@
-"""One cycle of one AgentOS: fetch → dedupe → fold → commit, batch by batch; and what is said about how it went."""
+"""One cycle of one AgentOS: fetch → dedupe → fold → commit, batch by batch; then count, show and log its outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 BACKOFF_LIMIT: Final = 300.0
 """Longest pause after failures, in seconds."""
 STALE_AFTER: Final = 300.0
-"""Seconds since the last success after which nobody knows who is active."""
+"""Seconds since the last success after which active sessions and users are unknown."""
 _BUG: Final = "bad_answer"
 
 

@@ -50,11 +50,11 @@ class Publisher:
         self._wake.set()
 
     def scraped(self) -> None:
-        """A scraper was just given what is published."""
+        """Take note of a scrape of the published bytes."""
         self._totals.scraped(self._version, self._clock.monotonic())
 
     async def publish(self) -> None:
-        """Expose what is due (committed first), render, and put the bytes in place. Raises nothing of the state's."""
+        """Expose what is due (committed first), render, and put the bytes in place. An error of the state is logged."""
         try:
             if self._clock.monotonic() - self._refreshed >= TICK:
                 for refresh in self._refresh:

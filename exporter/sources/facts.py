@@ -13,7 +13,7 @@ _NAME_LENGTH: Final = 1024
 """Longest name, in characters, that is kept whole: more than any label may have."""
 _ID_LENGTH: Final = 256
 _MOST_TOKENS: Final = 10**9
-"""More than any model takes in or gives out; what is above is no count, and would be money."""
+"""More tokens than any model takes or gives. A higher number is not believed, as it would become money."""
 _MOST_USD: Final = 1_000_000
 """of one call"""
 
@@ -36,7 +36,7 @@ def stand_in(raw: bytes) -> str:
 
 
 def identifier(value: object) -> str | None:
-    """An id, or None for what is none."""
+    """The id, or None if the value is not one."""
     return clean_id(value) if isinstance(value, str) and value else None
 
 

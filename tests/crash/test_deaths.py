@@ -102,7 +102,7 @@ async def test_a_life_without_a_death_counts_all(kind, tables, expected):
 
 def test_a_first_start_that_is_killed_anywhere_leaves_a_file_to_start_with(tmp_path, monkeypatch):
     path, lefts = tmp_path / "state.db", list[Left]()
-    make = ledger._engine
+    make = ledger.open_engine
 
     def watched(where: Path) -> sa.Engine:
         engine = make(where)
@@ -111,7 +111,7 @@ def test_a_first_start_that_is_killed_anywhere_leaves_a_file_to_start_with(tmp_p
         return engine
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "_engine", watched)
+        patched.setattr(ledger, "open_engine", watched)
         ledger.Ledger(path).close()
     lefts.append(Left.of(path))
     assert len(lefts) > 20

@@ -8,7 +8,7 @@ from typing import Self
 import pytest
 
 from exporter.counting.delta import Delta
-from exporter.ledger.store import Changes
+from exporter.ledger.records import Changes
 from tests.harness import story
 from tests.harness.mortal import HOLD, SOURCES, Home, Scraper
 

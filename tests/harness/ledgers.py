@@ -6,7 +6,8 @@ from exporter.core.errors import StateRefused
 from exporter.core.model import TraceState
 from exporter.counting.delta import Delta
 from exporter.counting.fold import RunRecord
-from exporter.ledger.store import Changes, Ledger, Record
+from exporter.ledger.records import Changes, Record
+from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 
 TOOL = "agentos_tool_calls_total"

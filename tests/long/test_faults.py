@@ -72,12 +72,12 @@ FAULTS = {
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",
-        "        with self._begin() as connection:\n            _write_traces(connection, [_row",
+        "        with self._begin() as connection:\n            statements.write_traces(connection, [trace_row",
         "        if changes.cursor is not None:\n"
         "            with self._begin() as connection:\n"
         "                db, data = changes.cursor\n"
-        "                _write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])\n"
-        "        with self._begin() as connection:\n            _write_traces(connection, [_row",
+        "                statements.write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])\n"
+        "        with self._begin() as connection:\n            statements.write_traces(connection, [trace_row",
         CRASH,
     ),
     "the position moves before its batch is committed": Fault(

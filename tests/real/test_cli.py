@@ -147,9 +147,9 @@ def test_a_crash_is_one_line_of_the_log():
 import sys
 from exporter.service import daemon
 from exporter.cli.main import main
-async def run(self):
+async def run(*_):
     raise RuntimeError("boom")
-daemon.Daemon.run = run
+daemon.run = run
 sys.exit(main(["run", "--agentos.url", "http://x", "--state", "memory"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

@@ -17,7 +17,8 @@ from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
 from exporter.counting.delta import Delta
 from exporter.counting.users import UserLabels
-from exporter.ledger.store import Changes, Ledger
+from exporter.ledger.records import Changes
+from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Priced

@@ -1021,7 +1021,7 @@ async def test_a_database_that_fails_keeps_no_other_from_being_read(tmp_path: Pa
 def commit_api_cursor(ledger: Ledger, cutoff: int, db: str = "main") -> None:
     from dataclasses import asdict
 
-    from exporter.ledger.store import Changes
+    from exporter.ledger.records import Changes
 
     ledger.commit(Changes("os", cursor=(db, asdict(Position(cutoff=cutoff, floor=cutoff - DAY, seen=True)))))
 

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from exporter.bookkeeping.intake import SESSION_IDLE, Intake
 from exporter.core.errors import StateError
 from exporter.core.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
-from exporter.ledger.store import Changes, Ledger
+from exporter.ledger.records import Changes
+from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced

@@ -13,7 +13,9 @@ from exporter.counting.delta import SessionPart
 from exporter.counting.fold import RunRecord
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import store as ledger_module
-from exporter.ledger.store import APPLICATION_ID, SCHEMA_VERSION, Changes, Ledger, Record
+from exporter.ledger.records import Changes, Record
+from exporter.ledger.store import Ledger
+from exporter.ledger.tables import APPLICATION_ID, SCHEMA_VERSION
 from exporter.metrics.totals import Limits, Plan, StoredSeries, Totals
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
@@ -432,7 +434,7 @@ def test_a_disk_that_is_full_at_the_start_promises_no_polling(tmp_path, monkeypa
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(ledger_module, "_take_up_layouts", full)
+    monkeypatch.setattr(ledger_module, "take_up_layouts", full)
     with pytest.raises(StateError, match=r"the disk is full; free some space first$"):
         Ledger(tmp_path / "state.db")
 

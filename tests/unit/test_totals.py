@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.counting.delta import Delta
-from exporter.ledger.store import Changes, Ledger
+from exporter.ledger.records import Changes
+from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.render import Renderer
 from exporter.metrics.totals import Limits, StoredSeries, Totals

@@ -63,7 +63,7 @@ class NoFilter(SourceError):
 
 
 def not_counted(endpoint: str, code: str, size: int) -> None:
-    """Who does not count requests."""
+    """Do nothing: the default of `on_answer`."""
 
 
 class Api:

@@ -149,11 +149,11 @@ class Reader(ABC):
 
     @abstractmethod
     def sweep(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
-        """List the recent past again: what was missed, what grew, what is settled."""
+        """List the recent past again: find traces that were missed or grew, and settle those that did not."""
 
     @abstractmethod
     def fetch(self, ids: Sequence[str]) -> AsyncGenerator[wire.Page]:
-        """Read these traces with their trees; what is not returned is just not there."""
+        """Read these traces with their trees. AgentOS leaves out those that it does not have."""
 
     @abstractmethod
     async def quiet(self) -> bool:
@@ -356,7 +356,7 @@ class Reader(ABC):
                 yield batch
 
     async def _ask_inherited(self, ledger: LedgerView, db: str, head: Head) -> AsyncGenerator[Batch]:
-        """What a database left open is waited for as long as it would have been; what is complete is settled."""
+        """Wait for traces that a database source left open, for as long as it would have; settle complete ones."""
         now = self.clock.now_us()
         due = await ledger.open_due(db, now, ASK_IDS)
         due += await ledger.unsettled(db, ASK_IDS, due=now)

@@ -114,7 +114,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int | None:
-    """A count; agno leaves out those that are 0. None for what is no count."""
+    """A count of tokens: 0 where agno leaves it out, None where it is no count."""
     return 0 if value is None else tokens(value)
 
 

@@ -316,7 +316,7 @@ class SearchReader(Reader):
         self._looked_elsewhere = self.clock.monotonic()
 
     async def _check_statuses(self) -> None:
-        """Look for traces whose status is none of the three."""
+        """Look for traces with another status than the three of OpenTelemetry."""
         if self._any_status:
             return
         conditions = [

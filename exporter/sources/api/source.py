@@ -264,7 +264,7 @@ class AgentOSSource:
                 reader.clean_ids = clean
 
     def _explain(self, error: SourceError) -> SourceError:
-        """A 404 where traces should be: say what is likely wrong."""
+        """Say what is likely wrong where traces are answered with a 404."""
         if isinstance(error, UnknownRoute):
             return BadAnswer(
                 f"{error} (agno before 2.3.5 has no traces; an unknown database in db_ids answers 404 too)"

@@ -274,7 +274,7 @@ def _apart(body: bytes, error: Exception) -> tuple[list[bytes], _Meta]:
         pass
     else:
         return [bytes(raw) for raw in page.data], page.meta
-    # One row that is nested too deeply for the decoder, or holds what is no JSON, must not cost the page.
+    # One row may be nested too deeply for the decoder, or not be JSON. The others of the page are kept.
     rows, envelope = _split(body)
     try:
         meta = _raw_page.decode(envelope).meta

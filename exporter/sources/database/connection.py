@@ -108,7 +108,7 @@ class Connection(ABC):
             raise
 
     def _stale(self) -> bool:
-        """Whether the connection leads to what is not there any more."""
+        """Whether the file of the connection was replaced by another."""
         return False
 
     async def learn(self, wait: float) -> None:
@@ -180,7 +180,7 @@ class Connection(ABC):
             self.seconds += time.monotonic() - began
 
     async def now(self, *, wait: float) -> int | None:
-        """The database's clock in microseconds; None where it has that of whoever asks.
+        """The database's clock in microseconds; None if it is the clock of this machine.
 
         It is asked for once a minute, and again after each connect: another server may answer now.
         """
@@ -215,7 +215,7 @@ class Connection(ABC):
 
     @abstractmethod
     def _explain(self, error: Exception) -> SourceError | None:
-        """What an error of the driver means; None for what is none of its errors."""
+        """What an error of the driver means; None for an error that is not the driver's."""
 
     @abstractmethod
     async def _close(self) -> None: ...

@@ -103,7 +103,7 @@ class Feed:
     # One poll
 
     async def poll(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
-        """What was written since the last poll, then what is still waited for. Raises SourceError."""
+        """Hand over what was written since the last poll, then traces that are still open. Raises SourceError."""
         self._deadline = deadline
         await self._load(ledger)
         await self.connection.open(self._left)
@@ -261,7 +261,7 @@ class Feed:
             self._read.update(spans)
 
     def _forget(self) -> None:
-        """Forget the spans that are not listed again. Of times that are no text nobody knows."""
+        """Forget the spans before the cutoff, which are not listed again. A time that is no text is kept."""
         since = stamp(self.here.cutoff)
         self._read = {
             span_id: created
@@ -358,7 +358,7 @@ class Feed:
             yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
     async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
-        """Where rows arrive but none of the traces known before is there any more, the database was replaced.
+        """Hand over a reset if rows arrive, but none of the traces known before exists: the database was replaced.
 
         What is gone after a day may have been deleted because of its age: that is no sign of anything.
         """

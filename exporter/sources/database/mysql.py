@@ -75,7 +75,7 @@ class MysqlConnection(Threaded):
         return layout
 
     async def _why_not(self, spans: str, schema: str) -> None:
-        """Who may read nothing of a schema sees none of its tables. Raises SourceError unless none is there yet."""
+        """A user without any grant on a schema sees none of its tables. Raises SourceError unless none is there yet."""
         import pymysql  # noqa: PLC0415 - an extra
 
         try:

@@ -183,7 +183,7 @@ _seconds: dict[str, int] = {}
 
 
 def moment_of(value: Any) -> int:  # noqa: ANN401 - whatever the column holds
-    """Microseconds since the epoch of a stored time. Raises ValueError for what is none."""
+    """Microseconds since the epoch of a stored time. Raises ValueError where it is no time."""
     if isinstance(value, str):
         if value[26:] == _ZONE:  # as agno writes it: a thousand times as often as anything else
             known = _seconds.get(value[:20])

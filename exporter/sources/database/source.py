@@ -121,7 +121,7 @@ class DatabaseSource:
                         yield batch
 
     async def _ask_strangers(self, ledger: LedgerView, db: str) -> AsyncGenerator[Batch]:
-        """What another source left open is waited for as long as it would have been; what is complete is settled."""
+        """Wait for traces that another source left open, for as long as it would have; settle complete ones."""
         now = self._clock.now_us()
         due = await ledger.open_due(db, now, OPEN_TRACES)
         due += await ledger.unsettled(db, UNSETTLED, due=now)

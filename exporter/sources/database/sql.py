@@ -37,7 +37,7 @@ class Column:
 
 
 Layout = dict[str, dict[str, Column]]
-"""table → column → what is known of it; a table that is not there is left out"""
+"""table → column → its type and index; a missing table is left out"""
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ _EXTRACT: Final = (
     "CASE WHEN s.attributes IS NULL OR (s.attributes >= '{' AND s.attributes < '|') "
     f"THEN json_extract(s.attributes, {_PATHS}) ELSE json_extract('no object', '$') END"
 )
-"""One pass over the attributes in SQLite; what is no JSON object fails the statement."""
+"""One pass over the attributes in SQLite; the statement fails where they are no JSON object."""
 
 
 def _names(alias: str) -> str:

@@ -21,7 +21,7 @@ _BUSY: Final = 2.0
 
 
 def _text(raw: bytes) -> str | bytes:
-    """Text of a column; what is no UTF-8 stays as it is: then its trace is malformed, and not every poll a failure."""
+    """Text of a column. If it is not UTF-8 it stays bytes: its trace is malformed, and the poll goes on."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
