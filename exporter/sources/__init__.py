@@ -1,1 +1,1 @@
-"""Where traces come from: one module a source, each turning bytes from outside into `exporter.core.model`."""
+"""Where traces come from: one package a source, each turning bytes from outside into `exporter.core.model`."""

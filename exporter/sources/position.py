@@ -53,6 +53,6 @@ class Position:
         return cls(**{key: value for key, value in data.items() if key in known})
 
     def sentinel_ages(self, overlap: int) -> list[int]:
-        """When the traces ended at the latest that are to be the sentinels: of different age, for deletions by age."""
+        """The latest end of each sentinel to be chosen. They differ in age, since AgentOS may delete traces by age."""
         newest = min(self.newest, self.cutoff + overlap)
         return [FUTURE, newest - HOUR, newest - 12 * HOUR]

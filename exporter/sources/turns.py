@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Turns:
-    """Begins where things stand in the configuration."""
+    """The order in which databases are read; at first that of the configuration."""
 
     def __init__(self) -> None:
         self._first = 0

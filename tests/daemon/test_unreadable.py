@@ -6,6 +6,7 @@ trace by itself is in tests/long/test_unreadable.py.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,27 @@ async def test_one_of_each_kind_costs_itself_alone(world: World, folder: Path) -
         assert truth.difference(of_others(expected["tables"]), of_others(shown.of("tables"))) == []
         for agentos in ("api", "tables"):
             assert polls(shown, agentos, "ok") == shown("agentos_exporter_polls_total", agentos=agentos)
+
+
+async def test_one_that_was_read_and_cannot_be_served_any_more_since_it_grew(world: World, folder: Path) -> None:
+    """Its request was read while the run went on in the background; its spans are what AgentOS cannot serve."""
+    async with world.exporter(folder, {"api": {}}, zero_hold="0s") as exporter:
+        await exporter.forward(15)
+        healthy(world)
+        runs = sum(value for key, value in world.count("api").totals.items() if key[0] == "agentos_runs_total")
+        await world.begin(load.Run("agents", "slow", "Take your time sleep=40", background=True))
+        await exporter.forward(30)
+        async with world.passing():
+            with world.sql() as connection:
+                while not connection.execute("SELECT 1 FROM agno_spans WHERE name LIKE 'Slow.%'").fetchone():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        spoil(world.path, *KINDS["half a surrogate in a prompt"])
+        for _ in range(4):
+            shown = await exporter.forward(45)
+            assert polls(shown, "api", "ok") == shown("agentos_exporter_polls_total")
+            assert shown("agentos_up") == 1
+        assert shown(IGNORED, reason="unreadable") == 1
+        assert shown("agentos_runs_total") == runs
 
 
 async def test_it_is_asked_for_no_more_and_counted_once_also_after_a_restart(world: World, folder: Path) -> None:

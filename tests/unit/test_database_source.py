@@ -467,6 +467,24 @@ async def test_news_are_read_on_where_they_were_found(home: Home, number: int) -
     assert len(home.queries) == 1
 
 
+async def test_a_span_that_is_listed_before_it_can_be_read_is_counted_once_it_can(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler, whose replicas do not all have it yet."""
+    home.run("before")
+    await home.poll(after=1)
+    home.run("late")
+    with monkeypatch.context() as lagging:
+        lagging.setattr(SqliteConnection, "_spans_of", lambda *_: [])
+        await home.poll(after=1)
+    assert home.calls == 1
+    await home.poll(after=1)
+    assert home.calls == 2
+    home.queries.clear()
+    assert await home.poll(after=1) == []
+    assert len(home.queries) == 1
+
+
 NO_TEXT = b"\xff\x00"
 
 
@@ -1026,7 +1044,8 @@ def commit_api_cursor(ledger: Ledger, cutoff: int, db: str = "main") -> None:
     ledger.commit(Changes("os", cursor=(db, asdict(Position(cutoff=cutoff, floor=cutoff - DAY, seen=True)))))
 
 
-async def test_a_switch_from_the_api_keeps_totals_and_finishes_what_it_left_open(home: Home) -> None:
+@pytest.mark.parametrize("key", ["main", ""])  # '': an API that does not name its database
+async def test_a_switch_from_the_api_keeps_totals_and_finishes_what_it_left_open(home: Home, key: str) -> None:
     """What the API counted counts no more; what it hid counts now."""
     from exporter.core.model import Batch, Span, Trace
 
@@ -1043,10 +1062,10 @@ async def test_a_switch_from_the_api_keeps_totals_and_finishes_what_it_left_open
     )
     now = (T0 + 7200) * S
     home.intake.absorb(
-        Batch("main", [Trace("t", "main", now, now, now, 3, spans), Trace("killed", "main", now, now, now, 1, ())])
+        Batch(key, [Trace("t", key, now, now, now, 3, spans), Trace("killed", key, now, now, now, 1, ())])
     )
     assert home.calls == 2
-    commit_api_cursor(home.ledger, now - OVERLAP * S)
+    commit_api_cursor(home.ledger, now - OVERLAP * S, key)
     await home.poll(after=1)
     assert (home.calls, home.total("agentos_runs_total")) == (2, 1)
     for _ in range(14):

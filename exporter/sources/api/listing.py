@@ -26,7 +26,6 @@ _BACKLOG = 500
 class ListReader(Reader):
     """Reads one database by lists and details."""
 
-    clean_ids = False
     _looked_back = float("-inf")
 
     async def head(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:

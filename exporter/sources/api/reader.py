@@ -87,7 +87,7 @@ class PageSize:
 
 def moment(micros: int) -> str:
     """A time as AgentOS's filters need it: UTC, `+00:00`, six digits that are never all zero (agno would drop them)."""
-    return stamp(micros + 1 if micros % MICROSECONDS == 0 else micros)
+    return stamp(micros).replace(".000000+", ".000001+")
 
 
 class Reader(ABC):
@@ -115,6 +115,8 @@ class Reader(ABC):
         self._swept = float("-inf")
         self._believed: float | None = None
         self._warned_own = False
+        self.clean_ids = False
+        """whether ids on trace rows are the root's own (agno ≥ 2.6.0)"""
         self._unreadable: dict[str, _Unreadable] = {}
         """id → what AgentOS cannot serve, oldest first"""
         self.inherited: tuple[str, ...] = ()
@@ -259,9 +261,9 @@ class Reader(ABC):
         return await ledger.sentinels(self.db, self.here.sentinel_ages(self.settings.overlap))
 
     async def believe(self, ids: Sequence[str], *, unsure: bool = False) -> None:
-        """Make sure by known traces that an empty answer hides no failure (`unsure`: none known, none believed).
+        """Make sure by known traces that an empty answer hides no failure.
 
-        Raises SilentEmpty.
+        If no trace is known, the answer is believed, unless it is `unsure`. Raises SilentEmpty.
         """
         witnesses = [*ids[: ASK_IDS - len(self.here.sentinels)], *self.here.sentinels]
         if (witnesses or unsure) and not (witnesses and await self.alive(witnesses)):
@@ -295,6 +297,9 @@ class Reader(ABC):
                 reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
             )
         self._unreadable[trace_id] = _Unreadable(self.clock.monotonic(), end)
+        # Whatever was read of it before: it is this end that decides whether it is asked for.
+        self._read.pop(trace_id, None)
+        self._unfinished.discard(trace_id)
 
     def left_out(self) -> dict[str, int]:
         """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
@@ -302,6 +307,10 @@ class Reader(ABC):
         for trace_id in [trace_id for trace_id, one in self._unreadable.items() if one.since < since]:
             del self._unreadable[trace_id]
         return {trace_id: one.end for trace_id, one in self._unreadable.items()}
+
+    def has_grown(self, seen: Seen) -> bool:
+        """Whether this listed trace was not read lately, or ends later than it did then."""
+        return seen.id not in self._read or seen.end > self._read[seen.id][1]
 
     def still_unreadable(self, seen: Seen) -> bool:
         """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
@@ -414,8 +423,8 @@ class Reader(ABC):
 
     # Lists
 
-    async def list_all(self, params: dict[str, Any], head: Head) -> list[Seen] | None:
-        """All rows of a list, or None where its pages did not show all that was counted even when read again.
+    async def list_all(self, params: dict[str, Any], head: Head, *, most: int | None = None) -> list[Seen] | None:
+        """All rows of a list. None if there are more than `most`, or if its pages, read twice, do not show them all.
 
         Order among equal start times is not defined, so pages may repeat rows and leave others out: the second try
         asks for one page of all, which has no trees and no upper limit.
@@ -433,6 +442,8 @@ class Reader(ABC):
                 self.stats.search_ms += listing.search_ms
                 if page == 1:
                     wanted = listing.total_count
+                    if most is not None and wanted > most:
+                        return None
                 found.update((row.id, row) for row in listing.rows)
                 malformed.update(listing.malformed)
                 if not listing.rows and not listing.malformed:

@@ -35,6 +35,8 @@ _NOWHERE: Final = 1_000_000
 _PROBES: Final = 60
 _FIRST_STEP: Final = 60 * MICROSECONDS
 _FARTHEST: Final = 400 * DAY
+_LISTED: Final = 5_000
+"""Most traces that are listed to find the one that AgentOS cannot serve."""
 _FEWEST: Final = 10
 """Traces in a window, at the least, however slowly they come"""
 _ELSEWHERE_EVERY: Final = 3600.0
@@ -225,9 +227,9 @@ class SearchReader(Reader):
         # A search finds what began up to a day before; nearly always it is one of the newest that is to blame.
         for back in (2 * self.settings.overlap, self.settings.horizon, DAY):
             until = {} if hi is None else {"end_time": moment(hi)}
-            listed = await self.list_all({"start_time": moment(lo - back), **until}, head)
+            listed = await self.list_all({"start_time": moment(lo - back), **until}, head, most=_LISTED)
             ended = [seen for seen in listed or () if seen.end >= lo and not seen.id.startswith(OWN_TRACE_PREFIX)]
-            new = {seen.id: seen.end for seen in ended if seen.id not in self._read and not self.still_unreadable(seen)}
+            new = {seen.id: seen.end for seen in ended if self.has_grown(seen) and not self.still_unreadable(seen)}
             head.rows += len(new)
             async for page in self.fetch(list(new)):
                 traces, ignored = self.sort(page, head)
@@ -285,9 +287,6 @@ class SearchReader(Reader):
         self.stats.search_ms += page.search_ms
         self.page_size.learn(answer.elapsed, page.search_ms, len(page.ids))
         return await self.true_roots(page, clean_ids=self.clean_ids)
-
-    clean_ids = False
-    """Whether ids on trace rows are the root's own (agno ≥ 2.6.0)."""
 
     async def _count(self, lo: int, hi: int | None, head: Head | None) -> int:
         return await self._probe(self._conditions(lo, hi), head)

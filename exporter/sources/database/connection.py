@@ -117,7 +117,7 @@ class Connection(ABC):
             await self._learn()
 
     async def _learn(self) -> None:
-        self.sql.layout = await self._layout(vars_of(self.location))
+        self.sql.layout = await self._layout(table_names(self.location))
 
     @contextlib.asynccontextmanager
     async def _turn(self, wait: float) -> AsyncIterator[None]:
@@ -226,7 +226,7 @@ class Connection(ABC):
             await self._close()
 
 
-def vars_of(location: Location) -> list[str]:
+def table_names(location: Location) -> list[str]:
     """The names of all tables that are read."""
     tables = location.tables
     return [tables.spans_table, tables.traces_table, tables.session_table, tables.components_table]

@@ -215,7 +215,8 @@ class Feed:
                         self._moved = moved.cutoff
                     self.position = moved
                     self._remember(reading)
-            self._read.update((span_id, created) for created, span_id, _ in new)
+            # A span that was listed and not read, as by a replica that lags, is listed again.
+            self._read.update((span_id, created) for created, span_id, trace_id in new if _reason(trace_id))
             self._forget()
             if ended:
                 return
@@ -253,7 +254,7 @@ class Feed:
             self._chunk = max(1, self._chunk // 4)
             raise
         self._chunk = min(CHUNK, 2 * self._chunk)
-        return await asyncio.to_thread(span_rows.read, found, db or self.db, given_up=given_up)
+        return await asyncio.to_thread(span_rows.read, found, self.db if db is None else db, given_up=given_up)
 
     def _remember(self, reading: Reading) -> None:
         """Take note of spans that are committed."""
@@ -261,13 +262,18 @@ class Feed:
             self._read.update(spans)
 
     def _forget(self) -> None:
-        """Forget the spans before the cutoff, which are not listed again. A time that is no text is kept."""
+        """Forget the spans before the cutoff, which are not listed again. What is no time at all is kept."""
         since = stamp(self.here.cutoff)
-        self._read = {
-            span_id: created
-            for span_id, created in self._read.items()
-            if not isinstance(created, str) or created >= since
-        }
+
+        def may_come_again(created: object) -> bool:
+            if isinstance(created, str):
+                return created >= since
+            try:
+                return moment_of(created) >= self.here.cutoff
+            except (ValueError, OverflowError):
+                return True
+
+        self._read = {span_id: created for span_id, created in self._read.items() if may_come_again(created)}
 
     def _last(self, page: Rows) -> tuple[Any, ...]:
         """The row after which one can read on: SQLite has bytes after all text, whatever they stand for."""
