@@ -1,4 +1,4 @@
-"""The statements of the ledger, made once: Core takes longer to understand a new one than SQLite takes to run it."""
+"""The statements of the ledger. Each is made once: SQLAlchemy needs longer to compile one than SQLite to run it."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Ledger:
             raise StateRefused(f"state file {self.path}: broken: table {missing[0]} is missing; {CURE}")
         if found < tables.SCHEMA_VERSION:
             with self._understood("a trace or a call"):
-                upgrade(connection, have)
+                upgrade(connection, have, found)
 
     @contextlib.contextmanager
     def _understood(self, what: str) -> Iterator[None]:

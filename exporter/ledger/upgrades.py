@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.ledger import statements, tables
+from exporter.ledger.records import read_series
 from exporter.metrics.catalog import METRICS, Life
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from exporter.metrics.catalog import Metric
 
 
-def upgrade(connection: sa.Connection, have: Container[str]) -> None:
+def upgrade(connection: sa.Connection, have: Container[str], version: int) -> None:
     """Bring a file of an earlier schema, which has these tables, to this one, with all that it holds."""
-    by_span = tables.waiting.name in have  # before schema 3, calls that wait were known by their span alone
+    # Before schema 3, calls that wait were known by their span alone.
+    by_span = version < 3 and tables.waiting.name in have  # noqa: PLR2004
     if by_span:
         for index in ("waiting_since", "waiting_trace"):
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
@@ -29,7 +31,8 @@ def upgrade(connection: sa.Connection, have: Container[str]) -> None:
         moved = sa.select(sa.table("old", *map(sa.column, columns)))
         connection.execute(sa.insert(tables.waiting).from_select(columns, moved))
         connection.exec_driver_sql("DROP TABLE old")
-    _name_fields(connection)
+    if version < 4:  # noqa: PLR2004
+        _name_fields(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
 
 
@@ -67,12 +70,26 @@ def take_up_layouts(connection: sa.Connection) -> list[str]:
     """Drop series whose metric has other labels, buckets or another unit in the catalog; return those metrics."""
     before = {row.metric: json.loads(row.layout) for row in connection.execute(sa.select(tables.layouts))}
     now = {name: _layout(metric) for name, metric in METRICS.items() if metric.life is Life.DURABLE}
-    changed = sorted(name for name, layout in now.items() if before.get(name, layout) != layout)
+    changed = sorted(
+        name
+        for name, layout in now.items()
+        if (before[name] != layout if name in before else not _are_readable(connection, name))
+    )
     for name in changed:
         connection.execute(sa.delete(tables.series).where(tables.series.c.metric == name))
     new = [(name, json.dumps(layout)) for name, layout in now.items() if before.get(name) != layout]
     statements.write_layouts(connection, new)
     return changed
+
+
+def _are_readable(connection: sa.Connection, metric: str) -> bool:
+    """Whether the series of a metric fit the catalog; before schema 4 no layout says so."""
+    try:
+        for row in connection.execute(sa.select(tables.series).where(tables.series.c.metric == metric)):
+            read_series(row)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _layout(metric: Metric) -> dict[str, Any]:

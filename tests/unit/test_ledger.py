@@ -317,6 +317,26 @@ def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):
     again.close()
 
 
+CALLS = "agentos_llm_calls_total"
+
+
+def test_series_of_schema_3_that_do_not_fit_the_catalog_begin_anew(tmp_path):
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(SCHEMA_3.read_text())
+        connection.execute("""UPDATE series SET labels = '["os"]' WHERE labels LIKE '%gpt%' AND metric = ?""", (CALLS,))
+    connection.close()
+    ledger = Ledger(path)
+    assert ledger.begun_anew == [CALLS]
+    series, _ = ledger.load()
+    assert CALLS not in {one.metric for one in series}
+    assert len(series) == 13
+    ledger.close()
+    again = Ledger(path)
+    assert again.begun_anew == []
+    again.close()
+
+
 @pytest.mark.parametrize(
     "change",
     [
