@@ -270,9 +270,11 @@ def test_one_pod_and_only_one(values: tuple[Path, ...]) -> None:
         ([{"name": "a", "url": "http://[fd00::1]:8080"}, {"name": "b", "url": "http://[fd00::1]"}], [8080, 80]),
         ([{"name": "a", "database": "postgresql+psycopg://reader@db/agno"}], [5432]),
         ([{"name": "a", "database": "mysql+aiomysql://reader@db:3307/agno"}], [3307]),
+        ([{"name": "a", "database": {"url": "postgresql+psycopg://reader@db:5433/agno", "schema": "ai"}}], [5433]),
+        ([{"name": "a", "database": [{"url": "postgresql+psycopg://reader@db/a"}, "mysql://r@db/b"]}], [5432, 3306]),
     ],
 )
-def test_it_may_go_where_the_urls_lead(agentos: list[dict[str, str]], ports: list[int]) -> None:
+def test_it_may_go_where_the_urls_lead(agentos: list[dict[str, Any]], ports: list[int]) -> None:
     policy = only("NetworkPolicy", objects(template(sets={"config.agentos": agentos})))
     _dns, rule = policy["spec"]["egress"]
     assert rule == {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}

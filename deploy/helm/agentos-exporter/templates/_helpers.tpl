@@ -57,7 +57,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (not $ports) (not .Values.existingConfigMap) }}
 {{- $known := dict "http" 80 "https" 443 "postgresql" 5432 "mysql" 3306 }}
 {{- range .Values.config.agentos }}
-{{- range $url := compact (list .url .database) }}
+{{- $urls := list .url }}
+{{- range $database := kindIs "slice" .database | ternary .database (list .database) }}
+{{- $urls = append $urls (kindIs "map" $database | ternary (get (kindIs "map" $database | ternary $database dict) "url") $database) }}
+{{- end }}
+{{- range $url := compact $urls }}
 {{- $parts := urlParse $url }}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $parts.host) }}
 {{- if $port }}
