@@ -103,7 +103,7 @@ generate: $(VENV)/.dev ## Write anew all that is generated: pages, rules, boards
 	page=$$($(BIN)/agentos-exporter metrics --format markdown) && printf '%s\n' "$$page" > docs/metrics.md
 	$(BIN)/python -m deploy.mixin
 	$(BIN)/python -m pytest --quiet --update-golden tests/unit/test_catalog.py::test_contract \
-		tests/unit/test_collector.py::test_golden_text tests/unit/test_collector.py::test_golden_openmetrics
+		tests/unit/test_render.py::test_golden_text tests/unit/test_render.py::test_golden_openmetrics
 	$(call golden,helm,deploy/kubernetes/*.yaml,tests/tools/test_kubernetes.py::test_they_are_what_the_chart_renders)
 	$(call golden,promtool,tests/golden/alerts/*.txt,tests/tools/test_rules.py::test_what_an_alert_says)
 

@@ -136,13 +136,24 @@ class Intake:
         self._totals.apply(changes.plan)
 
     def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int, follows: bool) -> None:
+        """Count the new spans of one reading of a trace, and say where the trace stands from now on.
+
+        Args:
+            delta: What the transaction adds up to.
+            book: The records that the transaction works on.
+            trace: The reading.
+            now: Our clock, in microseconds.
+            as_of: The source's clock, in microseconds.
+            follows: Whether the source sees every span that is added.
+
+        """
         record = book.record(trace)
         reading = (trace.total_spans, trace.nodes, trace.end)
         fresh = book.is_new(record)
         changed = fresh or reading != (record.total_spans, record.nodes, record.end)
         expiring = trace.open and not changed and now - record.changed >= self._horizon
         # An asynchronous database writes out of order: what looks complete may lack an agent for a moment.
-        old = as_of - trace.end > self._overlap * 5 // 2
+        old = as_of - trace.end > 5 * self._overlap // 2  # the overlap, and half as much again for each clock
         still = not changed and now - record.changed >= FIRST_ASK
         # With orphans among its spans the source has given up waiting for the others.
         final = expiring or (not trace.open and (old or still or bool(trace.orphans)))
@@ -186,9 +197,10 @@ class Intake:
         book.touch(record)
 
     def _settles(self, record: Record, trace: Trace, *, now: int, as_of: int, at_once: bool) -> int:
-        """When a complete trace settles unless it changes; `at_once` where there is nothing to wait for but its run."""
+        """When a complete trace settles unless it changes. `at_once`: it need not wait for an overlap."""
         due = now if at_once else record.changed + self._overlap
         if awaits_run(trace):
+            # The horizon counts from the request's end, or from when it was first read if that is earlier.
             due = max(due, now + self._horizon - max(now - record.changed, as_of - trace.end))
         return due
 

@@ -1,4 +1,7 @@
-"""Every exception this package raises on purpose.
+"""The exceptions that leave the module which raises them.
+
+Some modules have their own beside these: `document.RefusedError` and `sources.api.proxies.ProxyRefused` for a single
+value, and the answers in `sources.api.http` that a reader acts on.
 
 ExporterError
 ├── ConfigError            the configuration as a whole: every problem at once

@@ -27,7 +27,7 @@ FUTURE: Final = 2**62
 
 
 class SpanKind(enum.StrEnum):
-    """Type of a span as the tree of AgentOS names it; `HTTP` is its UNKNOWN (HTTP requests, SDK internals)."""
+    """Type of a span as AgentOS's tree names it; `HTTP` is what it calls UNKNOWN (requests, SDK internals)."""
 
     AGENT = "agent"
     TEAM = "team"

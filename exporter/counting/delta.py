@@ -62,8 +62,9 @@ class CallTally:
         self.mute = 0
         """calls without token counts"""
         self.tokens: dict[str, int] = {}
+        """all tokens, by class"""
         self.unpriced: dict[str, int] = {}
-        """tokens by class, all of them and those for which no price is known"""
+        """tokens for which no price is known, by class"""
         self._costs: dict[str, dict[str, int]] = {}
         """by source of the price, then by token class: money, in 10**-18 USD"""
 
@@ -155,7 +156,7 @@ class Delta(Increments):
 
     agentos: str
     activity: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(session or user, digest of its id) → end of its latest span"""
+    """(session or user, digest of its id) → end of its latest span; the enricher also notes timed runs here"""
     sessions: dict[int, SessionPart] = field(default_factory=dict)
     spending: dict[Charge, int] = field(default_factory=dict)
     """budget and period → what was spent, in 10**-18 USD"""

@@ -1,6 +1,6 @@
 """Every metric as data: name, kind, labels, help, buckets, storage unit, and what its reader must know.
 
-This table drives the collector, the reference page in the docs, the contract test and `agentos-exporter metrics`.
+This table drives the rendering, the reference page in the docs, the contract test and `agentos-exporter metrics`.
 Values are stored as integers in `unit` (microseconds for seconds, 1 for counts), so sums are exact whatever their
 order.
 """
@@ -40,8 +40,8 @@ class Life(enum.StrEnum):
 class Metric:
     """One metric family.
 
-    `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the labels whose values come from
-    AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart where there is one.
+    `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
+    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any.
     """
 
     name: str
@@ -171,7 +171,8 @@ _ALL: Final = (
         "agentos_llm_calls_total",
         _CALL,
         "LLM calls; a vendor's span inside an LLM span is not counted again.",
-        notes="provider comes from the model class in the span name; '' where that is not one of agno's own.",
+        notes="Over the API, provider comes from the model class in the span name; '' where that is not one of agno's "
+        "own. A database also has the provider that the span names.",
     ),
     _counter(
         "agentos_llm_call_errors_total",

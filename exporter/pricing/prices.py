@@ -347,7 +347,7 @@ class Pricer:
         return True
 
     def refresh(self) -> bool:
-        """Take over prices that were fetched since; returns whether there were any. Cheap: call it at each poll."""
+        """Take over prices that were fetched since; returns whether there were any. Cheap enough to be called often."""
         snapshot = data_snapshot.get_snapshot() if self._prices_update else self._snapshot
         if snapshot is self._snapshot:
             return False

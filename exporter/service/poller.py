@@ -32,6 +32,7 @@ BACKOFF_LIMIT: Final = 300.0
 STALE_AFTER: Final = 300.0
 """Seconds since the last success after which active sessions and users are unknown."""
 _BUG: Final = "bad_answer"
+"""The outcome of a poll that met a bug of ours: something that AgentOS answered surprised us."""
 
 
 class View(LedgerView):

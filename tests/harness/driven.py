@@ -8,7 +8,7 @@ the driven clock says so. AgentOS is agno's own application on SQLite, reached o
         await exporter.exact()
         shown = await exporter.forward(600)
 
-agno's tracing is global, so there is one AgentOS a process: `world` of tests/daemon/conftest.py, emptied for each test.
+agno's tracing is global, so there is one AgentOS a process: `world` of tests/harness/worlds.py, emptied for each test.
 """
 
 from __future__ import annotations

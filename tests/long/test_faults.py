@@ -38,13 +38,13 @@ FAULTS = {
         "exporter/counting/fold.py",
         "if kind is _HTTP or span.id in counted:",
         "if kind is _HTTP:",
-        unit("aggregate", "intake"),
+        unit("fold", "intake"),
     ),
     "the overlap is left out where the cursor advances": Fault(
         "exporter/sources/api/reader.py",
         "reached = min(here.newest, cap) - overlap",
         "reached = min(here.newest, cap)",
-        unit("reading"),
+        unit("api_readers"),
     ),
     "the daemon passes no overlap on": Fault(
         "exporter/service/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
@@ -53,7 +53,7 @@ FAULTS = {
         "exporter/metrics/increments.py",
         "        self.add(metric, labels)\n        keep_newest",
         "        self.add(metric, labels, 2)\n        keep_newest",
-        unit("aggregate"),
+        unit("fold"),
     ),
     "calls are priced at the time of reading": Fault(
         "exporter/counting/cashier.py", "            at=span.start,\n", "            at=4102444800000000,\n", DAEMON
@@ -84,7 +84,7 @@ FAULTS = {
         "exporter/sources/api/reader.py",
         "        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)\n        self._moved(**moved)",
         "        self._moved(**moved)\n        yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)",
-        unit("reading"),
+        unit("api_readers"),
     ),
     "totals show before they are committed": Fault(
         "exporter/bookkeeping/intake.py",
@@ -107,7 +107,7 @@ FAULTS = {
         "exporter/sources/api/reader.py",
         "        if not here.sentinels:\n            if here.seen:",
         "        if True:\n            if here.seen:",
-        unit("reading"),
+        unit("api_readers"),
     ),
     "nobody tells that there was a scrape": Fault(
         "exporter/service/publisher.py",

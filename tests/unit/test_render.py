@@ -10,7 +10,7 @@ from prometheus_client import metrics_core
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.metrics import render as collector
+from exporter.metrics import render
 from exporter.metrics.catalog import METRICS, Kind, Metric
 from exporter.metrics.render import Renderer, metric_family
 from exporter.metrics.totals import Exemplar, Family, Sample
@@ -59,7 +59,7 @@ def test_gzip_holds_the_same_bytes_and_depends_on_nothing_else():
     rendered = Renderer().render(full())
     assert gzip.decompress(rendered.text_gzip) == rendered.text
     assert gzip.decompress(rendered.openmetrics_gzip) == rendered.openmetrics
-    assert collector._gzip(rendered.text) == rendered.text_gzip
+    assert render._gzip(rendered.text) == rendered.text_gzip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -86,7 +86,7 @@ def test_an_unchanged_family_is_not_rendered_again(monkeypatch):
         rendered.append(family.metric.name)
         return metric_family(family)
 
-    monkeypatch.setattr(collector, "metric_family", spy)
+    monkeypatch.setattr(render, "metric_family", spy)
     renderer = Renderer()
     counter, gauge, histogram = some()
 
@@ -234,7 +234,7 @@ def expected(family: Family) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
         running = 0
         for bound, count in zip([*metric.buckets, None], sample.counts, strict=True):
             running += count
-            le = "+Inf" if bound is None else collector._go(bound / metric.unit)
+            le = "+Inf" if bound is None else render._go(bound / metric.unit)
             found[f"{metric.name}_bucket", tuple(sorted({**labels, "le": le}.items()))] = running
         found[f"{metric.name}_count", tuple(sorted(labels.items()))] = running
         found[f"{metric.name}_sum", tuple(sorted(labels.items()))] = sample.total / metric.unit
