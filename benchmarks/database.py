@@ -124,11 +124,12 @@ async def _replayed(database: str, folder: str) -> None:
 def _poller(database: str, state: Path, lookback: float) -> Any:
     """A poller as the daemon has one, prices aside, and the totals that it fills."""
     from exporter.bookkeeping.intake import Intake
+    from exporter.bookkeeping.shared import Shared
     from exporter.core.logs import configure
     from exporter.core.model import MICROSECONDS, Clock
     from exporter.ledger.store import Ledger
     from exporter.metrics.totals import Limits, Totals
-    from exporter.service.poller import Poller, Shared
+    from exporter.service.poller import Poller
     from exporter.sources.database.location import parse
     from exporter.sources.database.source import DatabaseSource, DatabaseTarget
     from exporter.sources.position import Settings
@@ -141,7 +142,7 @@ def _poller(database: str, state: Path, lookback: float) -> Any:
     settings = Settings(round(_OVERLAP * MICROSECONDS), round(lookback * MICROSECONDS), 3600 * MICROSECONDS, 0.05)
     location = parse(str(reads(database)["database"]), Path("/"))
     source = DatabaseSource("bench", [DatabaseTarget(location, lambda: None)], settings, clock)
-    intake = Intake("bench", ledger, totals, clock=clock, overlap=_OVERLAP, horizon=3600)
+    intake = Intake("bench", shared, overlap=_OVERLAP, horizon=3600)
     return Poller("bench", source, intake, shared, interval=15, deadline=600), totals
 
 

@@ -48,10 +48,11 @@ def _rate(cost: Cost) -> float:
 
 async def _ours(url: str, state: str, expected: int) -> None:
     from exporter.bookkeeping.intake import Intake
+    from exporter.bookkeeping.shared import Shared
     from exporter.core.model import MICROSECONDS, Clock
     from exporter.ledger.store import Ledger
     from exporter.metrics.totals import Limits, Totals
-    from exporter.service.poller import Poller, Shared
+    from exporter.service.poller import Poller
     from exporter.sources.api.source import AgentOSSource, Target
     from exporter.sources.position import Settings
 
@@ -61,7 +62,7 @@ async def _ours(url: str, state: str, expected: int) -> None:
     shared = Shared(ledger, totals, clock)
     settings = Settings(60 * MICROSECONDS, int(_DAY * MICROSECONDS), 3600 * MICROSECONDS, 0.05)
     source = AgentOSSource(Target("bench", url, lambda: None), settings, clock)
-    intake = Intake("bench", ledger, totals, clock=clock, overlap=60, horizon=3600)
+    intake = Intake("bench", shared, overlap=60, horizon=3600)
     poller = Poller("bench", source, intake, shared, interval=15, deadline=600)
     start_cpu, began = time.process_time(), time.monotonic()
     await poller.poll()

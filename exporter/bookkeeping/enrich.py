@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
-from exporter.core.model import MICROSECONDS, Clock, Span
+from exporter.core.model import MICROSECONDS, Span
 from exporter.counting.delta import Delta, SessionPart, digest
 from exporter.counting.fold import observe_cost
 from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
 from exporter.ledger.records import Changes, Record
-from exporter.ledger.store import Ledger
 
 if TYPE_CHECKING:
+    from exporter.bookkeeping.shared import Shared
     from exporter.counting.cashier import Cashier
-    from exporter.metrics.totals import Totals
 
 log = structlog.get_logger(__name__)
 
@@ -59,17 +58,14 @@ class _Ask:
 class Enricher:
     """The calls of one AgentOS that wait. Methods that block are meant for a thread, under the lock of all commits."""
 
-    def __init__(  # noqa: PLR0913 - what the composition root wires
+    def __init__(
         self,
         agentos: str,
-        ledger: Ledger,
-        totals: Totals,
-        *,
-        clock: Clock,
+        shared: Shared,
         cashier: Cashier,
+        *,
         fetch: Fetch,
         databases: Callable[[], Sequence[str]],
-        lock: asyncio.Lock,
         enabled: bool = True,
         patience: float = PATIENCE,
     ) -> None:
@@ -80,13 +76,13 @@ class Enricher:
         self.agentos = agentos
         self.history = False
         """whether calls of the very first pass still wait"""
-        self._ledger = ledger
-        self._totals = totals
-        self._clock = clock
+        self._ledger = shared.ledger
+        self._totals = shared.totals
+        self._clock = shared.clock
         self._cashier = cashier
         self._fetch = fetch
         self._databases = databases
-        self._lock = lock
+        self._lock = shared.lock
         self._patience = round(patience * MICROSECONDS)
         self._off_until = float("-inf") if enabled else float("inf")
         self._stopping = False

@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.core.model import MICROSECONDS, Batch, Clock, Trace, TraceState
+from exporter.core.model import MICROSECONDS, Trace, TraceState
 from exporter.counting.delta import Delta
 from exporter.counting.fold import RunRecord, awaits_run, fold, observe_session, root_kind, settle
 from exporter.ledger.records import Changes, Record
-from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
+from exporter.sources.protocol import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from exporter.bookkeeping.shared import Shared
     from exporter.counting.cashier import Cashier
-    from exporter.metrics.totals import Totals
 
 FIRST_ASK: Final = 15 * MICROSECONDS
 """An open trace is asked for after 15 s, 30 s, 1 min ... up to the horizon."""
@@ -54,10 +54,8 @@ class Intake:
     def __init__(
         self,
         agentos: str,
-        ledger: Ledger,
-        totals: Totals,
+        shared: Shared,
         *,
-        clock: Clock,
         overlap: float,
         horizon: float,
         cashier: Cashier | None = None,
@@ -68,9 +66,9 @@ class Intake:
         `enriches` says whether tokens and cost of calls are to wait for the detail of their run.
         """
         self.agentos = agentos
-        self._ledger = ledger
-        self._totals = totals
-        self._clock = clock
+        self._ledger = shared.ledger
+        self._totals = shared.totals
+        self._clock = shared.clock
         self._overlap = round(overlap * MICROSECONDS)
         self._horizon = round(horizon * MICROSECONDS)
         self._cashier = cashier

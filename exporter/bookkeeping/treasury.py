@@ -14,11 +14,9 @@ from exporter.counting.users import UserLabels, hashed, labeller
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.core.model import Clock
+    from exporter.bookkeeping.shared import Shared
     from exporter.counting.cashier import Cashier
-    from exporter.ledger.store import Ledger
     from exporter.metrics.increments import Labels
-    from exporter.metrics.totals import Totals
 
 LIMIT: Final = "agentos_budget_limit_usd"
 SPENT: Final = "agentos_budget_spent_usd"
@@ -31,13 +29,11 @@ _DAY: Final = 86_400 * MICROSECONDS
 class Treasury:
     """All methods block and raise StateError; they may be called from any thread."""
 
-    def __init__(
-        self, ledger: Ledger, totals: Totals, clock: Clock, cashier: Cashier, *, user_labels: UserLabels
-    ) -> None:
+    def __init__(self, shared: Shared, cashier: Cashier, *, user_labels: UserLabels) -> None:
         """Users' labels hold for the life of the process; the cashier gets budgets with `configure`."""
-        self._ledger = ledger
-        self._totals = totals
-        self._clock = clock
+        self._ledger = shared.ledger
+        self._totals = shared.totals
+        self._clock = shared.clock
         self._guard = threading.Lock()
         self._known: dict[str, tuple[str, int]] = {}
         """by name of a budget: its definition, and since when its spending is known"""
@@ -46,7 +42,7 @@ class Treasury:
         self._lookback = 0
         self._shown: set[Labels] = set()
         self._pruned = 0
-        key = ledger.user_key() if user_labels is UserLabels.HASHED else b""
+        key = shared.ledger.user_key() if user_labels is UserLabels.HASHED else b""
         cashier.user_label = labeller(user_labels, key)
         self._cashier = cashier
 

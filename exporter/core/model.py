@@ -1,4 +1,4 @@
-"""What a source reads: traces of spans, without prompts; and the protocol that every source follows.
+"""What a source reads: traces of spans, without prompts.
 
 All times are integers: microseconds since the Unix epoch, the resolution in which AgentOS stores them. Sums of
 integers do not depend on the order of the addends, which is what makes totals reproducible.
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable
     from decimal import Decimal
 
 MICROSECONDS: Final = 1_000_000
@@ -168,135 +168,6 @@ class Known:
     next_ask: int = 0
     asks: int = 0
     misses: int = 0
-
-
-@dataclass(slots=True)
-class Batch:
-    """What a source hands over to be committed in one transaction.
-
-    The consumer commits it before it asks for the next one: when the generator resumes, the batch is durable.
-    """
-
-    db: str
-    traces: Sequence[Trace] = ()
-    settled: Sequence[str] = ()
-    """ids of complete traces that were listed unchanged and will not change any more"""
-    missed: Sequence[str] = ()
-    """ids that were asked for in a believed answer and not returned"""
-    ignored: Sequence[tuple[str, str]] = ()
-    """(trace id or a digest of the malformed row, reason)"""
-    own: int = 0
-    """traces of our own requests that were passed over"""
-    cursor: Mapping[str, Any] | None = None
-    """the source's new position in this database, opaque to everyone else; None leaves it"""
-    reset: bool = False
-    """the source lost what it had: deleted or replaced"""
-    first: bool = False
-    """part of the very first pass over this database: history, not news"""
-    follows: bool = False
-    """the source sees every span that is added: open traces are asked for at the horizon alone"""
-    as_of: int = 0
-    """the source's clock when it answered, in microseconds"""
-
-
-class LedgerView(Protocol):
-    """What a source may ask the ledger about one AgentOS. All calls are coroutines: the ledger lives in a thread."""
-
-    async def cursors(self) -> dict[str, dict[str, Any]]:
-        """The last committed cursors of all databases that were ever read of this AgentOS."""
-
-    async def known(self, db: str, ids: Iterable[str]) -> dict[str, Known]:
-        """What is known of these traces in this database."""
-
-    async def open_due(self, db: str, now: int, limit: int) -> list[Known]:
-        """Open traces whose time to be asked for again has come, the most overdue first."""
-
-    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
-        """Complete traces that are to settle by `due` if they do not change, the most overdue first.
-
-        Of those whose end (source's clock) lies before `before`.
-        """
-
-    async def sentinels(self, db: str, ages: Sequence[int]) -> list[str]:
-        """Ids of known traces: for each of `ages` (source's clock) the newest that ended before it."""
-
-    async def any_trace(self) -> bool:
-        """Whether any trace of this AgentOS was ever read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """An agent, team or workflow that the AgentOS lists, with its name as spans spell it (`span_name`)."""
-
-    kind: str
-    id: str
-    name: str
-    span_name: str
-    model: str = ""
-    provider: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionWindow:
-    """Sessions active in a window and their traces, as the session stats report them."""
-
-    window: str
-    sessions: int
-    traces: int
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What an AgentOS says of itself. None and empty where it does not say."""
-
-    os_id: str = ""
-    version: str = ""
-    components: tuple[Component, ...] = ()
-    sessions: int | None = None
-    windows: tuple[SessionWindow, ...] = ()
-
-
-@dataclass(slots=True)
-class PollStats:
-    """What one poll did, for its log line and for tests."""
-
-    requests: int = 0
-    bytes: int = 0
-    search_ms: float = 0.0
-    traces: int = 0
-    details: dict[str, int] = field(default_factory=dict)
-
-
-class TraceSource(Protocol):
-    """One AgentOS, however it is read."""
-
-    @property
-    def stats(self) -> PollStats:
-        """Figures of the poll under way or the last one."""
-
-    @property
-    def catching_up(self) -> bool:
-        """Whether a backlog is being read."""
-
-    @property
-    def watermark(self) -> int | None:
-        """Microseconds: everything that ended before, less the overlap, was read. None before anything was."""
-
-    @property
-    def floors(self) -> Mapping[str, int]:
-        """By database: traces created before (source's clock, microseconds) will not be read again."""
-
-    def read(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
-        """One poll: batches to be committed one by one; `deadline` is a monotonic time in seconds.
-
-        Raises SourceError when the poll cannot go on; what was yielded before stays committed.
-        """
-
-    async def describe(self, ledger: LedgerView) -> Description:
-        """Names, version and session figures. Raises SourceError."""
-
-    async def aclose(self) -> None:
-        """Free connections."""
 
 
 @dataclass(frozen=True, slots=True)

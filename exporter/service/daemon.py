@@ -17,6 +17,7 @@ import structlog
 from exporter import __version__, revision
 from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import Treasury
 from exporter.config import changed_keys
 from exporter.core.errors import ConfigError, StateError
@@ -27,7 +28,7 @@ from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Totals
 from exporter.service.connect import make_source
 from exporter.service.jobs import Jobs
-from exporter.service.poller import Poller, Shared
+from exporter.service.poller import Poller
 from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
 from exporter.service.web.app import make_app
@@ -175,9 +176,7 @@ async def running(
         prices = Prices(await asyncio.to_thread(make_pricer, config), config.prices, shared)
         stack.push_async_callback(prices.aclose)
         cashier = Cashier(prices.pricer)
-        treasury = await asyncio.to_thread(
-            Treasury, shared.ledger, shared.totals, clock, cashier, user_labels=config.user_labels
-        )
+        treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
         await _put_budgets_in_force(treasury, shared, config)
         pollers: list[Poller] = []
         for agentos in config.agentos:
@@ -285,22 +284,10 @@ def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
     databases: Callable[[], Sequence[str]] = tuple
     if not isinstance(source, DatabaseSource):
         fetch, databases = source.run_detail, source.session_databases
-    enricher = Enricher(
-        name,
-        shared.ledger,
-        shared.totals,
-        clock=shared.clock,
-        cashier=cashier,
-        fetch=fetch,
-        databases=databases,
-        lock=shared.lock,
-        enabled=agentos.enrich_runs,
-    )
+    enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
     intake = Intake(
         name,
-        shared.ledger,
-        shared.totals,
-        clock=shared.clock,
+        shared,
         overlap=config.overlap,
         horizon=config.trace_horizon,
         cashier=cashier,
@@ -321,16 +308,7 @@ def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
 def _let_go(config: Config, shared: Shared, cashier: Cashier) -> None:
     """Count the calls that wait for details of an AgentOS which is no longer configured."""
     for name in shared.ledger.waiting_names() - {agentos.name for agentos in config.agentos}:
-        enricher = Enricher(
-            name,
-            shared.ledger,
-            shared.totals,
-            clock=shared.clock,
-            cashier=cashier,
-            fetch=no_details,
-            databases=tuple,
-            lock=shared.lock,
-        )
+        enricher = Enricher(name, shared, cashier, fetch=no_details, databases=tuple)
         enricher.resolve({}, everything=True)
 
 

@@ -6,24 +6,25 @@ import asyncio
 import random
 import re
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter.core.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
-from exporter.core.model import FUTURE, MICROSECONDS, Clock, Known, LedgerView
+from exporter.core.model import FUTURE, MICROSECONDS, Known
 from exporter.counting.delta import SESSION, USER
 from exporter.metrics.catalog import OUTCOMES, WINDOWS
+from exporter.sources.protocol import LedgerView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from exporter.bookkeeping.enrich import Enricher
     from exporter.bookkeeping.intake import Intake
-    from exporter.core.model import Batch, Description, TraceSource
+    from exporter.bookkeeping.shared import Shared
     from exporter.ledger.store import Ledger
-    from exporter.metrics.totals import Totals
+    from exporter.sources.protocol import Batch, Description, TraceSource
 
 log = structlog.get_logger(__name__)
 
@@ -83,17 +84,6 @@ class _Tally:
     traces: int = 0
     spans: int = 0
     skipped: int = 0
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all pollers of a process share. `lock` keeps their transactions apart; `changed` wakes the publisher."""
-
-    ledger: Ledger
-    totals: Totals
-    clock: Clock
-    changed: Callable[[], None] = lambda: None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Poller:

@@ -13,9 +13,9 @@ from exporter.pricing import pricefile
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from exporter.bookkeeping.shared import Shared
     from exporter.config import Config
     from exporter.pricing.prices import Pricer
-    from exporter.service.poller import Shared
 
 log = structlog.get_logger(__name__)
 _RELOADED = "agentos_exporter_price_file_last_reload_successful"

@@ -6,13 +6,15 @@ from decimal import Decimal
 
 from exporter.bookkeeping.enrich import Enricher
 from exporter.bookkeeping.intake import Intake
-from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.bookkeeping.shared import Shared
+from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.cashier import Cashier
 from exporter.counting.waiting import ModelUse, RunDetail
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Pricer
+from exporter.sources.protocol import Batch
 
 S = 1_000_000
 T0 = 1_795_000_000  # November 2026
@@ -44,22 +46,18 @@ class Home:
         clock = Clock(lambda: self.now, lambda: self.now)
         self.totals = Totals(Limits(), zero_hold=60)
         self.totals.restore(*self.ledger.load())
+        shared = Shared(self.ledger, self.totals, clock)
         self.enricher = Enricher(
             "os",
-            self.ledger,
-            self.totals,
-            clock=clock,
-            cashier=CASHIER,
+            shared,
+            CASHIER,
             fetch=self.fetch,
             databases=lambda: self.databases,
-            lock=asyncio.Lock(),
             enabled=self.enabled,
         )
         self.intake = Intake(
             "os",
-            self.ledger,
-            self.totals,
-            clock=clock,
+            shared,
             overlap=60,
             horizon=3600,
             cashier=CASHIER,

@@ -12,7 +12,8 @@ from typing import Any
 from unittest import mock
 
 from exporter.bookkeeping.intake import Intake
-from exporter.core.model import MICROSECONDS, Clock, Description, Span, TraceState
+from exporter.bookkeeping.shared import Shared
+from exporter.core.model import MICROSECONDS, Clock, Span, TraceState
 from exporter.counting.budgets import Budget, Budgets, Period
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Life
@@ -20,12 +21,13 @@ from exporter.metrics.render import Renderer
 from exporter.metrics.totals import Family, Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
-from exporter.service.poller import Poller, Shared
+from exporter.service.poller import Poller
 from exporter.service.publisher import Publisher
 from exporter.sources.api import source as agentos
 from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.position import Settings
+from exporter.sources.protocol import Description
 from tests.harness import answers, story, truth
 from tests.harness.cashiers import FixedPrices
 from tests.harness.dying import Key, StateFile, Trace
@@ -80,9 +82,7 @@ class Home:
         budget = Budget(name="all", period=Period.MONTH, limit=1)
         self.intake = Intake(
             NAME,
-            self.ledger,
-            self.totals,
-            clock=clock,
+            shared,
             overlap=OVERLAP,
             horizon=HORIZON,
             cashier=FixedPrices(_price, budgets=Budgets([budget])),

@@ -19,8 +19,9 @@ from urllib.parse import unquote
 import pytest
 
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import SourceError, SourceTimeout, StateError
-from exporter.core.model import MICROSECONDS, Batch, Clock, PollStats, TraceState
+from exporter.core.model import MICROSECONDS, Clock, TraceState
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.service.poller import View
@@ -29,6 +30,7 @@ from exporter.sources.api.listing import ListReader
 from exporter.sources.api.reader import Reader
 from exporter.sources.api.search import SearchReader
 from exporter.sources.position import Settings
+from exporter.sources.protocol import Batch, PollStats
 
 T0 = 1_790_000_000.0
 OVERLAP = 60.0
@@ -338,7 +340,7 @@ class World:
         self.reader.clean_ids = True
         self.totals = Totals(Limits(), zero_hold=60)
         self.totals.restore(*self.ledger.load())
-        self.intake = Intake("os", self.ledger, self.totals, clock=self.clock, overlap=OVERLAP, horizon=HORIZON)
+        self.intake = Intake("os", Shared(self.ledger, self.totals, self.clock), overlap=OVERLAP, horizon=HORIZON)
         self.view = View(self.ledger, "os")
 
     async def poll(self) -> str:

@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import COVERED, LIMIT, RESET, SPENT, Treasury
 from exporter.core.errors import StateError
-from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.budgets import KEPT, Budget, Budgets, Calendar, Period, first_instant, known_since
 from exporter.counting.delta import Delta
 from exporter.counting.users import UserLabels
@@ -23,6 +24,7 @@ from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from exporter.sources.protocol import Batch
 from tests.harness.cashiers import FixedPrices
 from tests.harness.examples import examples
 
@@ -233,11 +235,10 @@ class Home:
         self.totals = Totals(Limits(), zero_hold=0)
         self.totals.restore(*self.ledger.load())
         self.cashier = FixedPrices(price)
-        self.treasury = Treasury(self.ledger, self.totals, clock, self.cashier, user_labels=UserLabels.OFF)
+        shared = Shared(self.ledger, self.totals, clock)
+        self.treasury = Treasury(shared, self.cashier, user_labels=UserLabels.OFF)
         self.configure(*budgets)
-        self.intake = Intake(
-            self.name, self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, cashier=self.cashier
-        )
+        self.intake = Intake(self.name, shared, overlap=60, horizon=3600, cashier=self.cashier)
 
     def configure(self, *budgets):
         return self.treasury.configure(budgets, [self.name], lookback=self.lookback)

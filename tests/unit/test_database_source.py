@@ -18,10 +18,11 @@ from agno.db.sqlite.schemas import get_table_schema_definition
 from agno.os.routers.traces.schemas import TraceDetail
 
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.cli import main as cli
 from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTimeout, StateError, Unreachable
 from exporter.core.model import MICROSECONDS as S
-from exporter.core.model import Clock, PollStats, SpanKind, TokenUsage, TraceState
+from exporter.core.model import Clock, SpanKind, TokenUsage, TraceState
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.service.poller import View
@@ -37,6 +38,7 @@ from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.database.sql import Sql
 from exporter.sources.database.sqlite import SqliteConnection
 from exporter.sources.position import DAY, Position, Settings
+from exporter.sources.protocol import PollStats
 from tests.harness import seed
 
 T0 = 1_800_000_000
@@ -99,7 +101,7 @@ class Home:
         targets = [DatabaseTarget(Location(Engine.SQLITE, str(path)), lambda: None) for path in self.paths]
         self.source = DatabaseSource("os", targets, self.settings, self.clock)
         self.view = View(self.ledger, "os")
-        self.intake = Intake("os", self.ledger, self.totals, clock=self.clock, overlap=OVERLAP, horizon=HORIZON)
+        self.intake = Intake("os", Shared(self.ledger, self.totals, self.clock), overlap=OVERLAP, horizon=HORIZON)
         self.queries: list[tuple[str, tuple[object, ...]]] = []
         for feed in self.source.feeds:
             feed.connection.on_query = lambda sql, params: self.queries.append((sql, tuple(params)))
@@ -1047,7 +1049,8 @@ def commit_api_cursor(ledger: Ledger, cutoff: int, db: str = "main") -> None:
 @pytest.mark.parametrize("key", ["main", ""])  # '': an API that does not name its database
 async def test_a_switch_from_the_api_keeps_totals_and_finishes_what_it_left_open(home: Home, key: str) -> None:
     """What the API counted counts no more; what it hid counts now."""
-    from exporter.core.model import Batch, Span, Trace
+    from exporter.core.model import Span, Trace
+    from exporter.sources.protocol import Batch
 
     home.now = 7200
     home.run("t", calls=2)

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from exporter.bookkeeping.intake import SESSION_IDLE, Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import StateError
-from exporter.core.model import RUN_KINDS, Batch, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
+from exporter.core.model import RUN_KINDS, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from exporter.sources.protocol import Batch
 from tests.harness.cashiers import FixedPrices
 from tests.harness.examples import examples
 
@@ -50,9 +52,7 @@ class Home:
         clock = Clock(lambda: self.now, lambda: self.now)
         self.intake = Intake(
             "os",
-            self.ledger,
-            self.totals,
-            clock=clock,
+            Shared(self.ledger, self.totals, clock),
             overlap=OVERLAP,
             horizon=HORIZON,
             cashier=self.cashier,

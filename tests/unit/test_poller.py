@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from exporter.bookkeeping.intake import Absorbed
+from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import SourceTimeout
-from exporter.core.model import Batch, Clock, PollStats
+from exporter.core.model import Clock
 from exporter.metrics.totals import Limits, Totals
-from exporter.service.poller import Poller, Shared
+from exporter.service.poller import Poller
+from exporter.sources.protocol import Batch, PollStats
 
 
 class Source:

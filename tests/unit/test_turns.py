@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from exporter.core.errors import SourceTimeout
-from exporter.core.model import Batch, Clock
+from exporter.core.model import Clock
 from exporter.ledger.store import Ledger
 from exporter.service.poller import View
 from exporter.sources.api.source import AgentOSSource, Target
 from exporter.sources.position import Settings
+from exporter.sources.protocol import Batch
 from exporter.sources.turns import Turns
 
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import Treasury
 from exporter.core.errors import StateRefused
-from exporter.core.model import Batch, Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.budgets import Budget, Budgets, Period
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
@@ -21,6 +22,7 @@ from exporter.metrics.render import Renderer
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
+from exporter.sources.protocol import Batch
 from tests.harness.cashiers import FixedPrices
 
 S = 1_000_000
@@ -145,9 +147,10 @@ class Home:
         self.totals = Totals(limits or Limits(), zero_hold=0)
         self.totals.restore(*self.ledger.load())
         cashier = FixedPrices(price)
-        self.treasury = Treasury(self.ledger, self.totals, clock, cashier, user_labels=mode)
+        shared = Shared(self.ledger, self.totals, clock)
+        self.treasury = Treasury(shared, cashier, user_labels=mode)
         self.treasury.configure(budgets, ["os"], lookback=0)
-        self.intake = Intake("os", self.ledger, self.totals, clock=clock, overlap=60, horizon=3600, cashier=cashier)
+        self.intake = Intake("os", shared, overlap=60, horizon=3600, cashier=cashier)
 
     def read(self, *wholes):
         self.intake.absorb(Batch("db", wholes, as_of=T0, first=True))

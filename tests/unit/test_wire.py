@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import BadAnswer
-from exporter.core.model import Batch, Clock, SpanKind
+from exporter.core.model import Clock, SpanKind
 from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.ledger.store import Ledger
 from exporter.metrics.render import Renderer
 from exporter.metrics.totals import Limits, Totals
 from exporter.sources.api.wire import correct_root, list_page, one_trace, search_page
+from exporter.sources.protocol import Batch
 from tests.harness.examples import examples
 
 SECRET = "the-patient-is-called-Smith"
@@ -399,7 +401,7 @@ def test_whatever_stands_in_rows_the_others_are_read_and_all_can_be_stored(rows)
     assert len(page.traces) + len(page.malformed) == 1 + len(rows)
     ledger, totals = Ledger(None), Totals(Limits(), zero_hold=0)
     clock = Clock(lambda: 1_790_000_100.0, lambda: 0.0)
-    intake = Intake("os", ledger, totals, clock=clock, overlap=60, horizon=3600)
+    intake = Intake("os", Shared(ledger, totals, clock), overlap=60, horizon=3600)
     try:
         ignored = [(one, "malformed") for one in page.malformed]
         intake.absorb(Batch("db", page.traces, ignored=ignored, first=True))

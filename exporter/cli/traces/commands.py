@@ -149,16 +149,16 @@ async def _list(inspector: Inspector, databases: list[str | None], options: argp
     rows = sorted(rows, key=orders[options.sort], reverse=not options.reverse)
     if len(rows) > 1 and (options.sort != "start" or options.reverse):
         notes.append(f"sorted among these {len(rows)} traces only: AgentOS knows no other order than the latest first")
-    more = len(scan.found) == enough
+    document = _paged(options, notes, more=len(scan.found) == enough)
+    document["traces"] = [trace_record(row) for row in rows]
+    return Answer(document, lambda console: draw_list(console, rows, several=len(databases) > 1), notes)
+
+
+def _paged(options: argparse.Namespace, notes: list[str], *, more: bool) -> dict[str, Any]:
+    """The start of a document of one page; a note tells how to get the next."""
     if more:
         notes.append(f"there are more: --page {options.page + 1}")
-    document = {
-        "page": options.page,
-        "limit": options.limit,
-        "more": more,
-        "traces": [trace_record(row) for row in rows],
-    }
-    return Answer(document, lambda console: draw_list(console, rows, several=len(databases) > 1), notes)
+    return {"page": options.page, "limit": options.limit, "more": more}
 
 
 def _components(inspector: Inspector, options: argparse.Namespace) -> list[tuple[SpanKind, str]]:
@@ -267,15 +267,9 @@ async def _sessions(inspector: Inspector, databases: list[str | None], options: 
         more, found = len(found) >= enough, found[enough - 1 - options.limit : enough - 1]
     elif len(found) > 1 and (options.sort != "last" or options.reverse):
         notes.append(f"sorted among these {len(found)} sessions only: AgentOS has the last active first")
-    if more:
-        notes.append(f"there are more: --page {options.page + 1}")
-    document = {
-        "page": options.page,
-        "limit": options.limit,
-        "more": more,
-        "source": "traces" if derived else "agentos",
-        "sessions": [session_record(one) for one in found],
-    }
+    document = _paged(options, notes, more=more)
+    document["source"] = "traces" if derived else "agentos"
+    document["sessions"] = [session_record(one) for one in found]
     return Answer(document, lambda console: draw_sessions(console, found, derived=derived), notes)
 
 

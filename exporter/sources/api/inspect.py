@@ -210,29 +210,14 @@ class Inspector:
 
     async def traces(self, db: str | None, query: Query, *, page: int, size: int) -> Traces:
         """One page of traces with their trees."""
-        if db not in self._cannot_search:
-            try:
-                return await self._search(db, _conditions(query), page, size)
-            except NoFilter:
-                self._cannot_search.add(db)
-            except UnknownRoute as error:
-                if error.status != _NOT_ALLOWED:
-                    raise
-                self._cannot_search.add(db)
-        return await self._list(db, query, page, size)
+        searched = await self._searched(db, _conditions(query), page, size)
+        return await self._list(db, query, page, size) if searched is None else searched
 
     async def with_prefix(self, db: str | None, prefix: str) -> list[str]:
         """Ids of traces that start so, 10 at most; where AgentOS cannot search, among the newest 500."""
-        if db not in self._cannot_search:
-            condition = {"op": "STARTSWITH", "key": "trace_id", "value": prefix}
-            try:
-                return [trace.id for trace in (await self._search(db, condition, 1, 10)).found]
-            except NoFilter:
-                self._cannot_search.add(db)
-            except UnknownRoute as error:
-                if error.status != _NOT_ALLOWED:
-                    raise
-                self._cannot_search.add(db)
+        searched = await self._searched(db, {"op": "STARTSWITH", "key": "trace_id", "value": prefix}, 1, 10)
+        if searched is not None:
+            return [trace.id for trace in searched.found]
         listed = await _checked(self._client.get_traces(page=1, limit=500, db_id=db), "/traces")
         return [row.trace_id for row in listed.data if row.trace_id.startswith(prefix)][:10]
 
@@ -275,6 +260,20 @@ class Inspector:
             for one in answer.data
         ]
         return found, answer.meta.total_count or 0
+
+    async def _searched(self, db: str | None, condition: dict[str, Any], page: int, size: int) -> Traces | None:
+        """A page of a search; None where this AgentOS cannot search, which is remembered."""
+        if db in self._cannot_search:
+            return None
+        try:
+            return await self._search(db, condition, page, size)
+        except NoFilter:
+            pass
+        except UnknownRoute as error:
+            if error.status != _NOT_ALLOWED:
+                raise
+        self._cannot_search.add(db)
+        return None
 
     async def _search(self, db: str | None, condition: dict[str, Any], page: int, size: int) -> Traces:
         try:

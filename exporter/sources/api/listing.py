@@ -10,10 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from exporter.core.errors import SourceError, SourceTimeout
-from exporter.core.model import MICROSECONDS, Batch, LedgerView, Seen
+from exporter.core.model import MICROSECONDS, Seen
 from exporter.sources.api import wire
 from exporter.sources.api.http import UnknownRoute
 from exporter.sources.api.reader import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path
+from exporter.sources.protocol import Batch, LedgerView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

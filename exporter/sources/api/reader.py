@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from exporter.core.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
-from exporter.core.model import FUTURE, MICROSECONDS, Batch, Clock, LedgerView, PollStats, Seen, Trace, TraceState
+from exporter.core.model import FUTURE, MICROSECONDS, Clock, Seen, Trace, TraceState
 from exporter.core.times import stamp
 from exporter.counting.fold import awaits_run
 from exporter.sources import handover
@@ -28,6 +28,7 @@ from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, U
 from exporter.sources.facts import clean_id
 from exporter.sources.handover import is_misdated
 from exporter.sources.position import Position, Settings
+from exporter.sources.protocol import Batch, LedgerView, PollStats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.core.errors import SourceError, SourceTimeout
-from exporter.core.model import MICROSECONDS, Batch, Seen
+from exporter.core.model import MICROSECONDS, Seen
 from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX, TooLarge
 from exporter.sources.api.reader import ASK_IDS, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
 from exporter.sources.position import DAY, HOUR
+from exporter.sources.protocol import Batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from exporter.core.model import LedgerView
+    from exporter.sources.protocol import LedgerView
 
 log = structlog.get_logger(__name__)
 

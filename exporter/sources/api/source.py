@@ -16,7 +16,7 @@ from agno.client import AgentOSClient
 from pydantic import ValidationError
 
 from exporter.core.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
-from exporter.core.model import MICROSECONDS, Clock, Component, Description, PollStats, SessionWindow, provider_label
+from exporter.core.model import MICROSECONDS, Clock, provider_label
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.reader import Reader, moment
@@ -25,6 +25,7 @@ from exporter.sources.api.search import SearchReader
 from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE, floors
 from exporter.sources.position import Settings
+from exporter.sources.protocol import Component, Description, PollStats, SessionWindow
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from agno.os.schema import ConfigResponse
 
-    from exporter.core.model import Batch, LedgerView
     from exporter.counting.waiting import RunDetail
+    from exporter.sources.protocol import Batch, LedgerView
 
 log = structlog.get_logger(__name__)
 

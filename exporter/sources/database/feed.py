@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.core.errors import BadAnswer, SourceTimeout
-from exporter.core.model import MICROSECONDS, Batch, Clock, Known, LedgerView, PollStats, TraceState
+from exporter.core.model import MICROSECONDS, Clock, Known, TraceState
 from exporter.core.times import stamp
 from exporter.sources import handover
 from exporter.sources.api.http import OWN_TRACE_PREFIX
@@ -26,6 +26,7 @@ from exporter.sources.database.sql import SPAN_COLUMNS, missing
 from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import is_misdated
 from exporter.sources.position import DAY, Position, Settings
+from exporter.sources.protocol import Batch, LedgerView, PollStats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Sequence

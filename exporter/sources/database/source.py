@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.core.errors import SourceError, SourceTimeout
-from exporter.core.model import MICROSECONDS, Batch, Clock, Component, Description, PollStats, SessionWindow
+from exporter.core.model import MICROSECONDS, Clock
 from exporter.core.times import stamp
 from exporter.sources.database.connection import Connection
 from exporter.sources.database.engines import connection
@@ -19,14 +19,15 @@ from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed
 from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 from exporter.sources.facts import clean_id, clean_name, spelled
 from exporter.sources.handover import floors
+from exporter.sources.protocol import Batch, Component, Description, PollStats, SessionWindow
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from exporter.core.model import LedgerView
     from exporter.sources.database.location import Location
     from exporter.sources.position import Settings
+    from exporter.sources.protocol import LedgerView
 
 _WINDOWS: Final = {"1h": 3600, "24h": 86400}
 _STATS_PACE: Final = 500
