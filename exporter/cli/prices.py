@@ -5,14 +5,18 @@ Whatever comes from outside goes to a terminal, so every text passes `escaped`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
+from cyclopts import App, Parameter
+
+from exporter.config import read_by
 from exporter.core import times
 from exporter.core.errors import ConfigError
 from exporter.core.logs import complain
@@ -22,71 +26,108 @@ from exporter.core.text import escaped
 if TYPE_CHECKING:
     from exporter.pricing.prices import Priced, Quote
 
-COMMANDS: Final = ("explain", "check")
 OK: Final = 0
 FAILED: Final = 1
 
 _MOST: Final = 10**15
-_COUNTS: Final = (
-    ("prompt", "llm.token_count.prompt"),
-    ("completion", "llm.token_count.completion"),
-    ("cache-read", "llm.token_count.prompt_details.cache_read"),
-    ("cache-write", "llm.token_count.prompt_details.cache_write"),
-    ("reasoning", "llm.token_count.completion_details.reasoning"),
-    ("total", "llm.token_count.total"),
-)
+T = TypeVar("T")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The subcommands of `prices`, with their flags."""
-    commands = parser.add_subparsers(dest="prices_command", metavar="COMMAND", required=True)
-    explain = commands.add_parser(
-        "explain",
-        help="show which rule prices a model, and why",
-        description=(
-            "Show which rule prices a model, and why. Token counts are taken as a span reports them; cache counts that "
-            "are given at all (0 too) say that the source knows cache detail, as AgentOS's database does and its plain "
-            "API does not."
-        ),
-    )
-    explain.add_argument("--provider", required=True, metavar="P", help="as agno spells it; '' where it is unknown")
-    explain.add_argument("--model", required=True, metavar="M", help="model id, as the span has it")
-    explain.add_argument("--model-class", default="", metavar="NAME", help="name of agno's model class, where known")
-    explain.add_argument("--at", type=_moment, metavar="T", help="start of the call, such as 2026-11-20T12:00Z (now)")
-    explain.add_argument("--prices", type=Path, metavar="FILE", help="the user's price file")
-    for name, attribute in _COUNTS:
-        explain.add_argument(f"--{name}", type=_count, metavar="N", help=attribute)
-    explain.add_argument("--reported-cost", type=_cost, metavar="X", help="llm.cost.total, in USD")
-    explain.add_argument("--output", choices=("table", "json"), default="table", help="for people or for programs")
-    check = commands.add_parser("check", help="say whether a price file is in order, or all that is wrong with it")
-    check.add_argument("file", type=Path, metavar="FILE", help="price file (YAML)")
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MOST)) or int(text) > _MOST:
+        raise ValueError(f"{escaped(text[:40])!r} is not a number of tokens")
+    return int(text)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Carry out a command; returns the exit code. Raises nothing on purpose."""
+def _cost(text: str) -> Decimal:
     try:
-        return _check(arguments) if arguments.prices_command == "check" else _explain(arguments)
+        return Decimal(text)  # NaN too, as a span might report it: it is passed over
+    except InvalidOperation:
+        raise ValueError(f"{escaped(text[:40])!r} is not a cost in USD") from None
+
+
+def _moment(text: str) -> int:
+    try:
+        return times.parse(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{escaped(text[:40])!r} is not a time such as 2026-11-20T12:00Z") from None
+
+
+def _tokens(attribute: str) -> Parameter:
+    return Parameter(metavar="N", help=f"llm.token_count.{attribute}", converter=read_by(_count))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """A call of a model, as a span reports it. `at` is in microseconds since the epoch."""
+
+    provider: Annotated[str, Parameter(metavar="P", help="as agno spells it; '' where it is unknown")]
+    model: Annotated[str, Parameter(metavar="M", help="model id, as the span has it")]
+    model_class: Annotated[
+        str, Parameter(metavar="NAME", help="name of agno's model class, where known", show_default=False)
+    ] = ""
+    at: Annotated[
+        int | None,
+        Parameter(metavar="T", help="start of the call, such as 2026-11-20T12:00Z (now)", converter=read_by(_moment)),
+    ] = None
+    prices: Annotated[Path | None, Parameter(metavar="FILE", help="the user's price file")] = None
+    prompt: Annotated[int | None, _tokens("prompt")] = None
+    completion: Annotated[int | None, _tokens("completion")] = None
+    cache_read: Annotated[int | None, _tokens("prompt_details.cache_read")] = None
+    cache_write: Annotated[int | None, _tokens("prompt_details.cache_write")] = None
+    reasoning: Annotated[int | None, _tokens("completion_details.reasoning")] = None
+    total: Annotated[int | None, _tokens("total")] = None
+    reported_cost: Annotated[
+        Any,  # a Decimal, NaN too, as a span might report it
+        Parameter(metavar="X", help="llm.cost.total, in USD", converter=read_by(_cost), allow_leading_hyphen=True),
+    ] = None
+    output: Annotated[Literal["table", "json"], Parameter(help="for people or for programs")] = "table"
+
+
+app = App(name="prices", help="Say what a model costs and why; check a price file.")
+
+
+@app.command
+def explain(options: ExplainOptions) -> int:
+    """Show which rule prices a model, and why.
+
+    Token counts are taken as a span reports them; cache counts that are given at all (0 too) say that the source knows
+    cache detail, as AgentOS's database does and its plain API does not.
+    """
+    return _without_traceback(_explain, options)
+
+
+@app.command
+def check(file: Annotated[Path, Parameter(name="FILE", help="price file (YAML)")], /) -> int:
+    """Say whether a price file is in order, or all that is wrong with it."""
+    return _without_traceback(_check, file)
+
+
+def _without_traceback(command: Callable[[T], int], argument: T) -> int:
+    try:
+        return command(argument)
     except ConfigError as error:
         for problem in error.problems:
             complain(problem, kind="")
         return FAILED
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(path: Path) -> int:
     from exporter.pricing.pricefile import load  # noqa: PLC0415 - see `_explain`
     from exporter.pricing.prices import Pricer  # noqa: PLC0415
 
-    file = load(arguments.file)
+    file = load(path)
     for note in file.notes:
         complain(note, kind="warning")
     for entry in Pricer(file).dangling():
         complain(f"{entry}: no price is known for {entry.use}", kind="warning")
     count = len(file.entries)
-    sys.stdout.write(escaped(f"{arguments.file}: {count} {'entry' if count == 1 else 'entries'}, in order") + "\n")
+    sys.stdout.write(escaped(f"{path}: {count} {'entry' if count == 1 else 'entries'}, in order") + "\n")
     return OK
 
 
-def _explain(arguments: argparse.Namespace) -> int:
+def _explain(arguments: ExplainOptions) -> int:
     # The price data is megabytes: only who asks for prices waits for it.
     from exporter.pricing.pricefile import NO_PRICES, load  # noqa: PLC0415
     from exporter.pricing.prices import Pricer  # noqa: PLC0415
@@ -112,7 +153,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _json(arguments: argparse.Namespace, at: int, quote: Quote, priced: Priced | None) -> None:
+def _json(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
     from exporter.pricing.prices import per_million  # noqa: PLC0415
 
@@ -132,7 +173,7 @@ def _json(arguments: argparse.Namespace, at: int, quote: Quote, priced: Priced |
     sys.stdout.write(json.dumps(answer, indent=2) + "\n")
 
 
-def _table(arguments: argparse.Namespace, at: int, quote: Quote, priced: Priced | None) -> None:
+def _table(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
     from exporter.pricing.prices import per_million  # noqa: PLC0415
 
@@ -165,23 +206,3 @@ def _total(priced: Priced) -> str:
 
 def _iso(at: int) -> str:
     return times.utc(at).isoformat().replace("+00:00", "Z")
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MOST)) or int(text) > _MOST:
-        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a number of tokens")
-    return int(text)
-
-
-def _cost(text: str) -> Decimal:
-    try:
-        return Decimal(text)  # NaN too, as a span might report it: it is passed over
-    except InvalidOperation:
-        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a cost in USD") from None
-
-
-def _moment(text: str) -> int:
-    try:
-        return times.parse(text)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{escaped(text[:40])!r} is not a time such as 2026-11-20T12:00Z") from None

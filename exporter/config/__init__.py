@@ -17,7 +17,7 @@ from exporter.config.settings import (
     Tls,
     changed_keys,
 )
-from exporter.config.values import format_duration, parse_address, parse_duration, parse_url
+from exporter.config.values import format_duration, parse_address, parse_duration, parse_url, read_by
 
 __all__ = [
     "DEFAULT_PORT",
@@ -37,4 +37,5 @@ __all__ = [
     "parse_address",
     "parse_duration",
     "parse_url",
+    "read_by",
 ]

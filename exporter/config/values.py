@@ -25,7 +25,9 @@ from exporter.pricing import money
 from exporter.sources.database import location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from cyclopts import Token
 
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _DURATION: Final = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
@@ -271,3 +273,17 @@ def state_path(base: Path) -> Callable[[str], Path | None]:
 
 
 NOT_BUILT: Final = f"not built in this version ({__version__})"
+
+
+def read_by(parse: Callable[[str], object]) -> Callable[[object, Sequence[Token]], object]:
+    """How a command line reads the value of a flag: a converter of cyclopts.
+
+    Args:
+        parse: Reads the text; a ValueError of it is a mistake of the user's, and is said so.
+
+    """
+
+    def convert(_type: object, tokens: Sequence[Token]) -> object:
+        return parse(tokens[0].value)
+
+    return convert

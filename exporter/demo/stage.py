@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import importlib
@@ -23,7 +22,7 @@ from exporter.core import logs
 from exporter.core.errors import ExporterError, ListenError
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.users import UserLabels
-from exporter.demo import prometheus
+from exporter.demo import Options, prometheus
 from exporter.demo.children import Child, ChildFailedError, quiet_environment
 from exporter.pricing.money import USD
 from exporter.service.web.server import bind
@@ -46,13 +45,13 @@ prices:
 """
 
 
-def perform(arguments: argparse.Namespace) -> int:
-    """Run the demo with the flags of `add_arguments`; return the exit code."""
-    logs.configure(arguments.log_level)
+def perform(options: Options) -> int:
+    """Run the demo with these flags; return the exit code."""
+    logs.configure(options.log_level)
     # Everything here is on this machine: a proxy could only be in the way.
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}
     try:
-        return asyncio.run(_perform(arguments))
+        return asyncio.run(_perform(options))
     except (ExporterError, ChildFailedError) as error:
         print(f"{_clear(sys.stderr.isatty())}agentos-exporter demo: error: {error}", file=sys.stderr)
         return 1
@@ -62,12 +61,12 @@ def perform(arguments: argparse.Namespace) -> int:
         return 0
 
 
-async def _perform(arguments: argparse.Namespace) -> int:
+async def _perform(options: Options) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
-    show = asyncio.create_task(_show(arguments, stopping))
+    show = asyncio.create_task(_show(options, stopping))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({show, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
@@ -78,30 +77,30 @@ async def _perform(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _show(arguments: argparse.Namespace, stopping: asyncio.Event) -> None:
+async def _show(options: Options, stopping: asyncio.Event) -> None:
     """The whole demo, until cancelled. Raises what ends it early."""
     terminal = sys.stdout.isatty()
-    listen: Address = arguments.listen_address
+    listen: Address = options.listen_address
     if listen.port == 0:  # Prometheus has to be told before the exporter listens
         listen = Address(listen.host, _free(0))
     _probe("--web.listen-address", listen)
-    agentos_port = _agentos_port(arguments.agentos_port)
+    agentos_port = _agentos_port(options.agentos_port)
     began = time.monotonic()
     if terminal:
         print("Starting…", end="", flush=True)
     async with contextlib.AsyncExitStack() as stack:
-        scratch = stack.enter_context(_scratch(keep=arguments.keep))
+        scratch = stack.enter_context(_scratch(keep=options.keep))
         # Entered first, left last: the exporter stops before what it reads, and nothing is scraped that is gone.
-        system = await _system(arguments, agentos_port, scratch)
+        system = await _system(options, agentos_port, scratch)
         children = [system]
         stack.push_async_callback(_stop_all, children)
-        prometheus_port = await _prometheus(arguments, listen, scratch, children)
+        prometheus_port = await _prometheus(options, listen, scratch, children)
         # Agno takes seconds to import, here as in the child: both at once.
         await asyncio.gather(_ready(system), _imported("exporter.service.daemon"))
         daemon = await stack.enter_async_context(_running(_config(listen, agentos_port, scratch)))
-        print(_clear(terminal) + _banner(arguments, daemon.port, agentos_port, prometheus_port, scratch), flush=True)
-        if arguments.duration is not None:
-            asyncio.get_running_loop().call_later(arguments.duration, stopping.set)
+        print(_clear(terminal) + _banner(options, daemon.port, agentos_port, prometheus_port, scratch), flush=True)
+        if options.duration is not None:
+            asyncio.get_running_loop().call_later(options.duration, stopping.set)
         ends = [asyncio.create_task(child.ended()) for child in children]
         telling = asyncio.create_task(_tell(daemon, began, terminal=terminal))
         work = [*ends, telling, asyncio.create_task(_drain(system))]
@@ -134,7 +133,7 @@ def _scratch(*, keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _system(arguments: argparse.Namespace, port: int, scratch: Path) -> Child:
+async def _system(options: Options, port: int, scratch: Path) -> Child:
     command = (sys.executable, "-m", "exporter.demo.system", "--port", str(port), "--folder", str(scratch))
     environment = quiet_environment()
     # Found wherever this process found it, installed or not.
@@ -142,9 +141,9 @@ async def _system(arguments: argparse.Namespace, port: int, scratch: Path) -> Ch
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     return await Child.start(
         "AgentOS",
-        (*command, "--rate", str(arguments.rate)),
+        (*command, "--rate", str(options.rate)),
         log=scratch / "agentos.log",
-        scratch=None if arguments.keep else scratch,
+        scratch=None if options.keep else scratch,
         environment=environment,
     )
 
@@ -183,15 +182,13 @@ async def _drain(system: Child) -> None:
         pass
 
 
-async def _prometheus(
-    arguments: argparse.Namespace, listen: Address, scratch: Path, children: list[Child]
-) -> int | None:
-    binary = None if arguments.no_prometheus else prometheus.installed()
+async def _prometheus(options: Options, listen: Address, scratch: Path, children: list[Child]) -> int | None:
+    binary = None if options.no_prometheus else prometheus.installed()
     if binary is None:
         return None
     port = _free(PROMETHEUS_PORT)
     target = str(Address(_reachable(listen.host), listen.port))
-    children.append(await prometheus.start(binary, port=port, target=target, scratch=scratch, keep=arguments.keep))
+    children.append(await prometheus.start(binary, port=port, target=target, scratch=scratch, keep=options.keep))
     return port
 
 
@@ -290,10 +287,8 @@ _QUERIES: Final = (
 )
 
 
-def _banner(
-    arguments: argparse.Namespace, port: int, agentos_port: int, prometheus_port: int | None, scratch: Path
-) -> str:
-    exporter = f"http://{Address(_reachable(arguments.listen_address.host), port)}"
+def _banner(options: Options, port: int, agentos_port: int, prometheus_port: int | None, scratch: Path) -> str:
+    exporter = f"http://{Address(_reachable(options.listen_address.host), port)}"
     agentos = f"http://127.0.0.1:{agentos_port}"
     lines = [
         "A made-up company's agents are at work: no key, no network, nothing here is real but the software.",
@@ -303,7 +298,7 @@ def _banner(
     ]
     if prometheus_port is not None:
         lines.append(f"  Prometheus  http://127.0.0.1:{prometheus_port}")
-    if arguments.keep:
+    if options.keep:
         lines.append(f"  files       {scratch}")
     explained = (
         "--model acme-router-7b --prompt 1000 --completion 100 --prices",
@@ -320,7 +315,7 @@ def _banner(
         "Ask Prometheus:" if prometheus_port is not None else "Ask a Prometheus that scrapes it every 2 seconds:",
     ]
     lines += [f"  {query}   # {what}" for what, query in _QUERIES]
-    lines += ["", "Ctrl-C stops everything and leaves nothing behind." if not arguments.keep else "Ctrl-C stops it."]
+    lines += ["", "Ctrl-C stops everything and leaves nothing behind." if not options.keep else "Ctrl-C stops it."]
     return "\n".join((*lines, ""))
 
 

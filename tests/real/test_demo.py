@@ -80,10 +80,10 @@ def test_a_taken_port_is_an_error_that_names_the_flag(start: Callable[..., Demo]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--rate", "0"), "argument --rate: '0' is not a number above 0"),
-        (("--duration", "nan"), "argument --duration: 'nan' is not a number above 0"),
-        (("--agentos-port", "70000"), "argument --agentos-port: '70000' is not a port"),
-        (("--web.listen-address", "9777"), "argument --web.listen-address: '9777' is not a listen address"),
+        (("--rate", "0"), "for --rate: '0' is not a number above 0"),
+        (("--duration", "nan"), "for --duration: 'nan' is not a number above 0"),
+        (("--agentos-port", "70000"), "for --agentos-port: '70000' is not a port"),
+        (("--web.listen-address", "9777"), "for --web.listen-address: '9777' is not a listen address"),
     ],
 )
 def test_flags_that_make_no_sense(start: Callable[..., Demo], flags: tuple[str, ...], message: str) -> None:

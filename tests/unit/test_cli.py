@@ -1,12 +1,14 @@
 """The command line: what it prints, what it refuses, and how it ends; as a process: tests/real/test_cli.py."""
 
-import argparse
+import dataclasses
 import re
 
 import pytest
 
 from exporter import __version__, demo
 from exporter.cli import main as cli
+from exporter.cli.flags import DaemonFlags
+from exporter.config import FLAGS, Address
 from exporter.metrics import reference
 from tests.harness.commands import VERSION, without_settings
 
@@ -34,15 +36,15 @@ def test_alone_it_prints_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
-        (["run", "--frob"], "unrecognized arguments: --frob"),
-        (["run", "--log.lev", "debug"], "unrecognized arguments: --log.lev"),
-        (["run", "--state"], "--state: expected one argument"),
+        (["frobnicate"], 'Unknown command "frobnicate"'),
+        (["run", "--frob"], "Unknown option: --frob"),
+        (["run", "--log.lev", "debug"], "Unknown option: --log.lev. Did you mean --log.level?"),
+        (["run", "--state"], "--state requires an argument"),
         (["--config.file=x.yml"], "did you mean: agentos-exporter run --config.file"),
-        (["metrics", "--format", "xml"], "invalid choice: 'xml'"),
-        (["traces", "frob"], "invalid choice: 'frob'"),
+        (["metrics", "--format", "xml"], 'Invalid value "xml" for --format'),
+        (["traces", "frob"], 'Unknown command "frob"'),
         (["backfill", "--since", "1d"], f"backfill: not built in this version ({__version__})"),
-        (["prices"], "the following arguments are required: COMMAND"),
+        (["prices", "frob"], 'Unknown command "frob"'),
         (["run", "\x1b[31m"], r"\x1b[31m"),
     ],
 )
@@ -145,12 +147,15 @@ def test_metrics_as_a_table(columns, capsys, monkeypatch):
         assert max(map(len, lines)) <= 80
 
 
+def test_the_flags_of_the_daemon_are_those_of_the_configuration():
+    assert [field.name for field in dataclasses.fields(DaemonFlags)] == [flag.key for flag in FLAGS]
+
+
 def test_demo_is_handed_its_arguments(monkeypatch):
-    given: list[argparse.Namespace] = []
-    monkeypatch.setattr(demo, "add_arguments", lambda parser: parser.add_argument("--rate", type=float), raising=False)
-    monkeypatch.setattr(demo, "run", lambda options: given.append(options) or 7, raising=False)
-    assert cli.main(["demo", "--rate", "2.5"]) == 7
-    assert given[0].rate == 2.5
+    given: list[demo.Options] = []
+    monkeypatch.setattr(demo, "run", lambda options: given.append(options) or 7)
+    assert cli.main(["demo", "--rate", "2.5", "--web.listen-address", "127.0.0.1:0"]) == 7
+    assert given == [demo.Options(rate=2.5, listen_address=Address("127.0.0.1", 0))]
 
 
 def test_an_interrupt_ends_with_130(monkeypatch):

@@ -1,21 +1,18 @@
 """`prices explain` and `prices check`: what they print, and how they end."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from exporter.cli import prices as prices_cli
+from exporter.cli import main as cli
 
 HERE = Path(__file__).parents[1] / "prices"
 AT = ("--at", "2026-11-20T12:00Z")
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser(prog="prices")
-    prices_cli.add_arguments(parser)
-    return prices_cli.run(parser.parse_args(arguments))
+    return cli.main(["prices", *arguments])
 
 
 def explain(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -140,9 +137,7 @@ def test_now_is_the_default(capsys) -> None:
     ],
 )
 def test_what_is_not_understood(capsys, flags: str, message: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run("explain", "--provider", "OpenAI", "--model", "gpt-4o", *flags.split())
-    assert stop.value.code == 2
+    assert run("explain", "--provider", "OpenAI", "--model", "gpt-4o", *flags.split()) == 2
     assert message in capsys.readouterr().err
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.cli import main as cli
-from exporter.cli import traces as traces_cli
-from exporter.cli.traces import texts
+from exporter.cli.traces import app, texts
+from exporter.cli.traces.rewrite import rewrite
 from tests.harness.commands import surroundings
 
 
@@ -37,7 +37,7 @@ def test_plain():
     ],
 )
 def test_rewrite(given, meant):
-    assert traces_cli.rewrite(given) == meant
+    assert rewrite(given) == meant
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_rewrite(given, meant):
         (["list", "--limit", "0"], "--limit: '0' is not a whole number"),
         (["list", "--since", "yesterday"], "neither a duration"),
         (["list", "--timeout", "0s"], "longer than 0s"),
-        (["list", "--status", "FINE"], "--status: invalid choice"),
+        (["list", "--status", "FINE"], "none of OK, ERROR, UNSET"),
         (["list", "--token-file", "a", "--token-env", "b"], "not allowed with"),
         (["show"], "TRACE_ID"),
     ],
@@ -69,5 +69,5 @@ def test_an_interrupt_ends_with_130(monkeypatch):
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(traces_cli, "run", interrupted)
+    monkeypatch.setattr(app, "run", interrupted)
     assert cli.main(["traces", "list"]) == 130

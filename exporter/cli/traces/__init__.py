@@ -3,8 +3,3 @@
 What a person may see here is what AgentOS shows its operator: error texts, and prompts and answers on demand. It comes
 from outside and goes to a terminal, so every text passes `texts.plain` and none is ever read as markup.
 """
-
-from exporter.cli.traces.arguments import add_arguments, rewrite
-from exporter.cli.traces.commands import run
-
-__all__ = ["add_arguments", "rewrite", "run"]

@@ -2,134 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
+
+from cyclopts import Parameter
 
 from exporter import config as configuration
 from exporter.cli.traces.texts import plain
 from exporter.core.errors import ConfigError
 from exporter.core.model import MICROSECONDS
 
-COMMANDS: Final = ("list", "show", "sessions")
 SCAN: Final = 1000
 """Traces that are read in search of those asked for, unless --scan says otherwise."""
 ID_PREFIX: Final = 8
 """Digits of a trace id that are enough to name it."""
 _MOST: Final = 1_000_000
+_PREFIX: Final = configuration.ENV_PREFIX
+_STATUSES: Final = ("OK", "ERROR", "UNSET")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The subcommands of `traces`, with their flags."""
-    commands = parser.add_subparsers(dest="traces_command", metavar="COMMAND", required=True)
-
-    def add(name: str, text: str, flags: Callable[[argparse.ArgumentParser], None]) -> None:
-        added = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Formatter
-        )
-        flags(added)
-        added.add_argument("--output", choices=("table", "json"), default="table", help="for people or for programs")
-        _connection(added.add_argument_group("which AgentOS"))
-
-    add("list", "recent traces", _list_flags)
-    add("show", "one trace, span by span", _show_flags)
-    add("sessions", "sessions and what they did", _sessions_flags)
-    parser.formatter_class = _Formatter
-    parser.epilog = "Without a command: --trace-id ID is show, --stats is sessions, anything else is list."
-
-
-class _Formatter(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
-
-
-def _list_flags(parser: argparse.ArgumentParser) -> None:
-    flag = parser.add_argument
-    flag("--user", metavar="ID", help="of this user")
-    flag("--session", metavar="ID", help="of this session")
-    flag("--run", metavar="ID", help="with this run")
-    flag("--agent", metavar="NAME", help="in which this agent (id or name) took part")
-    flag("--team", metavar="NAME", help="in which this team (id or name) took part")
-    flag("--workflow", metavar="NAME", help="with this workflow (id or name), or step (name)")
-    flag("--status", choices=("OK", "ERROR", "UNSET"), type=str.upper, help="ERROR: any of its spans failed")
-    flag("--since", type=_moment, metavar="TIME", help="started since: 30m, 1h, 2d ago, or an ISO time")
-    flag("--until", type=_moment, metavar="TIME", help="started until then")
-    flag("--all", action="store_true", help="HTTP requests to AgentOS that ran nothing, too")
-    orders = ("start", "duration", "spans", "errors")
-    flag("--sort", choices=orders, default="start", help="largest first; latest first by default")
-    _rows(parser)
-
-
-def _show_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace_id", metavar="TRACE_ID", help=f"the id, or at least its first {ID_PREFIX} digits")
-    parser.add_argument("--content", action="store_true", help="prompts, answers and tool arguments, too")
-
-
-def _sessions_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--user", metavar="ID", help="of this user")
-    parser.add_argument("--agent", metavar="NAME", help="in which this agent (id or name) took part")
-    orders = ("last", "first", "traces", "session")
-    parser.add_argument("--sort", choices=orders, default="last", help="last active first by default")
-    _rows(parser)
-
-
-def _rows(parser: argparse.ArgumentParser) -> None:
-    flag = parser.add_argument
-    flag("--reverse", action="store_true", help="the other way round")
-    flag("--limit", type=_positive, default=20, metavar="N", help="rows to show (default: 20)")
-    flag("--page", type=_positive, default=1, metavar="N", help="which page of so many rows (default: 1)")
-    flag("--scan", type=_positive, default=SCAN, metavar="N", help=f"most traces to read (default: {SCAN})")
-
-
-def _connection(group: argparse._ArgumentGroup) -> None:
-    prefix = configuration.ENV_PREFIX
-    group.add_argument("--url", metavar="URL", help=f"of the AgentOS (environment: {prefix}AGENTOS_URL)")
-    group.add_argument("--config.file", dest="config_file", metavar="FILE", help="or: the exporter's configuration")
-    group.add_argument("--agentos", metavar="NAME", help="which one of the file")
-    token = group.add_mutually_exclusive_group()
-    token.add_argument("--token-file", metavar="FILE", help=f"holds the token (environment: {prefix}TOKEN_FILE)")
-    token.add_argument(
-        "--token-env", metavar="NAME", help=f"environment variable that holds it (default: {prefix}TOKEN)"
-    )
-    group.add_argument("--tls.ca-file", dest="ca_file", metavar="FILE", help="authority of AgentOS's certificate (PEM)")
-    group.add_argument(
-        "--db-id", action="append", metavar="ID", help="which of its databases; may be repeated (default: all)"
-    )
-    group.add_argument("--timeout", type=_seconds, default=30.0, metavar="TIME", help="for each request (default: 30s)")
-
-
-def rewrite(arguments: Sequence[str]) -> list[str]:
-    """Arguments after `traces`, with the command in front.
-
-    Without a command `--trace-id ID` stands for `show ID`, `--stats` for `sessions`, and anything else for `list`.
-    """
-    rest = list(arguments)
-    if not rest or not rest[0].startswith("-"):
-        return rest or ["list"]
-    flags = ("--all", "--content", "--reverse", "--stats")
-    for place, word in enumerate(rest):
-        takes_this = place > 0 and rest[place - 1].startswith("--") and "=" not in rest[place - 1]
-        if word in COMMANDS and not (takes_this and rest[place - 1] not in flags):
-            return [word, *rest[:place], *rest[place + 1 :]]
-    if rest[0] in {"-h", "--help"}:
-        return rest
-    for place, word in enumerate(rest):
-        name, equals, value = word.partition("=")
-        if name == "--trace-id" and (equals or place + 1 < len(rest)):
-            ours = place + (1 if equals else 2)
-            return ["show", *rest[:place], *rest[ours:], "--", value if equals else rest[place + 1]]
-    if "--stats" in rest:
-        return ["sessions", *(word for word in rest if word != "--stats")]
-    return ["list", *rest]
+# --- Values -----------------------------------------------------------------------------------------------------------
 
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"'{plain(text[:80])}' is not a whole number from 1 on")
+        raise ValueError(f"'{plain(text[:80])}' is not a whole number from 1 on")
     return int(text)
 
 
@@ -137,9 +38,9 @@ def _seconds(text: str) -> float:
     try:
         found = configuration.parse_duration(f"{text}s" if text.isdigit() else text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise ValueError(str(error)) from None
     if found <= 0:
-        raise argparse.ArgumentTypeError("must be longer than 0s")
+        raise ValueError("must be longer than 0s")
     return found
 
 
@@ -153,14 +54,111 @@ def _moment(text: str) -> int:
         return int(datetime.fromisoformat(text).astimezone().timestamp() * MICROSECONDS)
     except (ValueError, OverflowError, OSError):
         shown = plain(text[:80])
-        raise argparse.ArgumentTypeError(
-            f"'{shown}' is neither a duration such as 1h nor a time such as 2026-11-20T08:00"
-        ) from None
+        raise ValueError(f"'{shown}' is neither a duration such as 1h nor a time such as 2026-11-20T08:00") from None
 
 
-def find_agentos(options: argparse.Namespace, environ: Mapping[str, str]) -> configuration.AgentOS:
+def _status(text: str) -> str:
+    if text.upper() not in _STATUSES:
+        raise ValueError(f"'{plain(text[:80])}' is none of {', '.join(_STATUSES)}")
+    return text.upper()
+
+
+# --- Flags ------------------------------------------------------------------------------------------------------------
+
+
+def _value(metavar: str, text: str, parse: Callable[[str], object] | None = None) -> Parameter:
+    """A flag with a value: its name in the help, what it means, and how it is read."""
+    converter = None if parse is None else configuration.read_by(parse)
+    return Parameter(metavar=metavar, help=text, converter=converter, show_default=False)
+
+
+def _of(metavar: str, text: str, parse: Callable[[str], object] | None = None, *, name: str | None = None) -> Parameter:
+    """A flag that says which AgentOS is meant, or how to reach it."""
+    converter = None if parse is None else configuration.read_by(parse)
+    return Parameter(
+        name=name, metavar=metavar, help=text, converter=converter, show_default=False, group="Which AgentOS"
+    )
+
+
+def _switch(text: str) -> Parameter:
+    return Parameter(help=text, show_default=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every command of `traces` takes. Times are in microseconds since the epoch, `timeout` in seconds."""
+
+    output: Annotated[Literal["table", "json"], Parameter(help="for people or for programs")] = "table"
+    url: Annotated[str | None, _of("URL", f"of the AgentOS (environment: {_PREFIX}AGENTOS_URL)")] = None
+    config_file: Annotated[str | None, _of("FILE", "or: the exporter's configuration", name="--config.file")] = None
+    agentos: Annotated[str | None, _of("NAME", "which one of the file")] = None
+    token_file: Annotated[str | None, _of("FILE", f"holds the token (environment: {_PREFIX}TOKEN_FILE)")] = None
+    token_env: Annotated[
+        str | None, _of("NAME", f"environment variable that holds the token (default: {_PREFIX}TOKEN)")
+    ] = None
+    ca_file: Annotated[str | None, _of("FILE", "authority of AgentOS's certificate (PEM)", name="--tls.ca-file")] = None
+    db_id: Annotated[list[str] | None, _of("ID", "which of its databases; may be repeated (default: all)")] = None
+    timeout: Annotated[float, _of("TIME", "for each request (default: 30s)", _seconds)] = 30.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(Options):
+    """What commands take that show rows."""
+
+    reverse: Annotated[bool, _switch("the other way round")] = False
+    limit: Annotated[int, _value("N", "rows to show (default: 20)", _positive)] = 20
+    page: Annotated[int, _value("N", "which page of so many rows (default: 1)", _positive)] = 1
+    scan: Annotated[int, _value("N", f"most traces to read (default: {SCAN})", _positive)] = SCAN
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(RowOptions):
+    """Which traces `list` shows."""
+
+    user: Annotated[str | None, _value("ID", "of this user")] = None
+    session: Annotated[str | None, _value("ID", "of this session")] = None
+    run: Annotated[str | None, _value("ID", "with this run")] = None
+    agent: Annotated[str | None, _value("NAME", "in which this agent (id or name) took part")] = None
+    team: Annotated[str | None, _value("NAME", "in which this team (id or name) took part")] = None
+    workflow: Annotated[str | None, _value("NAME", "with this workflow (id or name), or step (name)")] = None
+    status: Annotated[str | None, _value("OK|ERROR|UNSET", "ERROR: any of its spans failed", _status)] = None
+    since: Annotated[int | None, _value("TIME", "started since: 30m, 1h, 2d ago, or an ISO time", _moment)] = None
+    until: Annotated[int | None, _value("TIME", "started until then", _moment)] = None
+    all: Annotated[bool, _switch("HTTP requests to AgentOS that ran nothing, too")] = False
+    sort: Annotated[
+        Literal["start", "duration", "spans", "errors"], Parameter(help="largest first; latest first by default")
+    ] = "start"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(Options):
+    """Which trace `show` shows, and how much of it."""
+
+    trace_id: Annotated[str, Parameter(parse=False)] = ""
+    content: Annotated[bool, _switch("prompts, answers and tool arguments, too")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions(RowOptions):
+    """Which sessions `sessions` shows."""
+
+    user: Annotated[str | None, _value("ID", "of this user")] = None
+    agent: Annotated[str | None, _value("NAME", "in which this agent (id or name) took part")] = None
+    sort: Annotated[Literal["last", "first", "traces", "session"], Parameter(help="last active first by default")] = (
+        "last"
+    )
+
+
+def find_agentos(options: Options, environ: Mapping[str, str]) -> configuration.AgentOS:
     """The AgentOS that flags, environment and file name. Raises ConfigError."""
-    prefix = configuration.ENV_PREFIX
+    prefix = _PREFIX
+    if options.token_file is not None and options.token_env is not None:
+        raise ConfigError(["--token-file: not allowed with --token-env"])
     ours = {f"{prefix}{name}" for name in ("CONFIG_FILE", "AGENTOS_URL", "TOKEN", "TOKEN_FILE")}
     # What only concerns the daemon must not keep anybody from looking.
     environ = {name: value for name, value in environ.items() if not name.startswith(prefix) or name in ours}

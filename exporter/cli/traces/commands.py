@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from exporter import config as configuration
-from exporter.cli.traces.arguments import ID_PREFIX, find_agentos
+from exporter.cli.traces.arguments import (
+    ID_PREFIX,
+    ListOptions,
+    Options,
+    RowOptions,
+    SessionOptions,
+    ShowOptions,
+    find_agentos,
+)
 from exporter.cli.traces.drawing import draw_list, draw_sessions, draw_trace
 from exporter.cli.traces.find import FACTS, Scan, newest, rows_lack_ids, scan_through
 from exporter.cli.traces.records import Session, session_record, span_record, trace_record
@@ -37,6 +44,8 @@ _NOTHING: Final = (
     "(it needs agent_os:admin)"
 )
 
+OptionsT = TypeVar("OptionsT", bound=Options)
+
 
 @dataclass(slots=True)
 class Answer:
@@ -48,12 +57,26 @@ class Answer:
     code: int = OK
 
 
-def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Carry out `traces` with parsed arguments; returns the exit code."""
+Command = Callable[["Inspector", "list[str | None]", OptionsT], Awaitable[Answer]]
+"""(what asks AgentOS, the databases to look into, flags) → what was found"""
+
+
+def run(command: Command[OptionsT], options: OptionsT, environ: Mapping[str, str]) -> int:
+    """Carry out one of the commands below.
+
+    Args:
+        command: What asks AgentOS.
+        options: Its flags.
+        environ: The environment, which may name the AgentOS and its token.
+
+    Returns:
+        The exit code.
+
+    """
     configure("error")
     try:
         agentos = find_agentos(options, environ)
-        answer = asyncio.run(_ask(agentos, options))
+        answer = asyncio.run(_ask(command, agentos, options))
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)
@@ -80,7 +103,7 @@ def _console(environ: Mapping[str, str]) -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> Answer:
+async def _ask(command: Command[OptionsT], agentos: configuration.AgentOS, options: OptionsT) -> Answer:
     # Only now: agno takes a second to import.
     from exporter.service.connect import make_source  # noqa: PLC0415
     from exporter.sources.api.inspect import Inspector  # noqa: PLC0415
@@ -91,7 +114,7 @@ async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> A
     try:
         inspector = Inspector(source, timeout=options.timeout)
         databases = await _databases(inspector, agentos, options)
-        answer = await _COMMANDS[options.traces_command](inspector, databases, options)
+        answer = await command(inspector, databases, options)
     finally:
         await source.aclose()
     answer.document = {"agentos": {"name": agentos.name, "url": agentos.url}, **answer.document}
@@ -102,16 +125,15 @@ async def _ask(agentos: configuration.AgentOS, options: argparse.Namespace) -> A
     return answer
 
 
-async def _databases(
-    inspector: Inspector, agentos: configuration.AgentOS, options: argparse.Namespace
-) -> list[str | None]:
+async def _databases(inspector: Inspector, agentos: configuration.AgentOS, options: Options) -> list[str | None]:
     by_name = any(getattr(options, kind, None) for kind in ("agent", "team", "workflow"))
     if agentos.db_ids is None or by_name:
         listed = await inspector.databases()
     return list(agentos.db_ids) if agentos.db_ids is not None else listed
 
 
-async def _list(inspector: Inspector, databases: list[str | None], options: argparse.Namespace) -> Answer:
+async def list_traces(inspector: Inspector, databases: list[str | None], options: ListOptions) -> Answer:
+    """Recent traces."""
     from exporter.sources.api.inspect import Query  # noqa: PLC0415 - imports agno
 
     ids = [(key, getattr(options, flag)) for key, flag in zip(FACTS, ("run", "session", "user"), strict=True)]
@@ -154,14 +176,14 @@ async def _list(inspector: Inspector, databases: list[str | None], options: argp
     return Answer(document, lambda console: draw_list(console, rows, several=len(databases) > 1), notes)
 
 
-def _paged(options: argparse.Namespace, notes: list[str], *, more: bool) -> dict[str, Any]:
+def _paged(options: RowOptions, notes: list[str], *, more: bool) -> dict[str, Any]:
     """The start of a document of one page; a note tells how to get the next."""
     if more:
         notes.append(f"there are more: --page {options.page + 1}")
     return {"page": options.page, "limit": options.limit, "more": more}
 
 
-def _components(inspector: Inspector, options: argparse.Namespace) -> list[tuple[SpanKind, str]]:
+def _components(inspector: Inspector, options: ListOptions | SessionOptions) -> list[tuple[SpanKind, str]]:
     kinds = (SpanKind.AGENT, SpanKind.TEAM, SpanKind.WORKFLOW)
     return [
         (kind, inspector.span_name(kind.value, name)) for kind in kinds if (name := getattr(options, kind.value, None))
@@ -172,7 +194,7 @@ def _took_part(trace: TraceView, kind: SpanKind, name: str) -> bool:
     return any(span.kind is kind and span.name == name for span in trace.spans)
 
 
-def _scan_notes(scan: Scan, options: argparse.Namespace, filtered: bool, by_id: bool) -> list[str]:  # noqa: FBT001
+def _scan_notes(scan: Scan, options: ListOptions, filtered: bool, by_id: bool) -> list[str]:  # noqa: FBT001
     notes = []
     if filtered:
         why = "trace rows have no such ids" if by_id else "own filters miss failed spans and members"
@@ -186,7 +208,8 @@ def _scan_notes(scan: Scan, options: argparse.Namespace, filtered: bool, by_id: 
     return notes
 
 
-async def _show(inspector: Inspector, databases: list[str | None], options: argparse.Namespace) -> Answer:
+async def show_trace(inspector: Inspector, databases: list[str | None], options: ShowOptions) -> Answer:
+    """One trace, span by span."""
     asked = options.trace_id.strip().lower()
     if not asked or not all(c in "0123456789abcdef" for c in asked) or not ID_PREFIX <= len(asked) <= _WHOLE_ID:
         raise ConfigError([f"TRACE_ID: {ID_PREFIX} to {_WHOLE_ID} hexadecimal digits, not '{plain(options.trace_id)}'"])
@@ -224,7 +247,8 @@ def _shown(trace: TraceView, *, content: bool) -> Answer:
     return Answer(document, lambda console: draw_trace(console, trace, content=content), notes)
 
 
-async def _sessions(inspector: Inspector, databases: list[str | None], options: argparse.Namespace) -> Answer:
+async def list_sessions(inspector: Inspector, databases: list[str | None], options: SessionOptions) -> Answer:
+    """Sessions and what they did."""
     from exporter.sources.api.inspect import Query  # noqa: PLC0415 - imports agno
 
     enough = options.page * options.limit + 1
@@ -274,7 +298,7 @@ async def _sessions(inspector: Inspector, databases: list[str | None], options: 
 
 
 async def _own_statistics(
-    inspector: Inspector, databases: Sequence[str | None], options: argparse.Namespace, enough: int
+    inspector: Inspector, databases: Sequence[str | None], options: SessionOptions, enough: int
 ) -> list[Session]:
     agent = inspector.agent_id(options.agent) if options.agent else None
     found = []
@@ -303,6 +327,3 @@ def _gather(traces: Sequence[TraceView], user: str | None) -> list[Session]:
         if trace.root is not None and trace.root.name not in one.components:
             one.components.append(trace.root.name)
     return list(sessions.values())
-
-
-_COMMANDS: Final = {"list": _list, "show": _show, "sessions": _sessions}

@@ -10,7 +10,7 @@ from exporter.cli.traces.texts import all_today, counted, lasted, plain, when
 from exporter.core.model import SpanKind, model_class
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
     from rich.text import Text
 
     from exporter.cli.traces.records import Session
@@ -44,7 +44,7 @@ class _Column:
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(plain(text), style=style)
+    return Text(plain(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _column(title: str, cells: Sequence[str], *, flexible: bool = False, right: bool = False) -> _Column:
@@ -52,33 +52,19 @@ def _column(title: str, cells: Sequence[str], *, flexible: bool = False, right: 
 
 
 def _draw_table(console: Console, columns: Sequence[_Column]) -> None:
-    """Columns side by side on one line a row: the flexible ones share, fairly, what the others leave."""
-    from rich.text import Text  # noqa: PLC0415
+    """A table with a line a row; columns that are empty are left out, but for the first."""
+    from rich.table import Table  # noqa: PLC0415
 
-    columns = [one for one in columns if any(cell.plain for cell in one.cells) or one.title == columns[0].title]
     gap = 2 if console.width >= _CRAMPED else 1
-    widths = [max(len(one.title), *(cell.cell_len for cell in one.cells)) for one in columns]
-    left = (
-        console.width
-        - gap * (len(columns) - 1)
-        - sum(width for one, width in zip(columns, widths, strict=True) if not one.flexible)
-    )
-    flexible = sorted((width, place) for place, width in enumerate(widths) if columns[place].flexible)
-    for number, (width, place) in enumerate(flexible):
-        widths[place] = max(len(columns[place].title), min(width, left // (len(flexible) - number)))
-        left -= widths[place]
-    header = [Text(one.title, style="bold") for one in columns]
-    for cells in (header, *zip(*(one.cells for one in columns), strict=True)):
-        line = Text(no_wrap=True, overflow="ellipsis", end="")
-        for place, (cell, one, width) in enumerate(zip(cells, columns, widths, strict=True)):
-            fitted = cell.copy()
-            fitted.truncate(width, overflow="ellipsis")
-            fitted.align("right" if one.right else "left", width)
-            line.append_text(fitted)
-            if place < len(columns) - 1:
-                line.append(" " * gap)
-        line.rstrip()
-        console.print(line, crop=True)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    shown = [one for one in columns if any(cell.plain for cell in one.cells) or one is columns[0]]
+    for one in shown:
+        # rich narrows columns that may wrap, the widest first, and leaves the others whole.
+        justify: JustifyMethod = "right" if one.right else "left"
+        table.add_column(one.title, justify=justify, no_wrap=not one.flexible, min_width=len(one.title))
+    for cells in zip(*(one.cells for one in shown), strict=True):
+        table.add_row(*cells)
+    console.print(table)
 
 
 def draw_list(console: Console, rows: Sequence[TraceView], *, several: bool) -> None:

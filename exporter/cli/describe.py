@@ -1,0 +1,77 @@
+"""What a configuration was understood as, for `check-config`."""
+
+from __future__ import annotations
+
+from exporter.config import AgentOS, Config, Database, format_duration
+from exporter.core.logs import redact
+from exporter.core.text import escaped
+from exporter.counting.budgets import Budget
+from exporter.pricing import money
+
+
+def describe(config: Config) -> list[str]:
+    """What the configuration was understood as, in lines; of tokens only where they come from."""
+    source = str(config.config_file) if config.config_file is not None else "none: flags and environment only"
+    durations = (
+        *("poll_interval", "poll_deadline", "sessions_interval", "overlap", "trace_horizon", "initial_lookback"),
+        *("zero_hold", "stall_budget"),
+    )
+    facts = [
+        ("file", source),
+        ("state", "memory: counters restart at 0 with the process" if config.state is None else str(config.state)),
+        ("listen_address", str(config.listen_address)),
+        ("log", f"{config.log_level}, {config.log_format or 'logfmt, on a terminal colours'}"),
+        *((name, format_duration(getattr(config, name))) for name in durations),
+        ("series_per_metric", str(config.limits.series_per_metric)),
+        ("values_per_label", str(config.limits.values_per_label)),
+        ("label_value_length", str(config.limits.label_value_length)),
+        ("labels.user", str(config.user_labels)),
+    ]
+    for agentos in config.agentos:
+        facts += [("", ""), ("agentos", agentos.name), *((f"  {key}", text) for key, text in _instance(agentos))]
+    for budget in config.budgets:
+        facts += [("", ""), ("budget", budget.name), *((f"  {key}", text) for key, text in _budget(budget))]
+    return [escaped(f"{key:<19} {text}").rstrip() for key, text in facts]
+
+
+def _budget(budget: Budget) -> list[tuple[str, str]]:
+    filters = {key: getattr(budget, key) for key in ("agentos", "root", "agent", "model", "user")}
+    return [
+        ("limit_usd", money.text(budget.limit)),
+        ("period", f"{budget.period}, {budget.time_zone}"),
+        ("for", ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "everything"),
+    ]
+
+
+def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
+    if agentos.databases:
+        return [fact for one in agentos.databases for fact in _database(one)]
+    token = "none"  # noqa: S105
+    if agentos.token_file is not None:
+        token = f"from the file {agentos.token_file}"
+    elif agentos.token is not None:
+        token = f"from the environment variable {agentos.token_env}"
+    facts = [
+        ("url", agentos.url),
+        ("token", token),
+        ("databases", ", ".join(agentos.db_ids) if agentos.db_ids is not None else "all that AgentOS lists"),
+    ]
+    if agentos.proxy is not None:
+        facts.append(("proxy", redact(agentos.proxy.reveal())))
+    if agentos.tls is not None:
+        for key in ("ca_file", "cert_file", "key_file", "server_name"):
+            value = getattr(agentos.tls, key)
+            if value is not None:
+                facts.append((f"tls.{key}", str(value)))
+    return facts
+
+
+def _database(one: Database) -> list[tuple[str, str]]:
+    password = "none"  # noqa: S105
+    if one.password_file is not None:
+        password = f"from the file {one.password_file}"
+    elif one.password is not None:
+        password = f"from the environment variable {one.password_env}"
+    place = one.location
+    schema = f", schema {place.schema}" if place.schema else ""
+    return [("database", f"{place}{schema}"), ("user", place.user or "none"), ("password", password)]

@@ -1,0 +1,39 @@
+"""The flags of the daemon, as cyclopts reads them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from exporter.config import FLAGS, VARIABLES
+
+
+def _flag(spelling: str) -> Parameter:
+    flag = next(flag for flag in FLAGS if flag.spelling == spelling)
+    default = f"; default: {flag.default}" if flag.default else ""
+    return Parameter(name=spelling, metavar=flag.metavar, help=f"{flag.help}{default} (environment: {flag.env})")
+
+
+VARIABLES_HELP = "Environment only:\n" + "\n".join(f"  {name}\n      {text}" for name, text in VARIABLES)
+"""Settings without a flag, for the end of the help."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DaemonFlags:
+    """The flags of `run` and `check-config`, named as the keys of `exporter.config.FLAGS`."""
+
+    config_file: Annotated[str | None, _flag("--config.file")] = None
+    agentos_url: Annotated[str | None, _flag("--agentos.url")] = None
+    state: Annotated[str | None, _flag("--state")] = None
+    listen_address: Annotated[str | None, _flag("--web.listen-address")] = None
+    web_config_file: Annotated[str | None, _flag("--web.config.file")] = None
+    log_level: Annotated[str | None, _flag("--log.level")] = None
+    log_format: Annotated[str | None, _flag("--log.format")] = None
+
+
+def given(flags: DaemonFlags) -> dict[str, Any]:
+    """The flags as `exporter.config.load` takes them: None stands for not given."""
+    return asdict(flags)
