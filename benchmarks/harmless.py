@@ -36,13 +36,13 @@ def main(*, quick: bool) -> None:
 
 
 def _daemon(url: str, folder: str, **settings: Any) -> Any:
-    from exporter.config import Address, AgentOS, Config
+    from exporter.config import Address, AgentOS, Config, Web
     from exporter.service.daemon import running
 
     config = Config(
         agentos=(AgentOS("bench", url),),
         state=Path(tempfile.mkdtemp(dir=folder)) / "state.db",
-        listen_address=Address("127.0.0.1", 0),
+        web=Web((Address("127.0.0.1", 0),)),
         **settings,
     )
     return running(config)

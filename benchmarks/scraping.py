@@ -43,7 +43,7 @@ def main(*, quick: bool) -> None:
 @contextlib.asynccontextmanager
 async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]:
     """A daemon's inside, polling without pause, with `samples` more samples on show."""
-    from exporter.config import Address, AgentOS, Config
+    from exporter.config import Address, AgentOS, Config, Web
     from exporter.core.logs import configure
     from exporter.service.daemon import running
 
@@ -55,7 +55,7 @@ async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]
         zero_hold=0,
         initial_lookback=86400,
         state=Path(tempfile.mkdtemp(dir=folder)) / "state.db",
-        listen_address=Address("127.0.0.1", 0),
+        web=Web((Address("127.0.0.1", 0),)),
     )
     async with running(config) as daemon:
         _show(daemon.shared, samples)

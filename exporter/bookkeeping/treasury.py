@@ -30,7 +30,7 @@ class Treasury:
     """All methods block and raise StateError; they may be called from any thread."""
 
     def __init__(self, shared: Shared, cashier: Cashier, *, user_labels: UserLabels) -> None:
-        """Users' labels hold for the life of the process; the cashier gets budgets with `configure`."""
+        """The cashier gets budgets with `configure`."""
         self._ledger = shared.ledger
         self._totals = shared.totals
         self._clock = shared.clock
@@ -42,9 +42,13 @@ class Treasury:
         self._lookback = 0
         self._shown: set[Labels] = set()
         self._pruned = 0
-        key = shared.ledger.user_key() if user_labels is UserLabels.HASHED else b""
-        cashier.user_label = labeller(user_labels, key)
         self._cashier = cashier
+        self.label_users(user_labels)
+
+    def label_users(self, mode: UserLabels) -> None:
+        """Show users so from now on; no batch may be committed meanwhile. Raises StateError."""
+        key = self._ledger.user_key() if mode is UserLabels.HASHED else b""
+        self._cashier.user_label = labeller(mode, key)
 
     def configure(self, budgets: Sequence[Budget], agentos: Sequence[str], *, lookback: int) -> list[str]:
         """Put these budgets in force and show them; no batch may be committed meanwhile.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.config import AgentOS, Config, Database, format_duration
+from exporter.config import AgentOS, Config, Database, Web, format_duration
 from exporter.core.logs import redact
 from exporter.core.text import escaped
 from exporter.counting.budgets import Budget
@@ -19,7 +19,7 @@ def describe(config: Config) -> list[str]:
     facts = [
         ("file", source),
         ("state", "memory: counters restart at 0 with the process" if config.state is None else str(config.state)),
-        ("listen_address", str(config.listen_address)),
+        *_web(config.web),
         ("log", f"{config.log_level}, {config.log_format or 'logfmt, on a terminal colours'}"),
         *((name, format_duration(getattr(config, name))) for name in durations),
         ("series_per_metric", str(config.limits.series_per_metric)),
@@ -32,6 +32,18 @@ def describe(config: Config) -> list[str]:
     for budget in config.budgets:
         facts += [("", ""), ("budget", budget.name), *((f"  {key}", text) for key, text in _budget(budget))]
     return [escaped(f"{key:<19} {text}").rstrip() for key, text in facts]
+
+
+def _web(web: Web) -> list[tuple[str, str]]:
+    where = "the sockets that systemd hands over" if web.systemd_socket else ", ".join(map(str, web.addresses))
+    facts = [("listen_address", where)]
+    if web.config_file is not None:
+        facts.append(("web.config.file", str(web.config_file)))
+    if web.route_prefix or web.telemetry_path != "/metrics":
+        facts.append(("metrics", f"{web.route_prefix}{web.telemetry_path}"))
+    if web.lifecycle:
+        facts.append(("lifecycle", "POST /-/reload reads the configuration anew"))
+    return facts
 
 
 def _budget(budget: Budget) -> list[tuple[str, str]]:

@@ -28,8 +28,13 @@ class DaemonFlags:
     config_file: Annotated[str | None, _flag("--config.file")] = None
     agentos_url: Annotated[str | None, _flag("--agentos.url")] = None
     state: Annotated[str | None, _flag("--state")] = None
-    listen_address: Annotated[str | None, _flag("--web.listen-address")] = None
+    listen_address: Annotated[list[str] | None, _flag("--web.listen-address")] = None
+    web_systemd_socket: Annotated[bool | None, _flag("--web.systemd-socket")] = None
     web_config_file: Annotated[str | None, _flag("--web.config.file")] = None
+    web_telemetry_path: Annotated[str | None, _flag("--web.telemetry-path")] = None
+    web_external_url: Annotated[str | None, _flag("--web.external-url")] = None
+    web_route_prefix: Annotated[str | None, _flag("--web.route-prefix")] = None
+    web_enable_lifecycle: Annotated[bool | None, _flag("--web.enable-lifecycle")] = None
     log_level: Annotated[str | None, _flag("--log.level")] = None
     log_format: Annotated[str | None, _flag("--log.format")] = None
 

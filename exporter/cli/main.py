@@ -209,8 +209,9 @@ def _metrics_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
     if width is not None and width < _TABLE_WIDTH:
         for name, kind, labels, unit, life, meaning in rows:
-            print(f"{name}  ({', '.join(part for part in (kind, unit, life) if part)})")
-            for text in (meaning, f"labels: {labels or 'none'}"):
+            facts = ", ".join(fact for fact in (kind, unit, life) if fact)
+            print(name)
+            for text in (facts, meaning, f"labels: {labels or 'none'}"):
                 print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
         return
     widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]

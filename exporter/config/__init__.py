@@ -15,6 +15,7 @@ from exporter.config.settings import (
     Config,
     Database,
     Tls,
+    Web,
     changed_keys,
 )
 from exporter.config.values import format_duration, parse_address, parse_duration, parse_url, read_by
@@ -31,6 +32,7 @@ __all__ = [
     "Database",
     "Secret",
     "Tls",
+    "Web",
     "changed_keys",
     "format_duration",
     "load",

@@ -31,20 +31,22 @@ from exporter.config.settings import (
     Config,
     Database,
     Tls,
+    Web,
 )
 from exporter.config.values import (
     NAME,
-    NOT_BUILT,
     choice,
     default_name,
     format_duration,
     integer,
-    parse_address,
+    parse_addresses,
     parse_db_id,
+    parse_external,
     parse_filter,
     parse_host,
     parse_identifier,
     parse_name,
+    parse_route,
     parse_switch,
     parse_time_zone,
     parse_url,
@@ -54,6 +56,7 @@ from exporter.config.values import (
     state_path,
     within,
 )
+from exporter.config.web import load_web
 from exporter.core.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar, shown
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
@@ -210,7 +213,11 @@ class _Loader:
         """Text of a flag or its variable, and which of the two it was."""
         flag = next(flag for flag in FLAGS if flag.spelling == spelling)
         value = self.flags.get(flag.key)
+        if isinstance(value, list):
+            value = ",".join(map(str, value))
         if value is not None:
+            if value is True and flag.metavar is None:
+                return "true", flag.spelling
             if isinstance(value, (str, Path)) and str(value):
                 return str(value), flag.spelling
             self.problems.add(flag.spelling, "has no value")
@@ -230,12 +237,9 @@ class _Loader:
     def _from_flags(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         self._flag_value(values, "--state", "state", state_path(_here()))
-        self._flag_value(values, "--web.listen-address", "listen_address", parse_address)
+        values["web"] = self._web()
         self._flag_value(values, "--log.level", "log_level", choice(*LOG_LEVELS))
         self._flag_value(values, "--log.format", "log_format", choice(*LOG_FORMATS))
-        web_config = self._given("--web.config.file")
-        if web_config is not None:
-            self.problems.add(web_config[1], f"{NOT_BUILT}; remove it")
         url = self._given("--agentos.url")
         if url is not None:
             values["agentos"] = self._single(*url)
@@ -246,6 +250,26 @@ class _Loader:
                         f"{name}: not used without --agentos.url; in the file it is token_env or token_file"
                     )
         return values
+
+    def _web(self) -> Web:
+        """How the web server is reached; the file of --web.config.file is read, too."""
+        values: dict[str, Any] = {}
+        self._flag_value(values, "--web.listen-address", "addresses", parse_addresses)
+        self._flag_value(values, "--web.systemd-socket", "systemd_socket", parse_switch)
+        self._flag_value(values, "--web.telemetry-path", "telemetry_path", lambda text: parse_route(text) or "/")
+        self._flag_value(values, "--web.external-url", "external_path", parse_external)
+        values["route_prefix"] = values.get("external_path", "")
+        self._flag_value(values, "--web.route-prefix", "route_prefix", parse_route)
+        self._flag_value(values, "--web.enable-lifecycle", "lifecycle", parse_switch)
+        self._flag_value(values, "--web.config.file", "config_file", parse_path(_here()))
+        given = self._given("--web.config.file")
+        if given is not None and "config_file" in values:
+            try:
+                load_web(values["config_file"])
+            except ConfigError as error:
+                for problem in error.problems:
+                    self.problems.add(given[1], problem)
+        return Web(**values)
 
     def _single(self, text: str, where: str) -> tuple[AgentOS, ...]:
         """The one AgentOS of --agentos.url."""

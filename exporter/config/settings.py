@@ -25,7 +25,10 @@ LOG_FORMATS: Final = ("logfmt", "json")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag of `run`. `default` is what the help shows; a flag that is not given is None in the `flags` of `load`."""
+    """A flag of `run`. `default` is what the help shows; a flag that is not given is None in the `flags` of `load`.
+
+    A flag without a `metavar` takes no value.
+    """
 
     spelling: str
     key: str
@@ -35,7 +38,7 @@ class Flag:
     metavar: str | None = None
 
 
-def _flag(spelling: str, metavar: str, text: str, default: str | None = None, *, key: str | None = None) -> Flag:
+def _flag(spelling: str, metavar: str | None, text: str, default: str | None = None, *, key: str | None = None) -> Flag:
     name = re.sub(r"[.-]", "_", spelling.removeprefix("--"))
     return Flag(spelling, key or name, ENV_PREFIX + name.upper(), text, default, metavar)
 
@@ -44,8 +47,19 @@ FLAGS: Final = (
     _flag("--config.file", "FILE", "YAML file with the whole configuration"),
     _flag("--agentos.url", "URL", "the one AgentOS to read; takes the place of the list in the file"),
     _flag("--state", "PATH", "state file, or memory: counters restart at 0 with the process", str(DEFAULT_STATE)),
-    _flag("--web.listen-address", "ADDRESS", "host and port to serve on", f":{DEFAULT_PORT}", key="listen_address"),
-    _flag("--web.config.file", "FILE", "TLS and basic auth of the web server (not built yet)"),
+    _flag(
+        "--web.listen-address",
+        "ADDRESS",
+        "host and port to serve on, or unix:PATH; may be repeated",
+        f":{DEFAULT_PORT}",
+        key="listen_address",
+    ),
+    _flag("--web.systemd-socket", None, "serve on the sockets that systemd hands over"),
+    _flag("--web.config.file", "FILE", "TLS, basic auth, headers and rate limit, in exporter-toolkit's format"),
+    _flag("--web.telemetry-path", "PATH", "where the metrics lie", "/metrics"),
+    _flag("--web.external-url", "URL", "URL or path under which browsers reach this server, behind a proxy"),
+    _flag("--web.route-prefix", "PATH", "what stands before all routes; default: the path of --web.external-url"),
+    _flag("--web.enable-lifecycle", None, "POST /-/reload reads the configuration anew"),
     _flag("--log.level", "LEVEL", f"one of {', '.join(LOG_LEVELS)}", "info"),
     _flag("--log.format", "FORMAT", "logfmt or json; default: logfmt, on a terminal colours"),
 )
@@ -139,13 +153,40 @@ class AgentOS:
 
 
 class Address(NamedTuple):
-    """Where to listen; an empty host stands for all interfaces, port 0 for any free one."""
+    """Where to listen; an empty host stands for all interfaces, port 0 for any free one; `path` is that of a socket."""
 
     host: str = ""
     port: int = DEFAULT_PORT
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """How the web server is reached.
+
+    Attributes:
+        addresses: Where it listens, unless systemd hands over sockets.
+        config_file: TLS, passwords, headers and rate limit; see `exporter.config.web`.
+        systemd_socket: Whether it serves on the sockets that systemd hands over.
+        telemetry_path: Where the metrics lie, below `route_prefix`.
+        route_prefix: What stands before all routes; no slash at its end.
+        external_path: The same as browsers see it, behind a proxy that changes it.
+        lifecycle: Whether `POST /-/reload` reads the configuration anew.
+
+    """
+
+    addresses: tuple[Address, ...] = (Address(),)
+    config_file: Path | None = None
+    systemd_socket: bool = False
+    telemetry_path: str = "/metrics"
+    route_prefix: str = ""
+    external_path: str = ""
+    lifecycle: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +208,7 @@ class Config:
     prices: Path | None = None
     prices_update: bool = False
     budgets: tuple[Budget, ...] = ()
-    listen_address: Address = field(default_factory=Address)
+    web: Web = field(default_factory=Web)
     log_level: str = "info"
     log_format: str | None = None
     config_file: Path | None = None

@@ -37,6 +37,9 @@ _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]{1,5})")
 _INTEGER: Final = re.compile(r"0|[1-9][0-9_]{0,11}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _PORT_MAX: Final = 65_535
+_UNIX_PATH: Final = 107
+"""Longest path of a socket, in bytes: unix(7)."""
+_ROUTE: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)+")
 _DB_ID: Final = 256
 _FILTER: Final = 256
 """Longest name of an agent or model, and longest id of a user, in characters: longer ones never are in labels."""
@@ -69,10 +72,12 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """Host and port of a listen address: `:9777`, `127.0.0.1:9777`, `localhost:9777`, `[::1]:9777`.
+    """A listen address: `:9777`, `127.0.0.1:9777`, `localhost:9777`, `[::1]:9777`, `unix:/run/exporter.sock`.
 
     Raises ValueError that says what to write instead.
     """
+    if text.startswith("unix:"):
+        return _parse_unix(text.removeprefix("unix:"))
     found = _ADDRESS.fullmatch(text)
     if found is None:
         if text.isascii() and text.isdigit():
@@ -90,6 +95,35 @@ def parse_address(text: str) -> Address:
     if host and not _HOST.fullmatch(host):
         raise RefusedError(f"{quoted(text)} has no valid host")
     return Address(v6 if v6 is not None else host, int(port))
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Listen addresses, between commas."""
+    addresses = tuple(map(parse_address, text.split(",")))
+    if len(set(addresses)) < len(addresses):
+        raise RefusedError("an address is given twice")
+    return addresses
+
+
+def _parse_unix(path: str) -> Address:
+    if not path.startswith("/") or not path.isprintable() or len(path.encode()) > _UNIX_PATH:
+        raise RefusedError(f"'unix:' needs the absolute path of a socket, of at most {_UNIX_PATH} bytes")
+    return Address(path=path)
+
+
+def parse_route(text: str) -> str:
+    """The path of a route, such as `/metrics`; without a slash at its end, so '' for `/`."""
+    if not _ROUTE.fullmatch(text):
+        raise RefusedError(f"{quoted(text)} is not a path such as /metrics")
+    return text.rstrip("/")
+
+
+def parse_external(text: str) -> str:
+    """The path of the URL (or path) under which browsers reach a server."""
+    if text.startswith("/"):
+        return parse_route(text)
+    path = urlsplit(parse_url(text)).path
+    return parse_route(path) if path else ""
 
 
 def parse_url(text: str) -> str:

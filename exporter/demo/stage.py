@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exporter.config import Address, AgentOS, Config
+from exporter.config import Address, AgentOS, Config, Web
 from exporter.core import logs
 from exporter.core.errors import ExporterError, ListenError
 from exporter.counting.budgets import Budget, Period
@@ -25,7 +25,7 @@ from exporter.counting.users import UserLabels
 from exporter.demo import Options, prometheus
 from exporter.demo.children import Child, ChildFailedError, quiet_environment
 from exporter.pricing.money import USD
-from exporter.service.web.server import bind
+from exporter.service.web.listen import bind
 
 if TYPE_CHECKING:
     from exporter.service.daemon import Daemon
@@ -209,7 +209,7 @@ def _config(listen: Address, agentos_port: int, scratch: Path) -> Config:
         overlap=10.0,
         zero_hold=5.0,
         state=scratch / "state.db",
-        listen_address=listen,
+        web=Web((listen,)),
     )
 
 

@@ -65,6 +65,16 @@ class Metric:
         """Positions in `labels` of those that the limits may fold into `other`."""
         return _limited(self.labels)
 
+    @property
+    def agentos(self) -> int | None:
+        """Position in `labels` of the name of the AgentOS; None where there is no such label."""
+        return _place("agentos", self.labels)
+
+
+@functools.cache
+def _place(label: str, labels: tuple[str, ...]) -> int | None:
+    return labels.index(label) if label in labels else None
+
 
 @functools.cache
 def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
@@ -488,6 +498,24 @@ _ALL: Final = (
         (),
         "1 if the price file was taken over when it was last read, 0 if it was refused and the one before it holds.",
         notes="Absent without a price file.",
+    ),
+    _gauge(
+        "agentos_exporter_config_last_reload_successful",
+        (),
+        "1 if the configuration was taken over when it was last read, 0 if it was refused and the one before it holds.",
+    ),
+    _gauge(
+        "agentos_exporter_config_last_reload_success_timestamp_seconds",
+        (),
+        "When the configuration was last taken over.",
+        unit=MICROSECONDS,
+    ),
+    _gauge(
+        "agentos_exporter_web_config_last_reload_successful",
+        (),
+        "1 if the file of `--web.config.file`, as it is now, is in force, 0 if it was refused and what was read before "
+        "holds.",
+        notes="Absent without such a file.",
     ),
     _gauge("agentos_exporter_series", ("metric",), "Series of a metric, histograms counted once per label set."),
     _counter(

@@ -119,9 +119,61 @@ class Totals:
         self._changed: dict[str, int] = dict.fromkeys(METRICS, 0)
         self._families: dict[str, Family] = {}
         self._hidden: set[Key] = set()
+        self._taken_off: set[str] = set()
+        """names of AgentOS instances whose series are kept, and not shown"""
         self._version = 0
         self._scrapes: list[tuple[int, float]] = []
         """(version, monotonic time) of the first scrape of each version that was scraped, in order"""
+
+    def use(self, limits: Limits, *, zero_hold: float) -> None:
+        """Hold what is born from now on to these limits; `zero_hold` is in seconds."""
+        with self._lock:
+            self._limits, self._zero_hold = limits, zero_hold
+
+    # Instances that come and go
+
+    def agentos_names(self) -> set[str]:
+        """The instances of which there are series that are shown."""
+        with self._lock:
+            return {
+                labels[place]
+                for name, family in self._series.items()
+                if (place := METRICS[name].agentos) is not None
+                for labels in family
+            } - {""} - self._taken_off  # fmt: skip
+
+    def take_off(self, agentos: str) -> None:
+        """Show no series of this AgentOS any more. They are kept, for the day on which it comes back."""
+        with self._lock:
+            self._taken_off.add(agentos)
+            self._touch(agentos)
+
+    def bring_back(self, agentos: str) -> None:
+        """Show the series of this AgentOS again."""
+        with self._lock:
+            if agentos in self._taken_off:
+                self._taken_off.remove(agentos)
+                self._touch(agentos)
+
+    def forget_gauges(self, agentos: str) -> None:
+        """Remove what was true of this AgentOS while it was read: nobody knows any more."""
+        with self._lock:
+            for name, labels in self._of(agentos):
+                if METRICS[name].life is Life.NOW:
+                    self.gauge(name, labels, None)
+
+    def _touch(self, agentos: str) -> None:
+        for name, _ in self._of(agentos):
+            self._changed[name] += 1
+
+    def _of(self, agentos: str) -> list[Key]:
+        return [
+            (name, labels)
+            for name, family in self._series.items()
+            if (place := METRICS[name].agentos) is not None
+            for labels in family
+            if labels[place] == agentos
+        ]
 
     # Restoring
 
@@ -279,9 +331,15 @@ class Totals:
             for name, version in self._changed.items():
                 old = self._families.get(name)
                 if old is None or old.version != version:
-                    samples = tuple(series.sample(labels) for labels, series in self._series[name].items())
+                    samples = tuple(series.sample(labels) for labels, series in self._shown(name))
                     self._families[name] = Family(METRICS[name], version, samples)
             return self._version, tuple(family for family in self._families.values() if family.samples)
+
+    def _shown(self, name: str) -> Iterable[tuple[Labels, _Series]]:
+        place = METRICS[name].agentos
+        if place is None or not self._taken_off:
+            return self._series[name].items()
+        return [(labels, live) for labels, live in self._series[name].items() if labels[place] not in self._taken_off]
 
     def _count_series(self) -> None:
         for name, family in self._series.items():

@@ -9,47 +9,43 @@ import platform
 import signal
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from exporter import __version__, revision
-from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
-from exporter.bookkeeping.intake import Intake
 from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import Treasury
-from exporter.config import changed_keys
-from exporter.core.errors import ConfigError, StateError
 from exporter.core.logs import as_logged
-from exporter.core.model import MICROSECONDS, Clock
+from exporter.core.model import Clock
 from exporter.counting.cashier import Cashier
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Totals
 from exporter.service.connect import make_source
+from exporter.service.fleet import Fleet, settings
 from exporter.service.jobs import Jobs
-from exporter.service.poller import Poller
 from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
+from exporter.service.reload import Reloader, put_budgets_in_force
 from exporter.service.web.app import make_app
-from exporter.service.web.server import Server, bind
-from exporter.service.web.site import InstanceStatus
-from exporter.sources.database.source import DatabaseSource
-from exporter.sources.position import Settings
+from exporter.service.web.listen import from_systemd, listen
+from exporter.service.web.live import LiveWebConfig
+from exporter.service.web.server import Server
+from exporter.service.web.site import InstanceStatus, Paths
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from exporter.config import AgentOS, Config
+    from exporter.config import Config, Web
     from exporter.metrics.render import Rendered
+    from exporter.service.poller import Poller
 
 log = structlog.get_logger(__name__)
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread hands over the interpreter: 5 ms by default, which is what a scrape takes in all."""
-_LIVE: Final = ("budgets", "prices")
-"""Keys of the configuration that SIGHUP puts in force; all others wait for a restart."""
 
 
 @dataclass(slots=True)
@@ -57,8 +53,7 @@ class Site:
     """What the web server asks (see `web.site.Site`)."""
 
     publisher: Publisher
-    pollers: Sequence[Poller]
-    agentos: Sequence[AgentOS]
+    fleet: Fleet
     version: str = __version__
 
     def rendered(self) -> Rendered | None:
@@ -71,20 +66,20 @@ class Site:
 
     def ready(self) -> bool:
         """Whether a first poll of each AgentOS has ended, well or badly."""
-        return bool(self.pollers) and all(poller.polled for poller in self.pollers)
+        return self.fleet.ready
 
     def instances(self) -> Sequence[InstanceStatus]:
         """Every configured AgentOS."""
         return [
             InstanceStatus(
-                poller.name,
-                agentos.where,
-                poller.health.outcome or "starting",
-                poller.health.last_poll,
-                poller.health.last_success,
-                as_logged(poller.health.error),  # AgentOS, or what stands before it, may repeat the token
+                one.agentos.name,
+                one.agentos.where,
+                one.poller.health.outcome or "starting",
+                one.poller.health.last_poll,
+                one.poller.health.last_success,
+                as_logged(one.poller.health.error),  # AgentOS, or what stands before it, may repeat the token
             )
-            for poller, agentos in zip(self.pollers, self.agentos, strict=True)
+            for one in self.fleet.members
         ]
 
 
@@ -93,23 +88,25 @@ class Daemon:
     """A running exporter, as `running` hands it out.
 
     Attributes:
-        config: What is in force; `reload` changes it.
-        load: Reads the configuration anew, except for the price file itself. Raises ConfigError. None: there is none.
         shared: What all pollers share, the state and the totals among it.
         site: What the web server shows.
+        prices: The prices in force.
+        publishing: What publishes again and again.
+        reloader: Has the configuration in force, and reads it anew.
 
     """
 
-    config: Config
-    load: Callable[[], Config] | None
     shared: Shared
-    prices: Prices
-    treasury: Treasury
     site: Site
     server: Server
-    jobs: Jobs
+    prices: Prices
     publishing: asyncio.Task[None]
-    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloader: Reloader
+
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self.reloader.config
 
     @property
     def port(self) -> int:
@@ -119,37 +116,11 @@ class Daemon:
     @property
     def pollers(self) -> Sequence[Poller]:
         """One for each AgentOS, in the order of the configuration."""
-        return self.site.pollers
+        return [one.poller for one in self.site.fleet.members]
 
-    async def reload(self) -> None:
-        """Read the configuration and the price file anew. If one is refused, the old one stays; the log says why."""
-        async with self._reloading:
-            if self.load is not None:
-                await self._reload_config(self.load)
-            elif self.config.prices is None:
-                log.info("reload", reason="there is no file to read anew")
-            await self.prices.reload(self.config.prices)
-            self.shared.changed()
-
-    async def _reload_config(self, load: Callable[[], Config]) -> None:
-        try:
-            new = await asyncio.to_thread(load)
-        except ConfigError as error:
-            reason = "the configuration is refused, the old one holds"
-            log.warning("reload", reason=reason, problems=list(error.problems))
-            return
-        changed = changed_keys(self.config, new)
-        if "budgets" in changed:
-            try:
-                await _put_budgets_in_force(self.treasury, self.shared, replace(self.config, budgets=new.budgets))
-            except StateError as error:
-                log.warning("reload", reason="the state cannot be written, the old budgets hold", error=str(error))
-                return
-        self.config = replace(self.config, budgets=new.budgets, prices=new.prices)
-        waiting = [key for key in changed if key not in _LIVE]
-        if waiting:
-            log.warning("reload", reason="these keys have changed and need a restart", keys=", ".join(waiting))
-        log.info("reload", changed=", ".join(key for key in changed if key in _LIVE))
+    async def reload(self) -> str:
+        """Read the configuration and the price file anew; what is wrong with them, '' if nothing is."""
+        return await self.reloader.reload()
 
 
 @contextlib.asynccontextmanager
@@ -177,27 +148,25 @@ async def running(
         stack.push_async_callback(prices.aclose)
         cashier = Cashier(prices.pricer)
         treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
-        await _put_budgets_in_force(treasury, shared, config)
-        pollers: list[Poller] = []
-        for agentos in config.agentos:
-            pollers.append(_poller(agentos, config, shared, cashier))
-            stack.push_async_callback(pollers[-1].aclose)
-            await asyncio.to_thread(pollers[-1].intake.announce)
-        await asyncio.to_thread(_let_go, config, shared, cashier)
-        publisher = await _publisher(shared, pollers, treasury, prices)
-        site = Site(publisher, pollers, config.agentos)
-        server = Server(make_app(site), bind(config.listen_address.host, config.listen_address.port))
+        await put_budgets_in_force(treasury, shared, config)
+        jobs = Jobs()
+        fleet = Fleet(shared, cashier, jobs)
+        stack.push_async_callback(fleet.aclose)
+        await fleet.apply(await fleet.prepare(config))
+        live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
+        publisher = await _publisher(shared, fleet, treasury, prices, live)
+        site = Site(publisher, fleet)
+        reloader = Reloader(config, load, shared, fleet, treasury, prices)
+        server = _server(config.web, site, live, reloader)
         stack.push_async_callback(server.stop)
         await server.start()
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
-        jobs = _jobs(config, shared, pollers)
         stack.push_async_callback(jobs.stop)
-        for poller in pollers:
-            stack.callback(poller.stop)
+        stack.callback(fleet.stop)
         jobs.start()
         _say_started(config, server.port)
-        yield Daemon(config, load, shared, prices, treasury, site, server, jobs, publishing)
+        yield Daemon(shared, site, server, prices, publishing, reloader)
 
 
 async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
@@ -244,7 +213,7 @@ async def rehearse(config: Config) -> None:
     pricer = await asyncio.to_thread(make_pricer, config)
     await asyncio.to_thread(pricer.close)
     for agentos in config.agentos:
-        await make_source(agentos, _settings(config), SYSTEM_CLOCK).aclose()
+        await make_source(agentos, settings(config), SYSTEM_CLOCK).aclose()
 
 
 # --- Parts ----------------------------------------------------------------------------------------------------------
@@ -267,52 +236,9 @@ async def _shared(config: Config, clock: Clock) -> Shared:
     return Shared(ledger, totals, clock)
 
 
-async def _put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
-    """Raises StateError; the budgets before then hold."""
-    names = [one.name for one in config.agentos]
-    async with shared.lock:  # no batch is charged half to the old budgets and half to the new
-        anew = await asyncio.to_thread(treasury.configure, config.budgets, names, lookback=_lookback(config))
-    for name in anew:
-        log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")
-
-
-def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Poller:
-    """The poller of one AgentOS, with its source. Raises ConfigError."""
-    name = agentos.name
-    source = make_source(agentos, _settings(config), shared.clock, _counter(shared.totals, name))
-    fetch: Fetch = no_details
-    databases: Callable[[], Sequence[str]] = tuple
-    if not isinstance(source, DatabaseSource):
-        fetch, databases = source.run_detail, source.session_databases
-    enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
-    intake = Intake(
-        name,
-        shared,
-        overlap=config.overlap,
-        horizon=config.trace_horizon,
-        cashier=cashier,
-        enriches=enricher.active,
-    )
-    return Poller(
-        name,
-        source,
-        intake,
-        shared,
-        interval=config.poll_interval,
-        deadline=config.poll_deadline,
-        hold=config.zero_hold,
-        enricher=enricher,
-    )
-
-
-def _let_go(config: Config, shared: Shared, cashier: Cashier) -> None:
-    """Count the calls that wait for details of an AgentOS which is no longer configured."""
-    for name in shared.ledger.waiting_names() - {agentos.name for agentos in config.agentos}:
-        enricher = Enricher(name, shared, cashier, fetch=no_details, databases=tuple)
-        enricher.resolve({}, everything=True)
-
-
-async def _publisher(shared: Shared, pollers: Sequence[Poller], treasury: Treasury, prices: Prices) -> Publisher:
+async def _publisher(
+    shared: Shared, fleet: Fleet, treasury: Treasury, prices: Prices, live: LiveWebConfig
+) -> Publisher:
     """The publisher; restored totals are published already, so that they are served before the first poll."""
     publisher = Publisher(shared.totals, shared.ledger, shared.lock, shared.clock)
     shared.changed = publisher.changed
@@ -320,25 +246,21 @@ async def _publisher(shared: Shared, pollers: Sequence[Poller], treasury: Treasu
     async def refresh_budgets() -> None:
         await asyncio.to_thread(treasury.refresh)
 
-    publisher.refresh_with([*(poller.refresh for poller in pollers), refresh_budgets, prices.refresh])
+    async def refresh_web() -> None:
+        live.refresh()
+        if live.path is not None:
+            shared.totals.gauge("agentos_exporter_web_config_last_reload_successful", (), int(not live.failed))
+
+    publisher.refresh_with([fleet.refresh, refresh_budgets, prices.refresh, refresh_web])
     await publisher.publish()
     return publisher
 
 
-def _jobs(config: Config, shared: Shared, pollers: Sequence[Poller]) -> Jobs:
-    """Polls, surveys, and a look for calls that waited long enough, whether polls go well or not."""
-    jobs = Jobs()
-    for poller in pollers:
-        jobs.add(f"traces of {poller.name}", poller.poll, config.poll_interval)
-        jobs.add(f"sessions of {poller.name}", poller.survey, config.sessions_interval)
-
-    async def expire_waiting() -> None:
-        for poller in pollers:
-            if poller.enricher is not None and await expire_quietly(poller.enricher):
-                shared.changed()
-
-    jobs.add("waiting", expire_waiting, EXPIRE_EVERY, at_once=False)
-    return jobs
+def _server(web: Web, site: Site, live: LiveWebConfig, reloader: Reloader) -> Server:
+    """The web server, which listens and does not answer yet. Raises ListenError."""
+    paths = Paths(web.route_prefix, web.telemetry_path, web.external_path or web.route_prefix)
+    app = make_app(site, live, paths, reload=reloader.reload if web.lifecycle else None)
+    return Server(app, from_systemd() if web.systemd_socket else listen(web.addresses), live)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -352,26 +274,3 @@ def _say_started(config: Config, port: int) -> None:
     if config.state is None:
         reason = "counters start at 0 with each start, and nothing that ended before is counted"
         log.warning("state_in_memory", reason=reason)
-
-
-def _settings(config: Config) -> Settings:
-    return Settings(
-        overlap=round(config.overlap * MICROSECONDS),
-        lookback=_lookback(config),
-        horizon=round(config.trace_horizon * MICROSECONDS),
-        stall_budget=config.stall_budget,
-    )
-
-
-def _lookback(config: Config) -> int:
-    """Microseconds of history that an AgentOS shows which was never read before."""
-    # Without a state file every start would count the past again.
-    return round(config.initial_lookback * MICROSECONDS) if config.state is not None else 0
-
-
-def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:
-    def count(endpoint: str, code: str, size: int) -> None:
-        totals.add("agentos_exporter_api_requests_total", (agentos, endpoint, code))
-        totals.add("agentos_exporter_api_response_bytes_total", (agentos, endpoint, code), size)
-
-    return count

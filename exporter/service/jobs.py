@@ -26,16 +26,23 @@ class Jobs:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         )
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], str] = {}
+        """runs in hand → the name of their job"""
 
     def add(self, name: str, work: Callable[[], Awaitable[object]], seconds: float, *, at_once: bool = True) -> None:
         """Do `work` every so many seconds; `at_once`, for the first time as soon as the jobs start, and with jitter."""
-        job, interval = self._known(work), IntervalTrigger(seconds=seconds)
+        job, interval = self._known(name, work), IntervalTrigger(seconds=seconds)
         if at_once:
             interval = IntervalTrigger(seconds=seconds, jitter=max(seconds * _JITTER, 0.01))
             self._scheduler.add_job(job, interval, id=name, name=name, next_run_time=datetime.now(UTC))
         else:
             self._scheduler.add_job(job, interval, id=name, name=name)
+
+    async def remove(self, name: str) -> None:
+        """Do this no more; returns when a run in hand has ended. Who knows how is to end it soon."""
+        self._scheduler.remove_job(name)
+        running = [task for task, of in self._running.items() if of == name]
+        await asyncio.gather(*running, return_exceptions=True)
 
     def start(self) -> None:
         """Begin."""
@@ -51,18 +58,18 @@ class Jobs:
             await asyncio.gather(*late, return_exceptions=True)
         self._scheduler.shutdown(wait=False)
 
-    def _known(self, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    def _known(self, name: str, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
         """The job, known to `stop`."""
 
         async def job() -> None:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a scheduler runs it in one
-            self._running.add(task)
+            self._running[task] = name
             try:
                 await work()
             except asyncio.CancelledError:
-                log.debug("stopped_waiting", reason="the daemon stops: AgentOS is not waited for")
+                log.debug("stopped_waiting", reason="it is read no more: AgentOS is not waited for")
             finally:
-                self._running.discard(task)
+                del self._running[task]
 
         return job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from exporter.metrics.catalog import OUTCOMES, WINDOWS
 from exporter.sources.protocol import LedgerView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from exporter.bookkeeping.enrich import Enricher
     from exporter.bookkeeping.intake import Intake
@@ -115,7 +116,8 @@ class Poller:
         self._behind_until = float("-inf")
         self._not_before = float("-inf")
         self._stopping = False
-        self._waiting: asyncio.Task[None] | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
+        """tasks that wait for AgentOS, so that nothing is lost if they are cancelled"""
         self._surveyed = ""
         self._surveyed_once = False
         totals = shared.totals
@@ -131,8 +133,8 @@ class Poller:
     def stop(self) -> None:
         """Finish the batch in hand, then no more; AgentOS is not waited for."""
         self._stopping = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for task in self._waiting:
+            task.cancel()
         if self.enricher is not None:
             self.enricher.stop()
 
@@ -163,16 +165,25 @@ class Poller:
 
     async def _read(self, tally: _Tally, deadline: float) -> None:
         async with aclosing(self.source.read(self._view, deadline=deadline)) as batches:
-            self._waiting = asyncio.current_task()
-            try:
-                async for batch in batches:
-                    self._waiting = None
-                    await self._absorb(batch, tally)
-                    if self._stopping:
-                        return
-                    self._waiting = asyncio.current_task()
-            finally:
-                self._waiting = None
+            while True:
+                with self._awaiting():
+                    batch = await anext(batches, None)
+                if batch is None:
+                    return
+                await self._absorb(batch, tally)
+                if self._stopping:
+                    return
+
+    @contextlib.contextmanager
+    def _awaiting(self) -> Iterator[None]:
+        """In which `stop` may cancel this task: it waits for AgentOS, and has nothing in hand."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine's
+        self._waiting.add(task)
+        try:
+            yield
+        finally:
+            self._waiting.discard(task)
 
     async def _absorb(self, batch: Batch, tally: _Tally) -> None:
         # Rates must not be believed from the first increment of a backlog on.
@@ -255,7 +266,9 @@ class Poller:
             return
         self._surveyed_once = True
         try:
-            self._show(await self.source.describe(self._view))
+            with self._awaiting():
+                description = await self.source.describe(self._view)
+            self._show(description)
             self._surveyed = ""
         except ExporterError as error:
             if str(error) != self._surveyed:

@@ -47,24 +47,25 @@ class Prices:
         if fetched:
             self._show_age()
 
-    async def reload(self, path: Path | None) -> None:
-        """Read the user's file again. If it is refused, the old prices hold, and the log says why."""
+    async def reload(self, path: Path | None) -> bool:
+        """Read the user's file again. If it is refused (False), the old prices hold, and the log says why."""
         if path is None:
             async with self._shared.lock:
                 self.pricer.use(pricefile.NO_PRICES)
             self._shared.totals.gauge(_RELOADED, (), None)
-            return
+            return True
         try:
             prices = await asyncio.to_thread(pricefile.load, path)
         except ConfigError as error:
             reason = "the price file is refused, the old prices hold"
             log.warning("reload", reason=reason, problems=list(error.problems))
             self._say(path, ok=False)
-            return
+            return False
         async with self._shared.lock:  # see refresh
             self.pricer.use(prices)
         log.info("reload", prices=str(path), entries=len(prices.entries))
         self._say(path, ok=True)
+        return True
 
     def _say(self, path: Path | None, *, ok: bool) -> None:
         """Say what of the file has no effect; `ok`: it could be read."""

@@ -72,8 +72,7 @@ async def test_reload(write):
         write(9, hold="9s", more="labels: {user: plain}")
         await daemon.reload()
         assert (limit(), limit("second")) == (9 * USD, None)
-        said = [line for line in exporter.logged("reload") if "keys" in line]
-        assert [line["keys"] for line in said] == ["zero_hold, labels.user"]
+        assert exporter.logged("reload")[-1]["changed"] == "zero_hold, labels.user, budgets"
 
 
 async def test_reload_of_prices(write, tmp_path):

@@ -1,6 +1,6 @@
 """Prices that are fetched while the daemon runs take effect, and their age shows."""
 
-from exporter.config import Address, AgentOS, Config
+from exporter.config import Address, AgentOS, Config, Web
 from exporter.service.daemon import running
 
 AGE = ("agentos_exporter_price_data_timestamp_seconds", ())
@@ -10,7 +10,7 @@ async def test_fetched_prices_are_taken_over_before_a_publish(tmp_path, monkeypa
     config = Config(
         agentos=(AgentOS("it", "http://127.0.0.1:9"),),
         state=tmp_path / "state.db",
-        listen_address=Address("127.0.0.1", 0),
+        web=Web((Address("127.0.0.1", 0),)),
     )
     async with running(config) as daemon:
         totals, publisher = daemon.shared.totals, daemon.site.publisher

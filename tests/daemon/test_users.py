@@ -1,6 +1,6 @@
 """Labels of users, and budgets of a user, as a running daemon has them."""
 
-from exporter.config import Address, AgentOS, Config
+from exporter.config import Address, AgentOS, Config, Web
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.users import DIGITS, UserLabels
 from exporter.service.daemon import running
@@ -13,7 +13,7 @@ async def test_the_daemon_uses_what_is_configured(tmp_path):
     config = Config(
         agentos=(AgentOS("os", "http://127.0.0.1:1"),),
         state=tmp_path / "state.db",
-        listen_address=Address("127.0.0.1", 0),
+        web=Web((Address("127.0.0.1", 0),)),
         user_labels=UserLabels.HASHED,
         budgets=(user,),
     )

@@ -128,7 +128,7 @@ def test_names_and_labels_exist(asked):
     assert found
     for one in found:
         assert one.name in EXPOSED, f"{one.name} is neither in the catalog nor recorded"
-        labels = set(EXPOSED[one.name])
+        labels = set(EXPOSED[one.name]) | set(re.findall(r'label_replace\([^,]*, "(\w+)"', asked.raw))
         assert set(one.matchers) <= labels, f"{one.name} has no {set(one.matchers) - labels}"
         for function, by in one.around:
             assert set(by) <= labels, f"{one.name} has no {set(by) - labels} to {function} by"

@@ -93,6 +93,10 @@ class DrivenScheduler:
         every = trigger.interval.total_seconds()
         self.jobs.append(_Job(work, every, self.clock.seconds + (0 if next_run_time else every), id))
 
+    def remove_job(self, id: str) -> None:  # noqa: A002
+        """Forget a job as AsyncIOScheduler does."""
+        self.jobs = [job for job in self.jobs if job.id != id]
+
     def start(self) -> None:
         """Nothing to start."""
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 import httpx
 import structlog
 
-from exporter.config import Address, AgentOS, Config
+from exporter.config import Address, AgentOS, Config, Web
 from exporter.core import logs
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.service.daemon import Daemon, running
@@ -150,7 +150,7 @@ class Exporter(Inside):
         short = {"poll_interval": 0.5, "overlap": 4, "trace_horizon": 60, "zero_hold": 0, "sessions_interval": 5}
         chosen = short | settings
         chosen |= {name: stretched(chosen[name]) for name in ("overlap", "trace_horizon")}
-        self.config = Config(agentos=instances, state=state, listen_address=Address("127.0.0.1", 0), **chosen)
+        self.config = Config(agentos=instances, state=state, web=Web((Address("127.0.0.1", 0),)), **chosen)
         self.load: Callable[[], Config] | None = None
 
     def _running(self) -> AbstractAsyncContextManager[Daemon]:

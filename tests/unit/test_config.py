@@ -128,7 +128,15 @@ def test_defaults() -> None:
         "prices": None,
         "prices_update": False,
         "budgets": (),
-        "listen_address": ("", 9777),
+        "web": {
+            "addresses": (("", 9777, ""),),
+            "config_file": None,
+            "systemd_socket": False,
+            "telemetry_path": "/metrics",
+            "route_prefix": "",
+            "external_path": "",
+            "lifecycle": False,
+        },
         "log_level": "info",
         "log_format": None,
         "config_file": GOOD / "minimal.yml",
@@ -358,7 +366,10 @@ def test_deep_nesting_ends_soon(tmp_path: Path) -> None:
 
 SETTINGS = [
     ("--state", "state", "/s/flag.db", "/s/env.db", lambda loaded: str(loaded.state)),
-    ("--web.listen-address", "listen_address", ":1", ":2", lambda loaded: str(loaded.listen_address)),
+    ("--web.listen-address", "listen_address", ":1", ":2", lambda loaded: ",".join(map(str, loaded.web.addresses))),
+    ("--web.telemetry-path", "web_telemetry_path", "/a", "/b", lambda loaded: loaded.web.telemetry_path),
+    ("--web.external-url", "web_external_url", "/a", "/b", lambda loaded: loaded.web.external_path),
+    ("--web.route-prefix", "web_route_prefix", "/a", "/b", lambda loaded: loaded.web.route_prefix),
     ("--log.level", "log_level", "debug", "warn", lambda loaded: loaded.log_level),
     ("--log.format", "log_format", "json", "logfmt", lambda loaded: loaded.log_format),
     ("--agentos.url", "agentos_url", "http://flag", "http://env", lambda loaded: loaded.agentos[0].url),
@@ -436,14 +447,14 @@ def test_tokens_of_the_single_agentos(tmp_path: Path) -> None:
             "AGENTOS_EXPORTER_AGENTOS_URL: a URL starts with http:// or https://",
         ),
         (
-            {"agentos_url": URL, "web_config_file": "web.yml"},
+            {"agentos_url": URL, "web_config_file": "/nowhere/web.yml"},
             {},
-            "--web.config.file: not built in this version ({version}); remove it",
+            "--web.config.file: cannot read /nowhere/web.yml: No such file or directory",
         ),
         (
             {"agentos_url": URL},
-            {"AGENTOS_EXPORTER_WEB_CONFIG_FILE": "web.yml"},
-            "AGENTOS_EXPORTER_WEB_CONFIG_FILE: not built in this version ({version}); remove it",
+            {"AGENTOS_EXPORTER_WEB_CONFIG_FILE": "/nowhere/web.yml"},
+            "AGENTOS_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere/web.yml: No such file or directory",
         ),
         ({"agentos_url": URL, "state": ""}, {}, "--state: has no value"),
         ({"agentos_url": URL, "state": 7}, {}, "--state: has no value"),
@@ -487,14 +498,15 @@ def test_bad_flags_and_variables(flags: dict[str, object], environ: dict[str, st
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (":9777", ("", 9777)),
-        ("127.0.0.1:0", ("127.0.0.1", 0)),
-        ("localhost:80", ("localhost", 80)),
-        ("[::1]:9777", ("::1", 9777)),
-        ("[::]:65535", ("::", 65535)),
+        (":9777", ("", 9777, "")),
+        ("127.0.0.1:0", ("127.0.0.1", 0, "")),
+        ("localhost:80", ("localhost", 80, "")),
+        ("[::1]:9777", ("::1", 9777, "")),
+        ("[::]:65535", ("::", 65535, "")),
+        ("unix:/run/exporter.sock", ("", 9777, "/run/exporter.sock")),
     ],
 )
-def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
+def test_listen_addresses(text: str, expected: tuple[str, int, str]) -> None:
     assert config.parse_address(text) == expected
     assert str(config.parse_address(text)) == text
 
@@ -509,10 +521,39 @@ def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
         ("[]:9777", "'[]:9777': no IPv6 address in the brackets"),
         (":65536", "':65536': a port is at most 65535"),
         ("a b:80", "'a b:80' has no valid host"),
+        ("unix:run.sock", "'unix:' needs the absolute path of a socket, of at most 107 bytes"),
+        ("unix:/" + "x" * 107, "'unix:' needs the absolute path of a socket, of at most 107 bytes"),
+        (":1,:1", "an address is given twice"),
     ],
 )
 def test_bad_listen_addresses(text: str, message: str) -> None:
     assert problems({"agentos_url": URL, "listen_address": text}) == (f"--web.listen-address: {message}",)
+
+
+def test_several_listen_addresses() -> None:
+    for addresses in ([":1", "[::1]:2", "unix:/s"], ":1,[::1]:2,unix:/s"):
+        loaded = config.load({"agentos_url": URL, "listen_address": addresses}, {})
+        assert [str(one) for one in loaded.web.addresses] == [":1", "[::1]:2", "unix:/s"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "expected"),
+    [
+        ({"web_external_url": "https://x.example.com/agentos/"}, {}, ("/agentos", "/agentos")),
+        ({"web_external_url": "https://x.example.com"}, {}, ("", "")),
+        ({"web_external_url": "https://x/a", "web_route_prefix": "/"}, {}, ("/a", "")),
+        ({}, {"AGENTOS_EXPORTER_WEB_EXTERNAL_URL": "/a/b/"}, ("/a/b", "/a/b")),
+    ],
+)
+def test_prefixes(flags: dict[str, object], environ: dict[str, str], expected: tuple[str, str]) -> None:
+    web = config.load({"agentos_url": URL, **flags}, environ).web
+    assert (web.external_path, web.route_prefix) == expected
+
+
+def test_switches() -> None:
+    assert config.load({"agentos_url": URL, "web_enable_lifecycle": True}, {}).web.lifecycle
+    assert config.load({"agentos_url": URL}, {"AGENTOS_EXPORTER_WEB_ENABLE_LIFECYCLE": "yes"}).web.lifecycle
+    assert config.load({"agentos_url": URL, "web_systemd_socket": True}, {}).web.systemd_socket
 
 
 def test_strange_variables_are_named() -> None:

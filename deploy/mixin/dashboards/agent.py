@@ -57,8 +57,7 @@ def _itself(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "Calls of the agent",
-            "How often the chosen agents and teams ran in the shown range: called by users, teams, workflows or "
-            "other agents.",
+            "Runs of the chosen agents and teams in the shown range, whoever called them.",
             total("agentos_spans_total", only=ITSELF),
             unit="locale",
             empty="none seen",

@@ -50,8 +50,7 @@ def board(settings: Settings) -> Board:
     return Board(
         parts.COST,
         "Cost",
-        "What model calls cost: by model, agent, root and user, by token class and source of the price, with what is "
-        "not known.",
+        "What model calls cost: by model, agent, root, user, token class, source of the price; and what is not known.",
         (
             parts.JOB,
             parts.AGENTOS,

@@ -74,8 +74,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "Exporter scraped",
-            "Whether Prometheus reached every exporter of the chosen job at its last scrape. One that it did not reach "
-            "for a day is left out.",
+            "Whether Prometheus reached every exporter at its last scrape; after a day without, one is left out.",
             f"min(up{{@}} {KNOWN})",
             unit="none",
             empty="unknown: none in a day",
@@ -101,8 +100,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
         ),
         stat(
             "Lag",
-            "Everything that ended before so long ago, less the overlap, was read. Grows also while nobody uses the "
-            "AgentOS.",
+            "All that ended before so long ago, less the overlap, was read. Grows also in idle times.",
             f"max({age('agentos_exporter_watermark_timestamp_seconds')})",
             unit="s",
             empty="unknown: no trace seen",
@@ -279,8 +277,7 @@ def _series() -> tuple[Panel, ...]:
         ),
         _increments(
             "Shortened label values",
-            "Increments in the shown range under a label value that was longer than `limits.label_value_length`: its "
-            "end is a digest.",
+            "Increments under a label value that was longer than `limits.label_value_length`: its end is a digest.",
             "agentos_exporter_label_values_shortened_total",
             BLUE,
             empty="none: all short enough",
@@ -291,20 +288,27 @@ def _series() -> tuple[Panel, ...]:
 def _versions() -> tuple[Panel, ...]:
     return (
         stat(
-            "Price data made",
-            "When the price data in use was made. Newer prices come with a newer release, or hourly with "
-            "`prices_update`.",
-            "1000 * max(agentos_exporter_price_data_timestamp_seconds{@})",
+            "Read last",
+            "When the configuration was last taken over, and when the price data in use was made.",
+            _of_files(
+                "1000 * max",
+                configuration="agentos_exporter_config_last_reload_success_timestamp_seconds",
+                prices="agentos_exporter_price_data_timestamp_seconds",
+            ),
             unit="dateTimeFromNow",
             width=6,
             height=5,
         ),
         stat(
-            "Price file",
-            "Whether it was taken over when it was last read; if refused, the one before it holds.",
-            "min(agentos_exporter_price_file_last_reload_successful{@})",
+            "Files",
+            "Whether each was taken over when it was last read; if refused, what was read before holds.",
+            _of_files(
+                "min",
+                configuration="agentos_exporter_config_last_reload_successful",
+                prices="agentos_exporter_price_file_last_reload_successful",
+                web="agentos_exporter_web_config_last_reload_successful",
+            ),
             unit="none",
-            empty="no price file",
             colors=steps((None, RED), (1, GREEN)),
             mappings=[words({1: ("taken over", GREEN), 0: ("REFUSED", RED)})],
             width=6,
@@ -312,8 +316,7 @@ def _versions() -> tuple[Panel, ...]:
         ),
         table(
             "Version",
-            "Age of the price data, and whether the price file was taken over when it was last read (empty without "
-            "one).",
+            "What runs.",
             label("version", "Version"),
             label("revision", "Revision"),
             label("python", "Python"),
@@ -322,6 +325,12 @@ def _versions() -> tuple[Panel, ...]:
             height=5,
         ),
     )
+
+
+def _of_files(how: str, **metrics: str) -> Query:
+    """One number for each file, of a metric of its own."""
+    each = (f'label_replace({metric}{{@}}, "file", "{file}", "", "")' for file, metric in metrics.items())
+    return Query(f"{how} by (file) ({' or '.join(each)})", "{{file}}", instant=True)
 
 
 def _process() -> tuple[Panel, ...]:

@@ -88,8 +88,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
         ),
         stat(
             "Without usage",
-            "Share of the calls that reported no token count although they did not fail: their tokens and cost are "
-            "unknown.",
+            "Share of the calls that did not fail, and reported no token count: tokens and cost are unknown.",
             f"clamp_min({total(SILENT)} - ({total(ERRORS)} or {total(SILENT)} * 0), 0) / ({total(CALLS)} > 0)",
             unit="percentunit",
             empty="all reported",

@@ -52,8 +52,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
     return (
         stat(
             "AgentOS",
-            "Whether the last poll of every chosen AgentOS reached it and was believed. DOWN if one was not. Not "
-            "filtered by root.",
+            "Whether the last poll of every chosen AgentOS reached it and was believed. Not filtered by root.",
             "min(agentos_up{@})",
             unit="none",
             colors=steps((None, RED), (1, GREEN)),
@@ -62,8 +61,7 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
         ),
         stat(
             "Firing alerts",
-            "Alerts of the shipped rules that fire now. `none` also where the rules are not loaded. Not filtered by "
-            "root.",
+            "Alerts that fire now. `none` also where the rules are not loaded. Not filtered by root.",
             f"count({FIRING})",
             unit="none",
             empty="none",

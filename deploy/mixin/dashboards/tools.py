@@ -156,8 +156,7 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
     return (
         series(
             "Errors per minute, by type",
-            "Failed spans a minute, by kind of span and type. One failure marks several kinds: the lines must not be "
-            "added.",
+            "Failed spans a minute, by kind of span and type. One failure marks several kinds: do not add the lines.",
             Query(f"60 * {rate(FAILURES, 'span_kind, error_type')}", "{{span_kind}}: {{error_type}}", exemplar=True),
             unit="short",
             empty="none seen",

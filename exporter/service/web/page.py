@@ -11,37 +11,41 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-from exporter.service.web.site import NAME, InstanceStatus, Site
+from exporter.service.web.site import NAME, InstanceStatus, Paths, Site
 
 _FILES: Final = files("exporter.service.web")
 STYLE: Final = (_FILES / "style.css").read_text("utf-8")
 _PAGE: Final = Template((_FILES / "page.html").read_text("utf-8"))
 STYLE_HASH: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-PAGE_HEADERS: Final = (
-    (
-        "content-security-policy",
-        "; ".join(
-            (
-                "default-src 'none'",
-                f"style-src 'sha256-{STYLE_HASH}'",
-                "base-uri 'none'",
-                "form-action 'none'",
-                "frame-ancestors 'none'",
-            )
-        ),
+PAGE_HEADERS: Final = {
+    "content-security-policy": "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src 'sha256-{STYLE_HASH}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
     ),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-store"),
-)
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
 _STATE_CLASSES: Final = frozenset({"ok", "starting"})
 _USERINFO: Final = re.compile(r"(://)[^\s/]*@")
 
 
-def landing_page(site: Site, now: float) -> bytes:
+def landing_page(site: Site, now: float, paths: Paths) -> bytes:
     """The page of every AgentOS; `now` is in seconds since the epoch."""
     rows = "\n".join(_row(instance, now) for instance in site.instances())
     empty = '<tr><td colspan="6">None yet.</td></tr>'
-    page = _PAGE.substitute(name=NAME, style=STYLE, version=escape(site.version), rows=rows or empty)
+    page = _PAGE.substitute(
+        name=NAME,
+        style=STYLE,
+        version=escape(site.version),
+        external=escape(paths.external),
+        telemetry=escape(paths.telemetry),
+        rows=rows or empty,
+    )
     return page.encode("utf-8", "backslashreplace")  # half a surrogate in an error text has no UTF-8 form
 
 

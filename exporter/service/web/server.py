@@ -1,22 +1,25 @@
-"""The server: listening sockets, and connections with limits to their number and time."""
+"""The server: connections with limits to their number and time, plain or with TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import ipaddress
 import logging
 import socket
+import ssl
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter.core.errors import ListenError
-from exporter.service.web.app import Application
+from exporter.service.web.live import LiveWebConfig
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -33,70 +36,70 @@ KEEP_ALIVE: Final = 65
 """Seconds an idle connection is kept: longer than Prometheus's default interval of one minute."""
 MAX_REQUEST_SECONDS: Final = 90.0
 """A connection is cut so long after its last request began: slow senders and readers hold no place for ever."""
+HANDSHAKE_SECONDS: Final = 10.0
+"""What a client has for TLS's handshake."""
 STOP_SECONDS: Final = 2.0
 """What `Server.stop` takes at most."""
 
-_LISTEN_HELP: Final = {
-    errno.EADDRINUSE: "the address is already in use; is another exporter running?",
-    errno.EACCES: "permission denied; ports below 1024 need a privilege",
-    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
-}
-_MAX_PORT: Final = 65535
 
+class _Config(uvicorn.Config):
+    """uvicorn's configuration, and the TLS of this moment."""
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; an empty host or `::` means every interface, IPv6 and IPv4, and port 0 a free port.
-
-    A name with several addresses is served on the first that can be had, IPv4 first. Raises ListenError.
-    """
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if not 0 <= port <= _MAX_PORT:
-        raise ListenError(f"cannot listen on {where}: the port must lie between 0 and {_MAX_PORT}")
-    failure = OSError(errno.EADDRNOTAVAIL, "")
-    for family, address in _addresses(host, port, where):
-        try:
-            # Listening at once: until one of them does, two sockets may share an address.
-            listener = socket.create_server(
-                address, family=family, dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6()
-            )
-            # asyncio sets this on sockets of protocol TCP; those of create_server have protocol 0, and an answer in two
-            # writes would wait 40 ms for the client's delayed ACK. Connections inherit it.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            failure = error
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                break
-        else:
-            return listener
-    help_text = _LISTEN_HELP.get(failure.errno or 0, failure.strerror or str(failure))
-    raise ListenError(f"cannot listen on {where}: {help_text}") from failure
-
-
-def _addresses(host: str, port: int, where: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
-    if not host:
-        every = (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what an empty host asks for
-        return [(socket.AF_INET6, ("::", port)), every] if socket.has_dualstack_ipv6() else [every]
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ListenError(f"cannot listen on {where}: {host!r} is neither an address nor a known host") from error
-    found.sort(key=lambda info: info[0] != socket.AF_INET)
-    return [(info[0], info[4]) for info in found]
+    live: LiveWebConfig
 
 
 class _Connection(H11Protocol):
-    """uvicorn's connection with a limit to its time: uvicorn itself waits for ever for a request to be complete."""
+    """uvicorn's connection with a limit to its time: uvicorn itself waits for ever for a request to be complete.
 
+    Where TLS is on, each connection shakes hands with the certificates of its moment before it counts as made.
+    """
+
+    config: _Config
     _limit: asyncio.TimerHandle | None = None
+    _handshake: asyncio.Task[None] | None = None
+    _early: bytes | None = None
+    """what came after the handshake and before its end was noticed"""
     since = 0.0
     """when it was made or its last request began, by the clock of the event loop"""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self.transport = transport
+        self.connections.add(self)
         if len(self.connections) >= MAX_CONNECTIONS:
             self._make_room()
         self._start_clock()
+        self.config.live.refresh()
+        if self.config.live.tls is None:
+            super().connection_made(transport)
+        else:
+            self._early = b""
+            tls = self.config.live.config.tls
+            allowed = () if tls is None else tls.allowed_sans
+            self._handshake = self.loop.create_task(self._shake_hands(transport, self.config.live.tls, allowed))
+
+    async def _shake_hands(self, transport: asyncio.Transport, context: ssl.SSLContext, sans: Collection[str]) -> None:
+        """TLS's handshake; with `sans`, the client's certificate must have one of these names."""
+        try:
+            secured = await self.loop.start_tls(
+                transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=STOP_SECONDS,
+            )
+        except (OSError, asyncio.CancelledError):
+            secured = None
+        if secured is None or (sans and _names(secured).isdisjoint(sans)):
+            (secured or transport).abort()
+            self._stop_clock()
+            self.connections.discard(self)
+            return
+        early, self._early = self._early, None
+        super().connection_made(secured)
+        if early:
+            self.data_received(early)
 
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
@@ -110,6 +113,9 @@ class _Connection(H11Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            self._early += data
+            return
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
@@ -128,6 +134,16 @@ class _Connection(H11Protocol):
     def _stop_clock(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
+
+
+def _names(transport: asyncio.Transport) -> set[str]:
+    """The subject alternative names of a client's certificate: of hosts, addresses, mailboxes and URIs."""
+    certificate: dict[str, Any] = transport.get_extra_info("peercert") or {}
+    # OpenSSL writes IPv6 addresses in full, and in capitals.
+    return {
+        str(ipaddress.ip_address(name.strip())) if kind == "IP Address" else name
+        for kind, name in certificate.get("subjectAltName", ())
+    }
 
 
 class _Uvicorn(uvicorn.Server):
@@ -149,11 +165,12 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Server:
-    """Serves an application on a listening socket, in the running event loop. Installs no signal handlers."""
+    """Serves an application on listening sockets, in the running event loop. Installs no signal handlers."""
 
-    def __init__(self, app: Application, listener: socket.socket) -> None:
-        self._listener = listener
-        config = uvicorn.Config(
+    def __init__(self, app: ASGIApp, listeners: Sequence[socket.socket], live: LiveWebConfig | None = None) -> None:
+        """Take over `listeners`; `live` says whether there is TLS."""
+        self._listeners = list(listeners)
+        config = _Config(
             app,
             interface="asgi3",
             http=_Connection,
@@ -170,18 +187,19 @@ class Server:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=1,
         )
+        config.live = live or LiveWebConfig(None)
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
-        """Port of the listening socket."""
-        port: int = self._listener.getsockname()[1]
-        return port
+        """Port of the first listening socket that has one; 0 if none has."""
+        names = [one.getsockname() for one in self._listeners if one.family != socket.AF_UNIX]
+        return int(names[0][1]) if names else 0
 
     async def start(self) -> None:
         """Return once requests are answered. Raises what keeps the server from starting."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="web")
+        self._task = asyncio.create_task(self._server.serve(sockets=self._listeners), name="web")
         listening = asyncio.create_task(self._server.listening.wait())
         await asyncio.wait({self._task, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not listening.done():
@@ -191,7 +209,8 @@ class Server:
     async def stop(self) -> None:
         """Take no more connections, let running answers end, and cut what is left after STOP_SECONDS."""
         if self._task is None:
-            self._listener.close()
+            for listener in self._listeners:
+                listener.close()
             return
         self._server.should_exit = True
         await asyncio.wait({self._task}, timeout=STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""What the web server asks the daemon for."""
+"""What the web server asks the daemon for, and where its routes lie."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ class InstanceStatus:
     last_poll: float | None = None
     last_success: float | None = None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the routes lie.
+
+    Attributes:
+        prefix: Stands before all of them; no slash at its end.
+        telemetry: The metrics, below the prefix.
+        external: The prefix as browsers see it, which a proxy may change.
+
+    """
+
+    prefix: str = ""
+    telemetry: str = "/metrics"
+    external: str = ""
 
 
 class Site(Protocol):

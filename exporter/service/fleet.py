@@ -1,0 +1,241 @@
+"""Every AgentOS that is read, with its poller and its jobs; instances come, change and go while the daemon runs.
+
+An instance that changes is read by a new poller, which goes on from the ledger as after a restart; nothing that is
+counted is touched. One that is gone keeps its totals in the state; its series leave /metrics after a grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
+from exporter.bookkeeping.intake import Intake
+from exporter.core.errors import StateError
+from exporter.core.model import MICROSECONDS
+from exporter.service.connect import make_source
+from exporter.service.poller import Poller
+from exporter.sources.database.source import DatabaseSource
+from exporter.sources.position import Settings
+
+if TYPE_CHECKING:
+    from exporter.bookkeeping.shared import Shared
+    from exporter.config import AgentOS, Config
+    from exporter.counting.cashier import Cashier
+    from exporter.metrics.totals import Totals
+    from exporter.service.jobs import Jobs
+
+log = structlog.get_logger(__name__)
+
+GRACE: Final = 300.0
+"""Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One AgentOS: what is configured of it, how it is read, and who reads it."""
+
+    agentos: AgentOS
+    timing: tuple[float, ...]
+    poller: Poller
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a configuration changes: `members` are all that are to be read, `built` those of them that are new."""
+
+    config: Config
+    members: tuple[Member, ...]
+    built: tuple[Member, ...] = field(repr=False)
+
+
+class Fleet:
+    """The instances of a process. Its methods run one at a time, in the event loop."""
+
+    def __init__(self, shared: Shared, cashier: Cashier, jobs: Jobs) -> None:
+        self._shared = shared
+        self._cashier = cashier
+        self._jobs = jobs
+        self._members: tuple[Member, ...] = ()
+        self._leaving: dict[str, float] = {}
+        """names of instances that are gone → monotonic time at which their series go, too"""
+        self._was_ready = False
+        jobs.add("waiting", self._expire_waiting, EXPIRE_EVERY, at_once=False)
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Every AgentOS, in the order of the configuration."""
+        return self._members
+
+    @property
+    def ready(self) -> bool:
+        """Whether a first poll of each AgentOS has ended, well or badly; once this was so, it stays so."""
+        self._was_ready = self._was_ready or (bool(self._members) and all(one.poller.polled for one in self._members))
+        return self._was_ready
+
+    async def prepare(self, config: Config) -> Plan:
+        """Build what this configuration needs that is not there yet. No request is sent.
+
+        Raises:
+            ConfigError: An AgentOS cannot be read as it is configured.
+            StateError: The series of a new AgentOS cannot be born. In both cases, nothing has changed.
+
+        """
+        timing = _timing(config)
+        before = {one.agentos.name: one for one in self._members}
+        members: list[Member] = []
+        built: list[Member] = []
+        try:
+            for agentos in config.agentos:
+                old = before.get(agentos.name)
+                if old is None or (old.agentos, old.timing) != (agentos, timing):
+                    old = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                    built.append(old)
+                members.append(old)
+            for one in built:
+                async with self._shared.lock:
+                    await asyncio.to_thread(one.poller.intake.announce)
+        except BaseException:
+            await _close(built)
+            raise
+        return Plan(config, tuple(members), tuple(built))
+
+    async def drop(self, plan: Plan) -> None:
+        """Free what a plan built that is not put in force."""
+        await _close(plan.built)
+
+    async def apply(self, plan: Plan) -> None:
+        """Put a plan in force."""
+        kept = {id(one) for one in plan.members}
+        gone = [one for one in self._members if id(one) not in kept]
+        for one in gone:
+            one.poller.stop()
+        await asyncio.gather(*(self._jobs.remove(name) for one in gone for name in _job_names(one)))
+        await _close(gone)
+        names = {one.agentos.name for one in plan.members}
+        for one in plan.built:
+            self._shared.totals.bring_back(one.agentos.name)
+            self._leaving.pop(one.agentos.name, None)
+            traces, sessions = _job_names(one)
+            self._jobs.add(traces, one.poller.poll, plan.config.poll_interval)
+            self._jobs.add(sessions, one.poller.survey, plan.config.sessions_interval)
+        self._members = plan.members
+        await self._let_go(names)
+        known = await asyncio.to_thread(self._shared.totals.agentos_names)
+        for name in known - names - self._leaving.keys():
+            self._shared.totals.forget_gauges(name)
+            self._leaving[name] = self._shared.clock.monotonic() + GRACE
+
+    async def refresh(self) -> None:
+        """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
+        for one in self._members:
+            await one.poller.refresh()
+        now = self._shared.clock.monotonic()
+        for name in [name for name, at in self._leaving.items() if at <= now]:
+            self._shared.totals.take_off(name)
+            del self._leaving[name]
+
+    def stop(self) -> None:
+        """Let every poller finish the batch in hand, and begin no more."""
+        for one in self._members:
+            one.poller.stop()
+
+    async def aclose(self) -> None:
+        """Free all connections."""
+        await _close(self._members)
+
+    async def _expire_waiting(self) -> None:
+        """Look for calls that waited long enough, whether polls go well or not."""
+        for one in self._members:
+            if one.poller.enricher is not None and await expire_quietly(one.poller.enricher):
+                self._shared.changed()
+
+    async def _let_go(self, names: set[str]) -> None:
+        """Count the calls that wait for details of an AgentOS which is read no more; if it fails, at the next start."""
+        try:
+            async with self._shared.lock:
+                for name in await asyncio.to_thread(self._shared.ledger.waiting_names) - names:
+                    enricher = Enricher(name, self._shared, self._cashier, fetch=no_details, databases=tuple)
+                    await asyncio.to_thread(functools.partial(enricher.resolve, {}, everything=True))
+        except StateError as error:
+            log.warning("fleet", reason="calls that wait for details cannot be let go", error=str(error))
+
+
+def settings(config: Config) -> Settings:
+    """How sources read, in the units of sources."""
+    return Settings(
+        overlap=round(config.overlap * MICROSECONDS),
+        lookback=lookback(config),
+        horizon=round(config.trace_horizon * MICROSECONDS),
+        stall_budget=config.stall_budget,
+    )
+
+
+def lookback(config: Config) -> int:
+    """Microseconds of history that an AgentOS shows which was never read before."""
+    # Without a state file every start would count the past again.
+    return round(config.initial_lookback * MICROSECONDS) if config.state is not None else 0
+
+
+def _timing(config: Config) -> tuple[float, ...]:
+    """All that pollers are built of besides their AgentOS."""
+    return (
+        config.poll_interval,
+        config.poll_deadline,
+        config.sessions_interval,
+        config.overlap,
+        config.trace_horizon,
+        config.initial_lookback,
+        config.zero_hold,
+        config.stall_budget,
+    )
+
+
+def _job_names(member: Member) -> tuple[str, str]:
+    return f"traces of {member.agentos.name}", f"sessions of {member.agentos.name}"
+
+
+def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Poller:
+    """The poller of one AgentOS, with its source. Raises ConfigError."""
+    name = agentos.name
+    source = make_source(agentos, settings(config), shared.clock, _counter(shared.totals, name))
+    fetch: Fetch = no_details
+    databases: Callable[[], Sequence[str]] = tuple
+    if not isinstance(source, DatabaseSource):
+        fetch, databases = source.run_detail, source.session_databases
+    enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
+    intake = Intake(
+        name,
+        shared,
+        overlap=config.overlap,
+        horizon=config.trace_horizon,
+        cashier=cashier,
+        enriches=enricher.active,
+    )
+    return Poller(
+        name,
+        source,
+        intake,
+        shared,
+        interval=config.poll_interval,
+        deadline=config.poll_deadline,
+        hold=config.zero_hold,
+        enricher=enricher,
+    )
+
+
+def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:
+    def count(endpoint: str, code: str, size: int) -> None:
+        totals.add("agentos_exporter_api_requests_total", (agentos, endpoint, code))
+        totals.add("agentos_exporter_api_response_bytes_total", (agentos, endpoint, code), size)
+
+    return count
+
+
+async def _close(members: Sequence[Member]) -> None:
+    await asyncio.gather(*(one.poller.aclose() for one in members))

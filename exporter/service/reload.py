@@ -1,0 +1,128 @@
+"""The configuration read anew, by SIGHUP or `POST /-/reload`: all of it is put in force, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.config import changed_keys
+from exporter.core.errors import ConfigError, StateError
+from exporter.core.model import MICROSECONDS
+from exporter.service.fleet import lookback
+
+if TYPE_CHECKING:
+    from exporter.bookkeeping.shared import Shared
+    from exporter.bookkeeping.treasury import Treasury
+    from exporter.config import Config
+    from exporter.service.fleet import Fleet
+    from exporter.service.prices import Prices
+
+log = structlog.get_logger(__name__)
+
+_SUCCESSFUL: Final = "agentos_exporter_config_last_reload_successful"
+_AT: Final = "agentos_exporter_config_last_reload_success_timestamp_seconds"
+_AT_START: Final = ("state", "web", "prices_update", "log_level", "log_format")
+"""Keys of the configuration that wait for a restart; all others are put in force at once."""
+
+
+class Reloader:
+    """Puts configurations in force.
+
+    Attributes:
+        config: What is in force.
+
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config] | None,
+        shared: Shared,
+        fleet: Fleet,
+        treasury: Treasury,
+        prices: Prices,
+    ) -> None:
+        """`load` reads the configuration, except for the price file itself; None: there is nothing to read."""
+        self.config = config
+        self._load = load
+        self._shared = shared
+        self._fleet = fleet
+        self._treasury = treasury
+        self._prices = prices
+        self._lock = asyncio.Lock()
+        self._tell(successful=True)
+
+    async def reload(self) -> str:
+        """Read the configuration and the price file anew.
+
+        Returns:
+            What is wrong with them, '' if nothing is. What is refused changes nothing, and the log says why.
+
+        """
+        async with self._lock:
+            problem = await self._reload_config() if self._load is not None else ""
+            if self._load is None and self.config.prices is None:
+                log.info("reload", reason="there is no file to read anew")
+            if not problem and not await self._prices.reload(self.config.prices):
+                problem = "the price file is refused, the old prices hold; the log says why"
+            self._tell(successful=not problem)
+            self._shared.changed()
+            return problem
+
+    async def _reload_config(self) -> str:
+        assert self._load is not None  # noqa: S101
+        try:
+            new = await asyncio.to_thread(self._load)
+            changed = changed_keys(self.config, new)
+            await self._put_in_force(new, changed)
+        except ConfigError as error:
+            reason = "the configuration is refused, the old one holds"
+            log.warning("reload", reason=reason, problems=list(error.problems))
+            return f"{reason}: {'; '.join(error.problems)}"
+        except StateError as error:
+            reason = "the state cannot be written, the old configuration holds"
+            log.warning("reload", reason=reason, error=str(error))
+            return f"{reason}: {error}"
+        self._say(changed)
+        held = {key: getattr(self.config, key) for key in _AT_START}
+        self.config = replace(new, **held)
+        return ""
+
+    async def _put_in_force(self, new: Config, changed: tuple[str, ...]) -> None:
+        """Raises ConfigError and StateError; nothing has changed then."""
+        plan = await self._fleet.prepare(new)
+        try:
+            if "budgets" in changed or "agentos" in changed:
+                await put_budgets_in_force(self._treasury, self._shared, new)
+            if "labels.user" in changed:
+                async with self._shared.lock:
+                    await asyncio.to_thread(self._treasury.label_users, new.user_labels)
+        except StateError:
+            await self._fleet.drop(plan)
+            raise
+        self._shared.totals.use(new.limits, zero_hold=new.zero_hold)
+        await self._fleet.apply(plan)
+
+    def _say(self, changed: tuple[str, ...]) -> None:
+        waiting = [key for key in changed if key in _AT_START]
+        if waiting:
+            log.warning("reload", reason="these keys have changed and need a restart", keys=", ".join(waiting))
+        log.info("reload", changed=", ".join(key for key in changed if key not in _AT_START))
+
+    def _tell(self, *, successful: bool) -> None:
+        self._shared.totals.gauge(_SUCCESSFUL, (), int(successful))
+        if successful:
+            self._shared.totals.gauge(_AT, (), int(self._shared.clock.now() * MICROSECONDS))
+
+
+async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
+    """Raises StateError; the budgets before then hold."""
+    names = [one.name for one in config.agentos]
+    async with shared.lock:  # no batch is charged half to the old budgets and half to the new
+        anew = await asyncio.to_thread(treasury.configure, config.budgets, names, lookback=lookback(config))
+    for name in anew:
+        log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")
