@@ -27,6 +27,8 @@ def describe(config: Config) -> list[str]:
         ("label_value_length", str(config.limits.label_value_length)),
         ("labels.user", str(config.user_labels)),
     ]
+    for discovery in config.discovery:
+        facts += [("", ""), ("discovery", str(discovery)), ("  every", format_duration(discovery.refresh))]
     for agentos in config.agentos:
         facts += [("", ""), ("agentos", agentos.name), *((f"  {key}", text) for key, text in _instance(agentos))]
     for budget in config.budgets:

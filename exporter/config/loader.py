@@ -30,6 +30,7 @@ from exporter.config.settings import (
     AgentOS,
     Config,
     Database,
+    Discovery,
     Tls,
     Web,
 )
@@ -45,7 +46,10 @@ from exporter.config.values import (
     parse_filter,
     parse_host,
     parse_identifier,
+    parse_label,
+    parse_list_url,
     parse_name,
+    parse_pattern,
     parse_route,
     parse_switch,
     parse_time_zone,
@@ -116,6 +120,9 @@ class _Table(Table):
 # --- The keys of the file -------------------------------------------------------------------------------------------
 
 _DAY: Final = 86_400.0
+_FILE_REFRESH: Final = 300.0
+_HTTP_REFRESH: Final = 60.0
+"""Prometheus's own defaults."""
 _DURATIONS: Final = {
     "poll_interval": (1.0, 3600.0),
     "poll_deadline": (1.0, 600.0),
@@ -133,10 +140,13 @@ _NOT_SHORTER: Final = (
     ("sessions_interval", "poll_interval", "sessions are not asked for more often than traces"),
 )
 
-_TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets")
+_LISTS: Final = ("agentos_file_sd", "agentos_http_sd")
+_TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets", *_LISTS)
 _API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
 _TABLES: Final = tuple(one.name for one in fields(location.Tables))
 _DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
+_FILE_SD: Final = ("files", "refresh_interval", "name_label", *_API_KEYS, "enrich_runs")
+_HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file", *_API_KEYS, "enrich_runs")
 _INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
 _DATABASE: Final = ("url", *_DATABASE_KEYS)
 _BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
@@ -188,6 +198,8 @@ class _Loader:
         self._check_budgeted(values)
         self._warn_of_memory(values)
         self._unknown_variables()
+        if values.get("discovery"):
+            values.setdefault("agentos", ())
         if "agentos" not in values:
             self.problems.add(
                 "agentos",
@@ -378,6 +390,7 @@ class _Loader:
         instances = self._instances(table)
         if instances is not None:
             values["agentos"] = instances
+        values["discovery"] = self._discovery(table)
         values["budgets"] = self._budgets(table)
         return values
 
@@ -421,6 +434,8 @@ class _Loader:
 
     def _check_budgeted(self, values: Mapping[str, Any]) -> None:
         """A budget for an AgentOS that nobody reads would never see any spending."""
+        if values.get("discovery"):
+            return  # what a list will name is not known yet
         listed: tuple[AgentOS, ...] = values.get("agentos", ())
         names = {one.name for one in listed}
         if names <= self.names.keys():  # the list of the file, not --agentos.url
@@ -461,6 +476,64 @@ class _Loader:
             else:
                 message = f"{format_duration(least)} needs {key} to be given, and at least as long: {why}"
                 table.add(floor, message)
+
+    def _discovery(self, table: _Table) -> tuple[Discovery, ...]:
+        """The lists of instances."""
+        found: list[Discovery] = []
+        for key, known, example in (
+            ("agentos_file_sd", _FILE_SD, "[{files: [targets/*.yml]}]"),
+            ("agentos_http_sd", _HTTP_SD, "[{url: https://example.com/targets}]"),
+        ):
+            for i, node in enumerate(table.items(key, example) or ()):
+                path = f"{key}[{i}]"
+                if not isinstance(node, yaml.MappingNode):
+                    self.problems.add(path, f"must be a mapping of {', '.join(known)}, not {kind(node)}", node)
+                    continue
+                entry = _Table(node, path, known, self.problems)
+                where = self._files(entry) if key == "agentos_file_sd" else self._endpoint(entry)
+                discovery = self._list(entry, key.split("_")[1], where)
+                if where:
+                    found.append(discovery)
+        return tuple(found)
+
+    def _list(self, entry: _Table, mechanism: str, where: tuple[str, ...]) -> Discovery:
+        token_file, token_env, secret = self._secret(entry, "token")
+        template = AgentOS(
+            "",
+            "",
+            secret,
+            token_file,
+            token_env,
+            self._db_ids(entry),
+            self._tls(entry, None),
+            entry.parsed("enrich_runs", parse_switch) or False,
+            proxy=self._proxy(entry, None),
+        )
+        default = _FILE_REFRESH if mechanism == "file" else _HTTP_REFRESH
+        refresh = entry.parsed("refresh_interval", within(1.0, _DAY)) or default
+        label = entry.parsed("name_label", parse_label) or "agentos"
+        endpoint_token = entry.parsed("endpoint_token_file", secret_path(self.base, "token"))
+        return Discovery(mechanism, where, refresh, template, label, endpoint_token)
+
+    def _files(self, entry: _Table) -> tuple[str, ...]:
+        """Patterns of files, absolute."""
+        if "files" not in entry.entries:
+            entry.add("files", "is missing; it is a list of paths, which may have * in their last part")
+        found: list[str] = []
+        for i, node in enumerate(entry.items("files", "[targets/*.yml]") or ()):
+            where = f"{entry.where('files')}[{i}]"
+            text = scalar(node, where, self.problems)
+            pattern = None if text is None else attempt(parse_pattern(self.base), text, where, self.problems, node)
+            if pattern is not None:
+                found.append(pattern)
+        return tuple(found)
+
+    @staticmethod
+    def _endpoint(entry: _Table) -> tuple[str, ...]:
+        if "url" not in entry.entries:
+            entry.add("url", "is missing; it is where the list is")
+        url = entry.parsed("url", parse_list_url)
+        return () if url is None else (url,)
 
     def _instances(self, table: _Table) -> tuple[AgentOS, ...] | None:
         nodes = table.items("agentos", "[{name: prod, url: https://agentos.example.com}]")

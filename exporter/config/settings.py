@@ -133,6 +133,8 @@ class AgentOS:
     enrich_runs: bool = False
     databases: tuple[Database, ...] = ()
     proxy: Secret | None = None
+    discovered: bool = False
+    """whether a list names it, rather than the configuration itself"""
 
     @property
     def where(self) -> str:
@@ -150,6 +152,31 @@ class AgentOS:
             return read_secret(self.token_file, "token")
         except RefusedError as error:
             raise ConfigError([f"agentos {self.name}: token_file: {error}"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """One list of instances.
+
+    Attributes:
+        mechanism: `file` or `http`.
+        where: Patterns of absolute paths, or the one URL.
+        refresh: Seconds after which it is read again in any case.
+        template: What all its instances have in common; its name and URL are empty.
+        name_label: The label that has an instance's name; where it is absent, host and port are the name.
+        token_file: Holds the bearer token of the endpoint.
+
+    """
+
+    mechanism: str
+    where: tuple[str, ...]
+    refresh: float
+    template: AgentOS
+    name_label: str = "agentos"
+    token_file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"agentos_{self.mechanism}_sd {', '.join(self.where)}"
 
 
 class Address(NamedTuple):
@@ -194,6 +221,7 @@ class Config:
     """What the daemon runs with. Times are in seconds; `state` is None for memory, `log_format` None for automatic."""
 
     agentos: tuple[AgentOS, ...]
+    discovery: tuple[Discovery, ...] = ()
     poll_interval: float = 15.0
     poll_deadline: float = 60.0
     sessions_interval: float = 60.0

@@ -39,6 +39,7 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _PORT_MAX: Final = 65_535
 _UNIX_PATH: Final = 107
 """Longest path of a socket, in bytes: unix(7)."""
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 _ROUTE: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)+")
 _DB_ID: Final = 256
 _FILTER: Final = 256
@@ -151,6 +152,36 @@ def parse_url(text: str) -> str:
     if port == 0 or parts.netloc.endswith(":"):
         raise RefusedError(f"the URL's port must be between 1 and {_PORT_MAX}")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def parse_list_url(text: str) -> str:
+    """URL of a list of instances; it may have a query. Nothing of it is repeated: a password may be in it."""
+    base, mark, query = text.partition("?")
+    parse_url(base)
+    if mark and (not query.isascii() or not query.isprintable() or re.search(r"[\s#]", query)):
+        raise RefusedError("a URL has no spaces, fragments, control or non-ASCII characters")
+    return text
+
+
+def parse_label(text: str) -> str:
+    """The name of a label."""
+    if not _LABEL.fullmatch(text):
+        raise RefusedError(f"{quoted(text)} is not the name of a label")
+    return text
+
+
+def parse_pattern(base: Path) -> Callable[[str], str]:
+    """A parser of paths, relative to `base`, that may have `*` in their last part, as Prometheus allows it."""
+
+    def parse(text: str) -> str:
+        path = parse_path(base)(text)
+        if path.suffix not in {".json", ".yml", ".yaml"}:
+            raise RefusedError("must end in .json, .yml or .yaml")
+        if "*" in str(path.parent):
+            raise RefusedError("may have * in its last part alone")
+        return str(path.absolute())
+
+    return parse
 
 
 def _is_ipv6(text: str) -> bool:

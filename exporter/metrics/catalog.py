@@ -511,6 +511,12 @@ _ALL: Final = (
         unit=MICROSECONDS,
     ),
     _gauge(
+        "agentos_exporter_discovery_last_refresh_successful",
+        ("mechanism",),
+        "1 if all lists of instances could be read when they last were, 0 if what they said before holds.",
+        notes="Absent without `agentos_file_sd` (mechanism `file`) or `agentos_http_sd` (`http`).",
+    ),
+    _gauge(
         "agentos_exporter_web_config_last_reload_successful",
         (),
         "1 if the file of `--web.config.file`, as it is now, is in force, 0 if it was refused and what was read before "

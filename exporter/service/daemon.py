@@ -9,7 +9,7 @@ import platform
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,6 +23,7 @@ from exporter.counting.cashier import Cashier
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Totals
 from exporter.service.connect import make_source
+from exporter.service.discovery import Discoverer
 from exporter.service.fleet import Fleet, settings
 from exporter.service.jobs import Jobs
 from exporter.service.prices import Prices, make_pricer
@@ -152,11 +153,19 @@ async def running(
         jobs = Jobs()
         fleet = Fleet(shared, cashier, jobs)
         stack.push_async_callback(fleet.aclose)
-        await fleet.apply(await fleet.prepare(config))
+        found: asyncio.Future[Reloader] = asyncio.get_running_loop().create_future()
+
+        async def rediscover() -> None:
+            await (await found).rediscover()
+
+        discoverer = Discoverer(shared, jobs, rediscover)
+        await discoverer.use(config.discovery)
+        await fleet.apply(await fleet.prepare(replace(config, agentos=discoverer.instances(config.agentos))))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
         publisher = await _publisher(shared, fleet, treasury, prices, live)
         site = Site(publisher, fleet)
-        reloader = Reloader(config, load, shared, fleet, treasury, prices)
+        reloader = Reloader(config, load, shared, fleet, treasury, prices, discoverer)
+        found.set_result(reloader)
         server = _server(config.web, site, live, reloader)
         stack.push_async_callback(server.stop)
         await server.start()

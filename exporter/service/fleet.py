@@ -16,7 +16,7 @@ import structlog
 
 from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
 from exporter.bookkeeping.intake import Intake
-from exporter.core.errors import StateError
+from exporter.core.errors import ConfigError, StateError
 from exporter.core.model import MICROSECONDS
 from exporter.service.connect import make_source
 from exporter.service.poller import Poller
@@ -94,7 +94,13 @@ class Fleet:
             for agentos in config.agentos:
                 old = before.get(agentos.name)
                 if old is None or (old.agentos, old.timing) != (agentos, timing):
-                    old = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                    try:
+                        old = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                    except ConfigError as error:
+                        if not agentos.discovered:
+                            raise
+                        log.warning("discovery", agentos=agentos.name, problems=list(error.problems))
+                        continue
                     built.append(old)
                 members.append(old)
             for one in built:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exporter.bookkeeping.shared import Shared
     from exporter.bookkeeping.treasury import Treasury
     from exporter.config import Config
+    from exporter.service.discovery import Discoverer
     from exporter.service.fleet import Fleet
     from exporter.service.prices import Prices
 
@@ -45,6 +46,7 @@ class Reloader:
         fleet: Fleet,
         treasury: Treasury,
         prices: Prices,
+        discoverer: Discoverer,
     ) -> None:
         """`load` reads the configuration, except for the price file itself; None: there is nothing to read."""
         self.config = config
@@ -54,6 +56,7 @@ class Reloader:
         self._treasury = treasury
         self._prices = prices
         self._lock = asyncio.Lock()
+        self._discoverer = discoverer
         self._tell(successful=True)
 
     async def reload(self) -> str:
@@ -94,10 +97,13 @@ class Reloader:
 
     async def _put_in_force(self, new: Config, changed: tuple[str, ...]) -> None:
         """Raises ConfigError and StateError; nothing has changed then."""
-        plan = await self._fleet.prepare(new)
+        if "discovery" in changed:
+            await self._discoverer.use(new.discovery)
+        whole = replace(new, agentos=self._discoverer.instances(new.agentos))
+        plan = await self._fleet.prepare(whole)
         try:
-            if "budgets" in changed or "agentos" in changed:
-                await put_budgets_in_force(self._treasury, self._shared, new)
+            if {"budgets", "agentos", "discovery"} & set(changed):
+                await put_budgets_in_force(self._treasury, self._shared, whole)
             if "labels.user" in changed:
                 async with self._shared.lock:
                     await asyncio.to_thread(self._treasury.label_users, new.user_labels)
@@ -106,6 +112,15 @@ class Reloader:
             raise
         self._shared.totals.use(new.limits, zero_hold=new.zero_hold)
         await self._fleet.apply(plan)
+
+    async def rediscover(self) -> None:
+        """Read the instances that lists name now. What keeps them from being read is logged."""
+        async with self._lock:
+            try:
+                await self._put_in_force(self.config, ("agentos",))
+            except (ConfigError, StateError) as error:
+                log.warning("discovery", reason="what was found cannot be read; it is tried again", error=str(error))
+            self._shared.changed()
 
     def _say(self, changed: tuple[str, ...]) -> None:
         waiting = [key for key in changed if key in _AT_START]

@@ -302,10 +302,10 @@ class Driven(Inside):
         with mock.patch.object(jobs, "AsyncIOScheduler", return_value=self._scheduler):
             await super().start()
         self.daemon.publishing.cancel()  # it waits for real seconds; `scrape` publishes
-        for name, poller in zip(self._agentos, self.daemon.pollers, strict=True):
-            if hasattr(poller.source, "api"):
+        for poller in self.daemon.pollers:
+            if hasattr(poller.source, "api") and poller.name in self.ways:
                 client = poller.source.api._client
-                client._transport, client._mounts = self.ways[name], {}
+                client._transport, client._mounts = self.ways[poller.name], {}
 
     async def restart(self) -> None:
         """Stop the daemon in order and start another on the same state."""

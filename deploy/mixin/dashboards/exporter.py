@@ -306,6 +306,7 @@ def _versions() -> tuple[Panel, ...]:
                 "min",
                 configuration="agentos_exporter_config_last_reload_successful",
                 prices="agentos_exporter_price_file_last_reload_successful",
+                discovery="agentos_exporter_discovery_last_refresh_successful",
                 web="agentos_exporter_web_config_last_reload_successful",
             ),
             unit="none",
