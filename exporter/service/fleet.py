@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +34,13 @@ log = structlog.get_logger(__name__)
 
 GRACE: Final = 300.0
 """Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
+
+AT_ONCE: Final = 8
+"""Instances that may begin in one moment; the first polls of more are spread over the interval."""
+MOST_POLLS: Final = 32
+"""Polls and surveys that run at a time, so that hundreds of instances hold neither descriptors nor memory at once."""
+MOST_RETRIES: Final = 8
+"""The same for instances whose last poll failed: those that are down wait for each other, and nobody waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Fleet:
         self._leaving: dict[str, float] = {}
         """names of instances that are gone → monotonic time at which their series go, too"""
         self._was_ready = False
+        self._turns = asyncio.Semaphore(MOST_POLLS)
+        self._retries = asyncio.Semaphore(MOST_RETRIES)
         jobs.add("waiting", self._expire_waiting, EXPIRE_EVERY, at_once=False)
 
     @property
@@ -75,7 +84,7 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether a first poll of each AgentOS has ended, well or badly; once this was so, it stays so."""
-        self._was_ready = self._was_ready or (bool(self._members) and all(one.poller.polled for one in self._members))
+        self._was_ready = self._was_ready or all(one.poller.polled for one in self._members)
         return self._was_ready
 
     async def prepare(self, config: Config) -> Plan:
@@ -124,12 +133,17 @@ class Fleet:
         await asyncio.gather(*(self._jobs.remove(name) for one in gone for name in _job_names(one)))
         await _close(gone)
         names = {one.agentos.name for one in plan.members}
-        for one in plan.built:
+        # Many instances that begin in one moment would come due in one moment for ever.
+        spread = plan.config.poll_interval / len(plan.built) if len(plan.built) > AT_ONCE else 0.0
+        for place, one in enumerate(plan.built):
             self._shared.totals.bring_back(one.agentos.name)
             self._leaving.pop(one.agentos.name, None)
             traces, sessions = _job_names(one)
-            self._jobs.add(traces, one.poller.poll, plan.config.poll_interval)
-            self._jobs.add(sessions, one.poller.survey, plan.config.sessions_interval)
+            poll, survey = (
+                functools.partial(self._in_turn, one.poller, work) for work in (one.poller.poll, one.poller.survey)
+            )
+            self._jobs.add(traces, poll, plan.config.poll_interval, delay=place * spread)
+            self._jobs.add(sessions, survey, plan.config.sessions_interval, delay=place * spread)
         self._members = plan.members
         await self._let_go(names)
         known = await asyncio.to_thread(self._shared.totals.agentos_names)
@@ -154,6 +168,10 @@ class Fleet:
     async def aclose(self) -> None:
         """Free all connections."""
         await _close(self._members)
+
+    async def _in_turn(self, poller: Poller, work: Callable[[], Awaitable[None]]) -> None:
+        async with self._retries if poller.health.failures else self._turns:
+            await work()
 
     async def _expire_waiting(self) -> None:
         """Look for calls that waited long enough, whether polls go well or not."""

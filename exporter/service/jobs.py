@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -29,12 +29,22 @@ class Jobs:
         self._running: dict[asyncio.Task[None], str] = {}
         """runs in hand → the name of their job"""
 
-    def add(self, name: str, work: Callable[[], Awaitable[object]], seconds: float, *, at_once: bool = True) -> None:
-        """Do `work` every so many seconds; `at_once`, for the first time as soon as the jobs start, and with jitter."""
+    def add(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        seconds: float,
+        *,
+        at_once: bool = True,
+        delay: float = 0.0,
+    ) -> None:
+        """Do `work` every so many seconds; `at_once`, for the first time `delay` seconds from now, and with jitter."""
         job, interval = self._known(name, work), IntervalTrigger(seconds=seconds)
         if at_once:
             interval = IntervalTrigger(seconds=seconds, jitter=max(seconds * _JITTER, 0.01))
-            self._scheduler.add_job(job, interval, id=name, name=name, next_run_time=datetime.now(UTC))
+            self._scheduler.add_job(
+                job, interval, id=name, name=name, next_run_time=datetime.now(UTC) + timedelta(seconds=delay)
+            )
         else:
             self._scheduler.add_job(job, interval, id=name, name=name)
 

@@ -47,7 +47,7 @@ FAULTS = {
         unit("api_readers"),
     ),
     "the daemon passes no overlap on": Fault(
-        "exporter/service/daemon.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
+        "exporter/service/fleet.py", "overlap=round(config.overlap * MICROSECONDS),", "overlap=0,", DAEMON
     ),
     "errors count twice": Fault(
         "exporter/metrics/increments.py",
@@ -116,10 +116,10 @@ FAULTS = {
         DAEMON,
     ),
     "the daemon passes no trace_horizon on": Fault(
-        "exporter/service/daemon.py", "        horizon=config.trace_horizon,", "        horizon=1e9,", DAEMON
+        "exporter/service/fleet.py", "        horizon=config.trace_horizon,", "        horizon=1e9,", DAEMON
     ),
     "details of runs are never asked for": Fault(
-        "exporter/service/daemon.py", "        enriches=enricher.active,\n", "", DAEMON
+        "exporter/service/fleet.py", "        enriches=enricher.active,\n", "", DAEMON
     ),
     "commits and exposing are not kept apart": Fault(
         "exporter/service/publisher.py",

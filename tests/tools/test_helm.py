@@ -96,6 +96,8 @@ def test_the_checks_of_schemas_can_fail(tmp_path: Path) -> None:
         ("secrets", [{"name": "../x", "secret": "s", "key": "k"}], "secrets"),
         ("secrets", [{"name": "x", "value": "sk-1"}], "secrets"),
         ("service.port", 80, "port"),
+        ("web.configFile", "/etc/web.yml", "configFile"),
+        ("serviceMonitor.scheme", "ftp", "scheme"),
         ("terminationGracePeriodSeconds", 1, "terminationGracePeriodSeconds"),
         ("networkPolicy.enabled", "yes", "enabled"),
         ("serviceMonitor.interval", "15", "interval"),
@@ -201,6 +203,29 @@ def test_ports_and_paths_fit_together(values: tuple[Path, ...]) -> None:
         assert container[probe]["httpGet"]["port"] == port["name"]
     paths = {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
     assert paths == {"livenessProbe": "/-/healthy", "readinessProbe": "/-/ready"}
+
+
+def test_tls_and_passwords() -> None:
+    """The file and its certificates are Secrets; probes need neither, and Prometheus is told of both."""
+    ca = {"secret": {"name": "exporter-tls", "key": "ca.crt"}}
+    user = {"username": {"name": "p", "key": "username"}, "password": {"name": "p", "key": "password"}}
+    found = objects(
+        template(
+            sets={
+                "web.configFile": "web.yml",
+                "secrets": [{"name": "web.yml", "secret": "exporter-web", "key": "web.yml"}],
+                "serviceMonitor": {"enabled": True, "scheme": "https", "tlsConfig": {"ca": ca}, "basicAuth": user},
+            }
+        )
+    )
+    assert all(manifests.problems(one) == [] for one in found)
+    (container,) = pod(found)["containers"]
+    assert f"--web.config.file={SECRETS}/web.yml" in container["args"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["tcpSocket"] == {"port": "metrics"}
+        assert "httpGet" not in container[probe]
+    (endpoint,) = only("ServiceMonitor", found)["spec"]["endpoints"]
+    assert (endpoint["scheme"], endpoint["tlsConfig"], endpoint["basicAuth"]) == ("https", {"ca": ca}, user)
 
 
 def test_every_reference_leads_somewhere(values: tuple[Path, ...]) -> None:

@@ -76,3 +76,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- uniq $ports | toJson }}
 {{- end }}
+
+{{- /* A probe; behind TLS or a password it asks whether the port listens, since kubelet has neither. */}}
+{{- define "agentos-exporter.probe" -}}
+{{- $probe := deepCopy .probe }}
+{{- if and .guarded $probe.httpGet }}
+{{- $probe = set (omit $probe "httpGet") "tcpSocket" (dict "port" $probe.httpGet.port) }}
+{{- end }}
+{{- toYaml $probe }}
+{{- end }}
