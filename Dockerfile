@@ -7,15 +7,18 @@ WORKDIR /src
 # Dependencies first: they change less often than the code.
 COPY requirements/ requirements/
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes --no-deps -r requirements/build.txt \
+    && /opt/build/bin/pip install --require-hashes --no-deps -r requirements/build.txt -r requirements/sbom.txt \
     && python -m venv /opt/agentos-exporter \
     && /opt/agentos-exporter/bin/pip install --require-hashes --no-deps -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter/ exporter/
-# pip serves no purpose in the final image.
+# pip serves no purpose in the final image. The bill of materials comes last, to name what is there; it holds no date and
+# no random number, so that the same sources and locks make the same file.
 RUN /opt/build/bin/python -m hatchling build -t wheel \
     && /opt/agentos-exporter/bin/pip install --no-deps --no-index dist/*.whl \
     && /opt/agentos-exporter/bin/pip uninstall --yes pip \
+    && /opt/build/bin/cyclonedx-py environment --output-reproducible --output-file /opt/agentos-exporter/sbom.cdx.json \
+        /opt/agentos-exporter \
     && mkdir /var/lib/agentos-exporter
 
 FROM python:${PYTHON}

@@ -118,6 +118,7 @@ lock: $(VENV)/.dev ## Regenerate requirements/*.txt from pyproject.toml (needs a
 	$(COMPILE) pyproject.toml --all-extras -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/runtime.txt -o requirements/dev.txt
 	$(COMPILE) --group build --constraint requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) requirements/sbom.in --constraint requirements/dev.txt -o requirements/sbom.txt
 	$(COMPILE) --group lock --constraint requirements/dev.txt -o requirements/uv.txt
 
 .PHONY: clean

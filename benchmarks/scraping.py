@@ -2,25 +2,41 @@
 
 Both are served by uvicorn from the event loop in which the polling goes on: for us the real source, intake and
 publisher reading a real AgentOS over and over; for the other the same polling, its series held in prometheus_client's
-own metrics. Scrapes ask for gzip, as Prometheus does.
+own metrics. Scrapes ask for gzip, as Prometheus does. A third and a fourth time with TLS and a password, over one
+connection, as Prometheus keeps it, and over a new one for each scrape; Debian's node_exporter with the same file beside
+them, where it is installed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import gzip
+import http.client
+import json
+import socket
+import ssl
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from benchmarks.measure import child, quantile, report
+import bcrypt
+
+from benchmarks.measure import ROOT, child, quantile, report
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
 
 _SAMPLES = 10_000
+_TLS = ROOT / "tests/tls"
+_USER = "prometheus:not-a-secret"
+_NODE_EXPORTER = "/usr/bin/prometheus-node-exporter"
 
 
 def main(*, quick: bool) -> None:
@@ -32,16 +48,23 @@ def main(*, quick: bool) -> None:
         with RunningAgentOS(sys.executable, database) as agentos:
             ours = child(__name__, "ours", agentos.base_url, folder, scrapes)
             theirs = child(__name__, "theirs", agentos.base_url, folder, max(20, scrapes // 5))
-    print(f"{'':>16} {'samples':>8} {'p50 ms':>9} {'p99 ms':>9}")
-    for name, cost in (("exporter", ours), ("make_asgi_app", theirs)):
+            secured = child(__name__, "ours", agentos.base_url, folder, scrapes, "tls")
+            fresh = child(__name__, "ours", agentos.base_url, folder, scrapes, "fresh")
+        rows = {"exporter": ours, "make_asgi_app": theirs, "TLS, password": secured, "..., reconnected": fresh}
+        if Path(_NODE_EXPORTER).exists():
+            for name, way in (("node_exporter", "plain"), ("TLS, password", "tls"), ("..., reconnected", "fresh")):
+                rows[f"{name} "] = child(__name__, "node", "", folder, scrapes, way)
+    print(f"{'':>18} {'samples':>8} {'p50 ms':>9} {'p99 ms':>9}")
+    for name, cost in rows.items():
         figures = cost.figures
-        print(f"{name:>16} {figures['samples']:>8} {figures['p50']:>9.2f} {figures['p99']:>9.2f}")
+        print(f"{name:>18} {figures['samples']:>8} {figures['p50']:>9.2f} {figures['p99']:>9.2f}")
     p50, p99 = (theirs.figures[name] / ours.figures[name] for name in ("p50", "p99"))
     print(f"p50: {p50:.0f} x faster (bound: 50); p99: {p99:.1f} x")
+    print(f"TLS and a password: p99 {secured.figures['p99'] / ours.figures['p99']:.1f} x (bound: 3)")
 
 
 @contextlib.asynccontextmanager
-async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]:
+async def _polling(url: str, folder: str, samples: int, web: Path | None = None) -> AsyncIterator[object]:
     """A daemon's inside, polling without pause, with `samples` more samples on show."""
     from exporter.config import Address, AgentOS, Config, Web
     from exporter.core.logs import configure
@@ -55,7 +78,7 @@ async def _polling(url: str, folder: str, samples: int) -> AsyncIterator[object]
         zero_hold=0,
         initial_lookback=86400,
         state=Path(tempfile.mkdtemp(dir=folder)) / "state.db",
-        web=Web((Address("127.0.0.1", 0),)),
+        web=Web((Address("127.0.0.1", 0),), web),
     )
     async with running(config) as daemon:
         _show(daemon.shared, samples)
@@ -91,37 +114,77 @@ async def _poll(poller: Any) -> None:
         await asyncio.sleep(0)
 
 
-async def _scrape(url: str, scrapes: int) -> None:
-    """Scrape from a process of its own, one scrape after the other over one connection."""
-    took, samples = await asyncio.to_thread(_scrape_blocking, url, scrapes)
+async def _scrape(url: str, scrapes: int, *, fresh: bool = False) -> None:
+    """Scrape from a process of its own, one scrape after the other, over one connection or a `fresh` one for each."""
+    took, samples = await asyncio.to_thread(_scraped, url, scrapes, fresh=fresh)
     report(samples=samples, p50=1000 * quantile(took, 0.5), p99=1000 * quantile(took, 0.99))
 
 
-def _scrape_blocking(url: str, scrapes: int) -> tuple[list[float], int]:
-    import subprocess
-
-    script = (
-        "import sys,time,http.client,json,gzip,urllib.parse as u\n"
-        "p=u.urlsplit(sys.argv[1]);c=http.client.HTTPConnection(p.hostname,p.port,timeout=60);t=[];n=0\n"
-        "for i in range(int(sys.argv[2])):\n"
-        " b=time.perf_counter();c.request('GET',p.path,headers={'Accept-Encoding':'gzip'})\n"
-        " r=c.getresponse();d=r.read()\n"
-        " t.append(time.perf_counter()-b)\n"
-        " n=sum(1 for l in gzip.decompress(d).splitlines() if l and l[:1]!=b'#');time.sleep(0.02)\n"
-        "print(json.dumps([t,n]))\n"
-    )
-    import json
-
-    done = subprocess.run([sys.executable, "-c", script, url, str(scrapes)], capture_output=True, text=True, check=True)
+def _scraped(url: str, scrapes: int, *, fresh: bool) -> tuple[list[float], int]:
+    command = [sys.executable, "-m", __spec__.name, "scrape", url, str(scrapes), "fresh" if fresh else ""]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     took, samples = json.loads(done.stdout)
     return took, samples
 
 
-async def _ours(url: str, folder: str, scrapes: int) -> None:
-    async with _polling(url, folder, _SAMPLES) as daemon:
-        metrics = f"http://127.0.0.1:{daemon.port}/metrics"  # type: ignore[attr-defined]
+def _scrape_alone(url: str, scrapes: int, *, fresh: bool) -> tuple[list[float], int]:
+    """Seconds that each scrape took, and the samples of the last one."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context(cafile=_TLS / "ca.crt")
+    headers = {"Accept-Encoding": "gzip", "Authorization": f"Basic {base64.b64encode(_USER.encode()).decode()}"}
+    took: list[float] = []
+    connection: http.client.HTTPConnection | None = None
+    for _ in range(scrapes):
+        if connection is None or fresh:
+            place = parts.hostname or "", parts.port
+            plain = parts.scheme == "http"
+            connection = (
+                http.client.HTTPConnection(*place) if plain else http.client.HTTPSConnection(*place, context=context)
+            )
+        began = time.perf_counter()
+        connection.request("GET", parts.path, headers=headers)
+        body = connection.getresponse().read()
+        took.append(time.perf_counter() - began)
+        if fresh:
+            connection.close()
+        time.sleep(0.02)
+    return took, sum(1 for line in gzip.decompress(body).splitlines() if line and not line.startswith(b"#"))
+
+
+async def _ours(url: str, folder: str, scrapes: int, way: str = "") -> None:
+    web = _web_file(folder) if way else None
+    async with _polling(url, folder, _SAMPLES, web) as daemon:
+        metrics = f"http{'s' if way else ''}://127.0.0.1:{daemon.port}/metrics"  # type: ignore[attr-defined]
         await asyncio.sleep(2)
-        await _scrape(metrics, scrapes)
+        await _scrape(metrics, scrapes, fresh=way == "fresh")
+
+
+def _web_file(folder: str) -> Path:
+    """A file for `--web.config.file`, with a hash of cost 10, as exporter-toolkit's documentation has it."""
+    file = Path(folder, "web.yml")
+    user, _, password = _USER.partition(":")
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
+    tls = {"cert_file": str(_TLS / "server.crt"), "key_file": str(_TLS / "server.key")}
+    file.write_text(json.dumps({"tls_server_config": tls, "basic_auth_users": {user: hashed}}))
+    return file
+
+
+async def _node(_url: str, folder: str, scrapes: int, way: str) -> None:
+    """node_exporter, plain or with the same file; it polls nothing, and has about 1,000 samples."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [_NODE_EXPORTER, f"--web.listen-address=127.0.0.1:{port}"]
+    if way != "plain":
+        command.append(f"--web.config.file={_web_file(folder)}")
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    await asyncio.sleep(1)
+    scheme = "http" if way == "plain" else "https"
+    try:
+        await _scrape(f"{scheme}://127.0.0.1:{port}/metrics", scrapes, fresh=way == "fresh")
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def _theirs(url: str, folder: str, scrapes: int) -> None:
@@ -147,5 +210,8 @@ async def _theirs(url: str, folder: str, scrapes: int) -> None:
 
 
 if __name__ == "__main__":
-    run = {"ours": _ours, "theirs": _theirs}[sys.argv[1]]
-    asyncio.run(run(sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    if sys.argv[1] == "scrape":
+        print(json.dumps(_scrape_alone(sys.argv[2], int(sys.argv[3]), fresh=bool(sys.argv[4]))))
+    else:
+        run = {"ours": _ours, "theirs": _theirs, "node": _node}[sys.argv[1]]
+        asyncio.run(run(sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:]))

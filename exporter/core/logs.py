@@ -38,14 +38,14 @@ _LEVELS: Final = {
 }
 _NOISY: Final = (
     "aiosqlite",
-    "asyncio",
     "hpack",
     "httpcore",
     "httpx",
     "uvicorn.access",
 )
-_SCHEDULER: Final = "apscheduler"
-"""Warns at each turn that a long poll skips; the poll's own line says how long it took."""
+_ERRORS_ONLY: Final = ("apscheduler", "asyncio")
+"""APScheduler warns at each turn that a long poll skips; the poll's own line says how long it took. asyncio warns of
+each connection that a client gave up, so that anybody on the network could fill the log."""
 _AGNO: Final = ("agno", "agno-team", "agno-workflow")
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access")
 _REDACTED: Final = "[redacted]"
@@ -303,7 +303,8 @@ def configure(level: str = "info", log_format: str | None = None, stream: TextIO
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(threshold)
-    logging.getLogger(_SCHEDULER).setLevel(max(threshold, logging.ERROR))
+    for name in _ERRORS_ONLY:
+        logging.getLogger(name).setLevel(max(threshold, logging.ERROR))
     for name in (*_AGNO, *_UVICORN, *_NOISY):
         library = logging.getLogger(name)
         library.handlers.clear()

@@ -258,7 +258,7 @@ async def _publisher(
     async def refresh_web() -> None:
         live.refresh()
         if live.path is not None:
-            shared.totals.gauge("agentos_exporter_web_config_last_reload_successful", (), int(not live.failed))
+            shared.totals.gauge("agentos_exporter_web_config_last_reload_successful", (), int(not live.problems))
 
     publisher.refresh_with([fleet.refresh, refresh_budgets, prices.refresh, refresh_web])
     await publisher.publish()

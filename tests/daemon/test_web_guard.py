@@ -211,11 +211,11 @@ async def test_certificates_are_read_for_each_connection(serve, tmp_path):
         assert (await kept.get(url)).status_code == 200
         (tmp_path / "client.crt").replace(tmp_path / "server.crt")  # half of a swap: it does not fit the key
         assert (await served.get()).status_code == 200
-        assert served.live.failed
+        assert served.live.problems
         (tmp_path / "client.key").replace(tmp_path / "server.key")
         with pytest.raises(httpx.ConnectError, match=r"127\.0\.0\.1"):  # the new one is for another host
             await served.get()
-        assert not served.live.failed
+        assert not served.live.problems
         assert (await kept.get(url)).status_code == 200
 
 
@@ -224,18 +224,18 @@ async def test_a_broken_file_changes_nothing(serve):
     served.file.write_text("basic_auth_users: {dave: none}\n")
     assert (await served.get()).status_code == 401
     assert (await served.get(auth=("dave", "dave123"))).status_code == 200
-    assert served.live.failed
+    assert served.live.problems
     served.file.write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n")
     answer = await served.get()
     assert (answer.status_code, answer.headers["x-frame-options"]) == (200, "deny")
-    assert not served.live.failed
+    assert not served.live.problems
 
 
 async def test_tls_is_not_turned_off_by_an_edit(serve):
     served = await serve(tls())
     served.file.write_text("")
     assert (await served.get()).status_code == 200
-    assert served.live.failed
+    assert served.live.problems
 
 
 # Passwords
@@ -315,6 +315,33 @@ async def test_known_passwords_do_not_wait_for_unknown_ones(serve, monkeypatch):
     assert (await served.get(auth=("dave", "dave123"))).status_code == 200
     async with served.server._server.config.app._passwords._lock:  # as while bcrypt runs
         assert (await served.get(auth=("dave", "dave123"))).status_code == 200
+
+
+async def test_garbage_while_a_password_is_compared_is_refused_once(serve, caplog):
+    served = await serve(tls() + USERS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port, ssl=trusting())
+    async with served.server._server.config.app._passwords._lock:  # as while bcrypt runs
+        wrong = base64.b64encode(b"dave:wrong")
+        writer.write(
+            b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nauthorization: Basic %s\r\n\r\n" % wrong
+        )
+        await until(lambda: served.server._server.server_state.tasks)
+        writer.write(b"no chunk\r\n" * 3)
+        assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+    await until(lambda: not served.server._server.server_state.tasks)
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_garbage_after_an_answer_ends_the_connection(serve, caplog):
+    served = await serve(tls() + USERS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port, ssl=trusting())
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.write(b"no chunk\r\n" * 3)
+    assert (await reader.read()).count(b"HTTP/1.1 ") == 0
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # Rate limit and headers

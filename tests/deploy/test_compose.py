@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.harness import compose
 from tests.harness.compose import FILE, FOLDER, ROOT, flag, mounted, mounts, port, services
 
 ADMIN = FOLDER / "grafana-admin.yml"
+TLS = FOLDER / "tls.yml"
 NAMES = list(services())
 EXPORTER = services()["agentos-exporter"]
 PROMETHEUS = services()["prometheus"]
@@ -30,7 +32,7 @@ def service(name: str) -> Any:
     return services()[name]
 
 
-@pytest.mark.parametrize("file", [FILE, ADMIN], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [FILE, ADMIN, TLS], ids=lambda file: file.stem)
 def test_it_fits_the_specification(file: Any) -> None:
     schema = json.loads((ROOT / "tests/schemas/compose-spec.json").read_text())
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(compose.load(file)))
@@ -232,3 +234,50 @@ def test_an_administrators_password_comes_from_a_file() -> None:
     assert set(added["secrets"]) == {name}
     assert set(added["secrets"][name]) == {"file"}
     assert grafana["environment"].items() >= {"GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "false"}.items()
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_over_tls_everything_else_is_as_before() -> None:
+    added = compose.load(TLS)["services"]
+    assert set(added) == {"agentos-exporter", "prometheus"}
+    names = set(PROMETHEUS["command"]) ^ set(added["prometheus"]["command"])
+    assert {name.partition("=")[0] for name in names} == {"--config.file"}
+    for name, one in added.items():
+        (mount,) = mounts(one)
+        assert mount.read_only
+        assert mount.source is not None
+        assert mount.source.is_relative_to(FOLDER / "tls")
+        assert mount.target not in {other.target for other in mounts(service(name))}, "it would be hidden"
+
+
+def test_the_exporter_finds_its_web_config_and_is_asked_for_no_password() -> None:
+    one = compose.load(TLS)["services"]["agentos-exporter"]
+    ((variable, path),) = one["environment"].items()
+    assert variable in (ROOT / "docs/cli.md").read_text()
+    assert mounted(one, path) == FOLDER / "tls/exporter/web.yml"
+    code = one["healthcheck"]["test"][-1]
+    assert f"create_connection(('127.0.0.1', {port(EXPORTER)})" in code
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = code.replace(str(port(EXPORTER)), str(server.getsockname()[1]))
+        exec(here, {})
+    with pytest.raises(ConnectionRefusedError):
+        exec(here, {})
+
+
+def test_over_tls_prometheus_is_the_same_but_for_the_exporters_job() -> None:
+    one = compose.load(TLS)["services"]["prometheus"]
+    file = mounted(one, flag(one, "--config.file"))
+    ours, whole = (
+        yaml.safe_load(file.read_text()),
+        yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text()),
+    )
+    assert ours["global"] == whole["global"]
+    assert ours["alerting"] == whole["alerting"]
+    (rules,), (theirs,) = ours["rule_files"], whole["rule_files"]
+    assert mounted(PROMETHEUS, rules) == ROOT / "deploy/prometheus" / theirs
+    (scrape,) = ours["scrape_configs"]
+    assert (scrape.pop("scheme"), scrape.pop("tls_config")) == ("https", {"ca_file": "ca.crt"})
+    assert scrape.pop("basic_auth") == {"username": "prometheus", "password_file": "password"}
+    assert scrape == job("agentos-exporter")

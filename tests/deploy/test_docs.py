@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import ssl
+from pathlib import Path
 
+import pytest
 import yaml
 
 from exporter import __version__
 from exporter.config import DEFAULT_STATE
+from exporter.config.web import RateLimit, load_web
+from exporter.core.errors import ConfigError
 from tests.harness.compose import FOLDER, services
 from tests.harness.manifests import ROOT
 
@@ -19,13 +25,18 @@ def test_every_path_is_there() -> None:
     assert len(named) > 10
     made_by_the_reader = {"deploy/compose/grafana-admin-password", "deploy/compose/exporter/demo.token"}
     assert {path for path in named - made_by_the_reader if not (ROOT / path).exists()} == set()
-    assert (FOLDER / ".gitignore").read_text().split() == ["grafana-admin-password", "exporter/*.token"]
+    assert (FOLDER / ".gitignore").read_text().split() == [
+        *("grafana-admin-password", "exporter/*.token"),
+        *("tls/exporter/", "tls/prometheus/*", "!tls/prometheus/prometheus.yml"),
+    ]
 
 
 def test_every_anchor_and_link_leads_somewhere() -> None:
     titles = re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
     headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
     for text in re.findall(r"\]\(([^)]+)\)", TEXT):
+        if text.startswith("https://"):
+            continue
         file, _, anchor = text.partition("#")
         if not file:
             assert anchor in headings, text
@@ -59,6 +70,39 @@ def test_what_it_says_of_the_stack_is_so() -> None:
     assert services()["grafana"]["ports"] == ["127.0.0.1:3000:3000"]
     assert "readable for user 472" in TEXT
     assert services()["grafana"]["user"].startswith("472:")
+
+
+def test_the_web_config_that_it_shows_is_one(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n(# web.yml\n.*?)```", TEXT, re.DOTALL)
+    for name in ("server.crt", "server.key", "ca.crt"):
+        shutil.copy(ROOT / "tests/tls" / name, tmp_path)
+    (tmp_path / "web.yml").write_text(shown)
+    config = load_web(tmp_path / "web.yml")
+    assert config.tls is not None
+    assert config.tls.client_auth is ssl.CERT_REQUIRED
+    assert config.rate_limit == RateLimit(0.1, 20)
+    # Whom Prometheus's examples log in as.
+    assert list(config.users) == ["prometheus"]
+    for file in ("deploy/prometheus/scrape-tls.yml", "deploy/compose/tls/prometheus/prometheus.yml"):
+        (job,) = yaml.safe_load((ROOT / file).read_text())["scrape_configs"]
+        assert job["basic_auth"]["username"] == "prometheus"
+
+
+def test_what_it_says_is_refused_is(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^- What cannot be honoured is refused by its name: (.*)$", TEXT, re.MULTILINE)
+    cases = {
+        "RequireAnyClientCert": "tls_server_config: {client_auth_type: RequireAnyClientCert}",
+        "RequireClientCert": "tls_server_config: {client_auth_type: RequireClientCert}",
+        "curve_preferences": "tls_server_config: {curve_preferences: [X25519, CurveP256]}",
+        "http2: true": "http_server_config: {http2: true}",
+        "TLS10": "tls_server_config: {min_version: TLS10}",
+        "TLS11": "tls_server_config: {min_version: TLS11}",
+    }
+    assert re.findall(r"`([^`]+)`", line) == list(cases)
+    for name, text in cases.items():
+        (tmp_path / "web.yml").write_text(text)
+        with pytest.raises(ConfigError, match=name.partition(":")[0]):
+            load_web(tmp_path / "web.yml")
 
 
 def test_the_alert_and_metric_that_it_names_exist() -> None:

@@ -54,6 +54,7 @@ class RunningExporter:
         instances: Mapping[str, str | Mapping[str, object]],
         *,
         file: str = "agentos-exporter.yml",
+        web: tuple[Path, httpx.Client] | None = None,
         **settings: object,
     ) -> None:
         """Describe the exporter; entering the context starts it.
@@ -62,11 +63,12 @@ class RunningExporter:
             folder: for its configuration and state.
             instances: AgentOS instances: name → URL, or the keys of its configuration beside the name.
             file: name of its configuration.
+            web: the file of `--web.config.file` with TLS, and a client that the server takes.
             settings: keys of the configuration file, on top of `QUICK`.
 
         """
         self.port = free_port()
-        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"http{'' if web is None else 's'}://127.0.0.1:{self.port}"
         self.state = folder / "state.db"
         self.process: forks.Running | None = None
         config = {
@@ -87,7 +89,11 @@ class RunningExporter:
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTOS_EXPORTER_")}
         self._environment["NO_PROXY"] = "127.0.0.1"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
-        self._client = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False)
+        self._client = httpx.Client(timeout=30, trust_env=False)
+        if web is not None:
+            file_of_web, self._client = web
+            self._arguments += (f"--web.config.file={file_of_web}",)
+        self._client.base_url = self.base_url
 
     def __enter__(self) -> Self:
         """Start the exporter and wait until it serves."""

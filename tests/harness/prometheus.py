@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class RunningPrometheus(ServingProcess, Prometheus):
         alertmanager: str | None = None,
         scrape_interval: str = "1s",
         evaluation_interval: str = "1s",
+        scrape: Mapping[str, object] | None = None,
     ) -> None:
         """Describe it; entering the context starts it.
 
@@ -107,12 +108,17 @@ class RunningPrometheus(ServingProcess, Prometheus):
             alertmanager: URL of the Alertmanager that alerts are sent to.
             scrape_interval: of all targets.
             evaluation_interval: of the groups that give none.
+            scrape: further keys of the scrape configuration.
 
         """
         config = {
             "global": {"scrape_interval": scrape_interval, "evaluation_interval": evaluation_interval},
             "scrape_configs": [
-                {"job_name": JOB, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in targets]}]}
+                {
+                    "job_name": JOB,
+                    "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in targets]}],
+                    **(scrape or {}),
+                }
             ],
             "rule_files": [str(path.resolve()) for path in rules],
         }

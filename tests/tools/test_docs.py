@@ -36,6 +36,21 @@ def test_the_values_that_it_shows_render(tmp_path: Path, capsys: pytest.CaptureF
     assert (given["secret"], given["key"]) == (secret, key)
 
 
+def test_the_values_for_tls_bring_all_that_the_web_config_names(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n# values-tls.yml\n(.*?)```", TEXT, re.DOTALL)
+    values = tmp_path / "values.yml"
+    values.write_text(shown)
+    found = objects(template(values))
+    assert [problem for one in found for problem in manifests.problems(one)] == []
+    spec = only("StatefulSet", found)["spec"]["template"]["spec"]
+    (flag,) = (word for word in spec["containers"][0]["args"] if word.startswith("--web.config.file="))
+    (volume,) = (one for one in spec["volumes"] if one["name"] == "secrets")
+    names = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+    (web,) = re.findall(r"```yaml\n# web.yml\n(.*?)```", TEXT, re.DOTALL)
+    named = {text for key, text in yaml.safe_load(web)["tls_server_config"].items() if key.endswith("_file")}
+    assert names == named | {flag.rpartition("/")[2]}
+
+
 def test_the_pod_that_restores_gets_at_the_volume_as_the_exporter_does() -> None:
     (shown,) = re.findall(r"```yaml\n +# restore.yml\n(.*?) +```", TEXT, re.DOTALL)
     (pod,) = objects(shown)

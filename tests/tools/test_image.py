@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from exporter import REVISION_VARIABLE, __version__
 from exporter.config import DEFAULT_PORT, DEFAULT_STATE
@@ -53,9 +55,10 @@ def test_nothing_but_the_program_is_in_the_context(tmp_path: Path) -> None:
         "pyproject.toml",
         "requirements",
     }
-    assert [name for name in taken if name.startswith("requirements/")] == [
+    assert sorted(name for name in taken if name.startswith("requirements/")) == [
         "requirements/build.txt",
         "requirements/runtime.txt",
+        "requirements/sbom.txt",
     ]
     assert not [name for name in taken if name.endswith(".pyc")]
 
@@ -82,14 +85,45 @@ class Image:
         assert Path(found).is_relative_to(self.replay.root), f"{found} is not the image's own"
         return [found, *argv[1:]]
 
-    def options(self, **variables: str) -> dict[str, object]:
+    @property
+    def user(self) -> tuple[int, int]:
+        """The image's user and group."""
+        user, group = map(int, self.stage.last("USER").split(":"))
+        return user, group
+
+    def options(self, *, as_user: bool = True, **variables: str) -> dict[str, object]:
         """As the image's user where that is possible: root alone may change it."""
-        user, _, group = self.stage.last("USER").partition(":")
+        user, group = self.user
         drop: dict[str, object] = {}
-        if os.geteuid() == 0 and _readable(self.replay.root, int(user)):
-            drop = {"user": int(user), "group": int(group), "extra_groups": []}
+        if as_user and os.geteuid() == 0 and _readable(self.replay.root, user):
+            drop = {"user": user, "group": group, "extra_groups": []}
         folder = self.replay.path(self.stage.folder)
         return {"env": self.environment | variables, "cwd": folder, "stdin": subprocess.DEVNULL, **drop}
+
+    def sealed(self, scratch: Path) -> list[str]:
+        """What stands before a program, to run it as `docker run --read-only --cap-drop ALL --tmpfs /tmp` would.
+
+        Every file system that is there is read-only, but for the volume, and for `scratch` in the place of /tmp.
+        """
+        if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
+            pytest.skip("needs root that may mount")
+        user, group = self.user
+        volume = self.replay.path(self.stage.last("VOLUME"))
+        # An interpreter in root's own home takes one privilege, which lets it read everything and write nothing.
+        caps = "-all" if _readable(self.replay.root, user) else "-all,+dac_read_search"
+        flags = f"--inh-caps={caps} --ambient-caps={caps} --bounding-set={caps} --clear-groups --no-new-privs"
+        mounts = f"""
+            while read -r _ _ _ _ point _; do
+                mount -o remount,bind,ro "$(printf %b "$point")"
+            done </proc/self/mountinfo
+            for pair in {volume}:{volume} {scratch}:/tmp; do
+                mount --bind "${{pair%:*}}" "${{pair#*:}}"
+                mount -o remount,bind,rw "${{pair#*:}}"
+            done
+            cd {volume}
+            exec setpriv --reuid={user} --regid={group} {flags} -- "$@"
+        """
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-euc", mounts, "sh"]
 
     def call(self, *argv: str) -> str:
         done = subprocess.run(
@@ -122,7 +156,8 @@ def memory() -> str | None:
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     # Not pytest's folder: that is closed to other users.
-    folder = Path(tempfile.mkdtemp(prefix="agentos-exporter-image-", dir=memory()))
+    # Nor /tmp, in whose place a test puts another.
+    folder = Path(tempfile.mkdtemp(prefix="agentos-exporter-image-", dir=memory() or "/var/tmp"))
     folder.chmod(0o755)
     try:
         replay = Replay(folder / "root", folder / "context")
@@ -155,6 +190,60 @@ def test_it_has_the_program_and_no_installer(image: Image) -> None:
     assert Path(file).is_relative_to(image.replay.path("/opt/agentos-exporter"))
     assert absent == ["None", "None"]
     assert len(image.call(*image.stage.argv("ENTRYPOINT"), "metrics").splitlines()) > 50
+
+
+def pinned(name: str) -> dict[str, str]:
+    """The distributions of a lock that this Python takes, by their normal names, with their versions."""
+    lines = (ROOT / "requirements" / name).read_text().replace("\\\n", "").splitlines()
+    found = [Requirement(line.partition("--hash")[0]) for line in lines if line and line[0] not in "# "]
+    taken = [one for one in found if one.marker is None or one.marker.evaluate()]
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in taken}
+
+
+@pytest.mark.slow
+def test_its_bill_of_materials_names_all_that_is_installed(image: Image) -> None:
+    bill = json.loads(image.replay.path("/opt/agentos-exporter/sbom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    named = {canonicalize_name(one["name"]): one["version"] for one in bill["components"]}
+    named.pop("setuptools", None)  # Python's own environments have it, before 3.12
+    assert named == pinned("runtime.txt") | {"agentos-exporter": __version__}
+    # The next build from the same sources writes the same file.
+    assert "serialNumber" not in bill
+    assert "timestamp" not in bill["metadata"]
+
+
+@pytest.mark.slow
+def test_it_writes_to_its_volume_alone(image: Image) -> None:
+    """As user 65532 on a read-only root; the first line shows that this would refuse anything else."""
+    scratch = image.replay.root.parent / "tmp"
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    volume = image.replay.path(image.stage.last("VOLUME"))
+    places = [volume, Path("/tmp"), volume.parent, Path("/var/tmp"), Path("/dev/shm"), image.replay.path("/opt")]
+    tried = "; ".join(f"touch {place}/tried 2>/dev/null && echo {place} || true" for place in places)
+    done = subprocess.run([*image.sealed(scratch), "sh", "-c", tried], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(volume), "/tmp"]
+    # Another test may have left a state that is root's.
+    for path in (*volume.iterdir(), *scratch.iterdir()):
+        path.unlink()
+
+    port = free_port()
+    variables = {"AGENTOS_EXPORTER_AGENTOS_URL": "http://127.0.0.1:9"}
+    argv = image.stage.argv("CMD")
+    with served(image, port, *argv, before=image.sealed(scratch), **variables) as process:
+        state = Path(f"/proc/{process.pid}/status").read_text()
+        uids, caps = (re.findall(rf"^{key}:\t(.*)$", state, re.MULTILINE) for key in ("Uid", "CapEff"))
+        assert uids == ["\t".join(["65532"] * 4)]
+        assert int(caps[0], 16) in {0, 4}  # none, or to read
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+        assert "Read-only file system" not in output
+    assert list(scratch.iterdir()) == []
+    assert {path.name for path in volume.iterdir()} <= {
+        f"{DEFAULT_STATE.name}{end}" for end in ("", ".lock", "-wal", "-shm")
+    }
 
 
 @pytest.mark.slow
@@ -206,16 +295,18 @@ def test_the_documented_command_reloads(image: Image) -> None:
 
 
 @contextmanager
-def served(image: Image, port: int, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """ENTRYPOINT with these arguments, ready on another port than the image's own."""
+def served(
+    image: Image, port: int, *arguments: str, before: Sequence[str] = (), **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """ENTRYPOINT with these arguments, ready on another port than the image's own; what stands before it is root's."""
     assert f":{DEFAULT_PORT}" in arguments
     argv = [f":{port}" if word == f":{DEFAULT_PORT}" else word for word in arguments]
     with subprocess.Popen(
-        image.program([*image.stage.argv("ENTRYPOINT"), *argv]),
+        [*before, *image.program([*image.stage.argv("ENTRYPOINT"), *argv])],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **image.options(AGENTOS_EXPORTER_STATE=image.replay.here(str(DEFAULT_STATE)), **variables),
+        **image.options(as_user=not before, AGENTOS_EXPORTER_STATE=image.replay.here(str(DEFAULT_STATE)), **variables),
     ) as process:
         try:
             eventually(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/-/ready"), "it is ready")

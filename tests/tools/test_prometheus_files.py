@@ -58,10 +58,24 @@ def test_the_whole_configuration_brings_the_rules(promtool: str) -> None:
         assert int(found[1]) > 0
 
 
+def beside_its_certificates(file: Path, folder: Path) -> Path:
+    """A copy where its user would have put certificates: promtool looks whether they are there."""
+    for place in (folder, folder / "tls"):
+        shutil.copytree(ROOT / "tests/tls", place, dirs_exist_ok=True)
+    return Path(shutil.copy(file, folder))
+
+
+@pytest.mark.parametrize("promtool", tools("promtool"))
+def test_the_stacks_configuration_for_tls(promtool: str, tmp_path: Path) -> None:
+    check(promtool, beside_its_certificates(ROOT / "deploy/compose/tls/prometheus/prometheus.yml", tmp_path))
+
+
 @pytest.mark.parametrize("promtool", tools("promtool"))
 @pytest.mark.parametrize("file", SCRAPES, ids=lambda file: file.stem)
 def test_every_example(promtool: str, file: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(file.read_text())
+    if any("tls_config" in job for job in config["scrape_configs"]):
+        file = beside_its_certificates(file, tmp_path)
     if not any("kubernetes_sd_configs" in job for job in config["scrape_configs"]):
         check(promtool, file)
         return
@@ -74,7 +88,8 @@ def test_every_example(promtool: str, file: Path, tmp_path: Path) -> None:
 
 def test_examples_can_be_named_by_another_configuration(tmp_path: Path) -> None:
     shutil.copytree(PLACE, tmp_path / "prometheus")
-    for name in ("scrape.yml", "scrape-file-sd.yml"):
+    shutil.copytree(ROOT / "tests/tls", tmp_path / "prometheus/tls")
+    for name in ("scrape.yml", "scrape-file-sd.yml", "scrape-tls.yml"):
         config = tmp_path / "prometheus.yml"
         config.write_text(json.dumps({"scrape_config_files": [f"prometheus/{name}"]}))
         check(tool("promtool"), config)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 import structlog
 
+from exporter.config.files import head
 from exporter.config.web import WebConfig, load_web
 from exporter.core.errors import ConfigError
 
 log = structlog.get_logger(__name__)
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Of each file: when it was changed, in nanoseconds, its size and its inode; None where there is none."""
+_FILE_BYTES: Final = 1024 * 1024
 
 
 class LiveWebConfig:
@@ -23,23 +24,31 @@ class LiveWebConfig:
         path: The file; None where there is none.
         config: What the file says, as far as it was in order.
         tls: The context for new connections; None for plain HTTP.
-        failed: Whether the file, as it is now, was refused.
+        problems: Why the file, as it is now, is refused; empty while it is not.
 
     """
 
     def __init__(self, path: Path | None) -> None:
         """Read the file; None stands for no file. Raises ConfigError."""
         self.path = path
-        self.failed = False
+        self.problems: tuple[str, ...] = ()
         self.config = WebConfig() if path is None else load_web(path)
         self.tls: ssl.SSLContext | None = self._context(self.config)
-        self._stamp = self._stamps(self.config)
+        self._watched: tuple[Path, ...] = ()
+        self._seen: tuple[bytes | None, ...] | None = None
+        """what the watched files held when they were read last; None: they are to be read in any case"""
 
     def refresh(self) -> None:
-        """Read the files anew if one of them has changed. What is refused changes nothing, and is logged once."""
-        if self.path is None or self._stamps(self.config) == self._stamp:
+        """Read the files anew if one of them has changed. What is refused changes nothing, and is logged once.
+
+        The bytes themselves are compared, at each connection and request: times of files are too coarse to tell two
+        changes apart that follow each other at once. What was refused is read again in any case: a file that it names
+        may be there now.
+        """
+        seen = tuple(map(_content, self._watched))
+        if self.path is None or (seen == self._seen and not self.problems):
             return
-        config = self.config
+        before, config = self._seen, self.config
         try:
             config = load_web(self.path)
             tls = self._context(config)
@@ -47,14 +56,17 @@ class LiveWebConfig:
                 raise ConfigError(["tls_server_config: to turn TLS on or off needs a restart"])  # noqa: TRY301
             self.tls = tls
         except ConfigError as error:
-            self.failed = True
-            reason = "the file of --web.config.file is refused, what was read before holds"
-            log.warning("web_config", reason=reason, problems=list(error.problems))
+            if error.problems != self.problems:
+                reason = "the file of --web.config.file is refused, what was read before holds"
+                log.warning("web_config", reason=reason, problems=list(error.problems))
+            self.problems = error.problems
         else:
-            self.failed, self.config = False, config
-            log.info("web_config", reason="read anew")
-        # Taken last: a file that is changed meanwhile is read once more than needed, never once too few.
-        self._stamp = self._stamps(config)
+            self.problems, self.config = (), config
+            if before is not None:
+                log.info("web_config", reason="read anew")
+        watched = (self.path, *(config.tls.files if config.tls is not None else ()))
+        # What was seen before the files were read: a change in between is noticed the next time.
+        self._seen, self._watched = (seen if watched == self._watched else None), watched
 
     @staticmethod
     def _context(config: WebConfig) -> ssl.SSLContext | None:
@@ -63,15 +75,9 @@ class LiveWebConfig:
         except (OSError, ValueError):
             raise ConfigError(["tls_server_config: a file changed while it was read"]) from None
 
-    def _stamps(self, config: WebConfig) -> Stamp:
-        if self.path is None:
-            return ()
-        return tuple(map(_stamp, (self.path, *(config.tls.files if config.tls is not None else ()))))
 
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _content(path: Path) -> bytes | None:
     try:
-        found = path.stat()
-    except OSError:
+        return head(path, _FILE_BYTES)
+    except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -116,10 +116,22 @@ class _Connection(H11Protocol):
         if self._early is not None:
             self._early += data
             return
+        if self.transport.is_closing():
+            return
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
             self._start_clock()
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP. uvicorn would do so in the midst of another answer as well, and fail."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
