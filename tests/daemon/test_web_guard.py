@@ -194,7 +194,8 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(se
         while b"text\n" not in answer:
             incoming.write(await reader.read(65536))
             with contextlib.suppress(ssl.SSLWantReadError):
-                answer += client.read(65536)
+                while record := client.read(65536):
+                    answer += record
     assert answer.startswith(b"HTTP/1.1 200 OK")
     writer.close()
 
@@ -342,6 +343,24 @@ async def test_garbage_after_an_answer_ends_the_connection(serve, caplog):
     assert (await reader.read()).count(b"HTTP/1.1 ") == 0
     writer.close()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_who_leaves_before_the_answer_takes_no_place(serve):
+    served = await serve(tls() + USERS)
+    _, writer = await asyncio.open_connection("127.0.0.1", served.server.port, ssl=trusting())
+    async with served.server._server.config.app._passwords._lock:  # as while bcrypt runs
+        wrong = base64.b64encode(b"dave:wrong")
+        # A second request, which the server leaves unread until it has answered the first.
+        request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nauthorization: Basic %s\r\n\r\nx" % wrong
+        writer.write(request * 2)
+        await until(lambda: served.server._server.server_state.tasks)
+        (connection,) = served.server._server.server_state.connections
+        await until(lambda: connection.flow.read_paused)
+        writer.transport.abort()
+        writer.close()
+        # Its end is noticed, and nothing follows from it as long as reading pauses.
+        await until(lambda: connection.transport._ssl_protocol._state is asyncio.sslproto.SSLProtocolState.FLUSHING)
+    await until(lambda: not served.server._server.server_state.connections)
 
 
 # Rate limit and headers

@@ -38,6 +38,8 @@ MAX_REQUEST_SECONDS: Final = 90.0
 """A connection is cut so long after its last request began: slow senders and readers hold no place for ever."""
 HANDSHAKE_SECONDS: Final = 10.0
 """What a client has for TLS's handshake."""
+CLOSING_SECONDS: Final = 10.0
+"""What a client has to take the rest of an answer, and to agree to the end of TLS."""
 STOP_SECONDS: Final = 2.0
 """What `Server.stop` takes at most."""
 
@@ -87,7 +89,7 @@ class _Connection(H11Protocol):
                 context,
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=STOP_SECONDS,
+                ssl_shutdown_timeout=CLOSING_SECONDS,
             )
         except (OSError, asyncio.CancelledError):
             secured = None
@@ -132,10 +134,22 @@ class _Connection(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+        self._finish_closing()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._finish_closing()
+
+    def _finish_closing(self) -> None:
+        # asyncio never ends TLS with a client that left while reading paused, as it does before a body.
+        if self.transport.is_closing():
+            self.flow.resume_reading()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
+        self._unset_keepalive_if_required()  # uvicorn leaves it where there was an error, and all that it holds
         super().connection_lost(exc)
 
     def _start_clock(self) -> None:
