@@ -1,11 +1,11 @@
-"""`python -m benchmarks [reading] [scraping] [harmless] [pricing] [database]`: all by default."""
+"""`python -m benchmarks [reading] [scraping] [harmless] [pricing] [database] [fleet]`: all by default."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 
-NAMES = ("reading", "scraping", "harmless", "pricing", "database")
+NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet")
 
 
 def main() -> None:

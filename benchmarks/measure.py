@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -35,9 +36,9 @@ def child(module: str, *arguments: object) -> Cost:
 
 def as_daemon() -> None:
     """Set this process up as the daemon does its own."""
-    from exporter.service.daemon import settle, take_turns
+    from exporter.service.daemon import SWITCH_INTERVAL, settle
 
-    take_turns()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     settle()
 
 
@@ -61,3 +62,14 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value below which `share` of the values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def cpu(pid: int) -> float:
+    """CPU seconds of another process so far; on Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MiB of another process; on Linux."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -191,20 +191,25 @@ class Ledger:
             query = sa.select(tables.traces.c.id).where(tables.traces.c.agentos == agentos).limit(1)
             return connection.execute(query).first() is not None
 
-    def count_open(self, agentos: str) -> int:
-        """Number of open traces."""
+    def count_open(self) -> dict[str, int]:
+        """Number of open traces of each AgentOS that has any."""
+        traces = tables.traces.c
+        query = sa.select(traces.agentos, sa.func.count()).where(traces.state == TraceState.OPEN)
         with self._begin() as connection:
-            traces = tables.traces.c
-            query = sa.select(sa.func.count()).where(traces.agentos == agentos, traces.state == TraceState.OPEN)
-            return int(connection.execute(query).scalar_one())
+            return dict(connection.execute(query.group_by(traces.agentos)).all())
 
-    def active(self, agentos: str, what: str, since: int) -> int:
-        """Distinct sessions or users whose latest span ended at or after `since` (microseconds)."""
+    def active(self, since: Sequence[int]) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Distinct sessions and users whose latest span ended at or after each of these times (microseconds).
+
+        They are counted by AgentOS and by what they are, and all in one statement: for each of hundreds of instances
+        alone that would be thousands.
+        """
+        activity = tables.activity.c
+        counts = (sa.func.count(sa.case((activity.seen >= one, 1))) for one in since)
+        query = sa.select(activity.agentos, activity.what, *counts).where(activity.seen >= min(since))
         with self._begin() as connection:
-            query = sa.select(sa.func.count()).where(
-                tables.activity.c.agentos == agentos, tables.activity.c.what == what, tables.activity.c.seen >= since
-            )
-            return int(connection.execute(query).scalar_one())
+            rows = connection.execute(query.group_by(activity.agentos, activity.what))
+            return {(agentos, what): tuple(active) for agentos, what, *active in rows}
 
     def idle_sessions(self, agentos: str, before: int, limit: int = 1000) -> dict[int, SessionPart]:
         """Sessions whose last run ended before `before` (microseconds) and whose cost is complete."""

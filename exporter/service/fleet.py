@@ -19,7 +19,7 @@ from exporter.bookkeeping.intake import Intake
 from exporter.core.errors import ConfigError, StateError
 from exporter.core.model import MICROSECONDS
 from exporter.service.connect import make_source
-from exporter.service.poller import Poller
+from exporter.service.poller import Figures, Poller
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
 
@@ -153,8 +153,9 @@ class Fleet:
 
     async def refresh(self) -> None:
         """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
+        figures = await asyncio.to_thread(Figures.read, self._shared.ledger, self._shared.clock.now_us())
         for one in self._members:
-            await one.poller.refresh()
+            one.poller.refresh(figures)
         now = self._shared.clock.monotonic()
         for name in [name for name, at in self._leaving.items() if at <= now]:
             self._shared.totals.take_off(name)

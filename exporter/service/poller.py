@@ -87,6 +87,19 @@ class _Tally:
     skipped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the ledger knows of every AgentOS at a moment: what is active, for each window, and open traces."""
+
+    active: dict[tuple[str, str], tuple[int, ...]]
+    open_traces: dict[str, int]
+
+    @classmethod
+    def read(cls, ledger: Ledger, now: int) -> Figures:
+        """Read them, in a thread; `now` is in microseconds. Raises StateError."""
+        return cls(ledger.active([now - seconds * MICROSECONDS for seconds in WINDOWS.values()]), ledger.count_open())
+
+
 class Poller:
     """Polls one AgentOS. A failure pauses it, longer each time; others are not concerned."""
 
@@ -304,17 +317,15 @@ class Poller:
             for db, floor in self.source.floors.items():
                 await asyncio.to_thread(self.intake.prune, db, created_before=floor)
 
-    async def refresh(self) -> None:
-        """Set the gauges that change with time alone. Raises StateError."""
-        totals, ledger, clock = self._shared.totals, self._shared.ledger, self._shared.clock
+    def refresh(self, figures: Figures) -> None:
+        """Set the gauges that change with time alone."""
+        totals, clock = self._shared.totals, self._shared.clock
         fresh = self.health.last_success is not None and clock.now() - self.health.last_success <= STALE_AFTER
         for metric, what in (("agentos_active_sessions", SESSION), ("agentos_active_users", USER)):
-            for window, seconds in WINDOWS.items():
-                since = clock.now_us() - seconds * MICROSECONDS
-                active = await asyncio.to_thread(ledger.active, self.name, what, since) if fresh else None
-                totals.gauge(metric, (self.name, window), active)
-        open_traces = await asyncio.to_thread(ledger.count_open, self.name)
-        totals.gauge("agentos_exporter_open_traces", (self.name,), open_traces)
+            counts = figures.active.get((self.name, what), (0,) * len(WINDOWS))
+            for window, active in zip(WINDOWS, counts, strict=True):
+                totals.gauge(metric, (self.name, window), active if fresh else None)
+        totals.gauge("agentos_exporter_open_traces", (self.name,), figures.open_traces.get(self.name, 0))
 
 
 _LEAD: Final = re.compile(r"(?:\w+: )?(\d{3}\b)?")

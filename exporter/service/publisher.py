@@ -24,6 +24,8 @@ TICK: Final = 5.0
 """Seconds between publishes while nothing changes: gauges of time, series whose 0 was out for long enough."""
 PAUSE: Final = 0.5
 """Least seconds between publishes."""
+_SHARE: Final = 4
+"""A publish is followed by a pause so many times as long: that of hundreds of instances would take a whole core."""
 
 
 class Publisher:
@@ -74,6 +76,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 async with asyncio.timeout(TICK):
@@ -81,8 +84,9 @@ class Publisher:
             except TimeoutError:
                 pass
             self._wake.clear()
+            began = loop.time()
             try:
                 await self.publish()
             except Exception:
                 log.exception("publish_bug")
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(min(TICK, max(PAUSE, _SHARE * (loop.time() - began))))
