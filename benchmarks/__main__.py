@@ -1,11 +1,11 @@
-"""`python -m benchmarks [reading] [scraping] [harmless] [pricing] [database] [fleet]`: all by default."""
+"""`python -m benchmarks [NAME...]`: all by default."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 
-NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet")
+NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet", "ledger")
 
 
 def main() -> None:

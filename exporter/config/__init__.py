@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.config.loader import load
+from exporter.config.loader import load, parse_state
 from exporter.config.secrets import Secret
 from exporter.config.settings import (
     DEFAULT_PORT,
@@ -15,6 +15,7 @@ from exporter.config.settings import (
     Config,
     Database,
     Discovery,
+    SharedState,
     Tls,
     Web,
     changed_keys,
@@ -33,6 +34,7 @@ __all__ = [
     "Database",
     "Discovery",
     "Secret",
+    "SharedState",
     "Tls",
     "Web",
     "changed_keys",
@@ -40,6 +42,7 @@ __all__ = [
     "load",
     "parse_address",
     "parse_duration",
+    "parse_state",
     "parse_url",
     "read_by",
 ]

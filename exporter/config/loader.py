@@ -31,6 +31,7 @@ from exporter.config.settings import (
     Config,
     Database,
     Discovery,
+    SharedState,
     Tls,
     Web,
 )
@@ -149,6 +150,10 @@ _FILE_SD: Final = ("files", "refresh_interval", "name_label", *_API_KEYS, "enric
 _HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file", *_API_KEYS, "enrich_runs")
 _INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
 _DATABASE: Final = ("url", *_DATABASE_KEYS)
+_STATE: Final = ("url", "schema", "lease", "password_file", "password_env")
+_LEASE: Final = 15.0
+_STATE_SCHEMA: Final = "agentos_exporter"
+_POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://", re.IGNORECASE)
 _BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
 _TLS: Final = ("ca_file", "cert_file", "key_file", "server_name")
 _HINTS: Final = {
@@ -159,6 +164,10 @@ _HINTS: Final = {
     "log_format": "use the flag --log.format",
     "insecure_skip_verify": "name the authority in ca_file instead",
 }
+
+
+_Secret = tuple[Path | None, str | None, Secret | None]
+"""Of a password: its file, its environment variable, what the variable holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +257,7 @@ class _Loader:
 
     def _from_flags(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        self._flag_value(values, "--state", "state", state_path(_here()))
+        self._flag_value(values, "--state", "state", parse_state(_here()))
         values["web"] = self._web()
         self._flag_value(values, "--log.level", "log_level", choice(*LOG_LEVELS))
         self._flag_value(values, "--log.format", "log_format", choice(*LOG_FORMATS))
@@ -357,6 +366,26 @@ class _Loader:
         if top is not None:
             self.table = _Table(top, "", _TOP, self.problems)
 
+    def _state(self, table: _Table, values: dict[str, Any]) -> None:
+        """A path, memory, a URL, or a mapping of a URL and what is beside it."""
+        schema, lease = None, _LEASE
+        secret: _Secret = (None, None, None)
+        key = "state"
+        if isinstance(table.entries.get("state"), yaml.MappingNode):
+            inner = table.mapping("state", _STATE)
+            if inner is None:
+                return
+            lease = inner.parsed("lease", within(1.0, 600.0)) or lease
+            schema, secret = inner.parsed("schema", parse_identifier), self._secret(inner, "password")
+            if "url" not in inner.entries:
+                inner.add("url", "is missing; it is the URL of a PostgreSQL database")
+                return
+            table, key = inner, "url"
+        # None says memory here, so what was refused has to be told apart.
+        found = table.parsed(key, lambda text: (parse_state(self.base, schema, secret, lease)(text),))
+        if found is not None:
+            values["state"] = found[0]
+
     def _from_file(self, table: _Table) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, bounds in _DURATIONS.items():
@@ -364,10 +393,7 @@ class _Loader:
             if seconds is not None:
                 values[key] = seconds
         self._relations(table, values)
-        # None says memory here, so what was refused has to be told apart.
-        state = table.parsed("state", lambda text: (state_path(self.base)(text),))
-        if state is not None:
-            values["state"] = state[0]
+        self._state(table, values)
         limits = table.mapping("limits", ("series_per_metric", "values_per_label", "label_value_length"))
         if limits is not None:
             default = Limits()
@@ -660,8 +686,8 @@ class _Loader:
             path, env, password = outer.password_file, outer.password_env, outer.password
         return _Shared(schema or outer.schema, path, env, password, {**outer.tables, **tables})
 
-    def _secret(self, table: _Table, noun: Noun) -> tuple[Path | None, str | None, Secret | None]:
-        """(its file, its environment variable, what the variable holds) of a token or password."""
+    def _secret(self, table: _Table, noun: Noun) -> _Secret:
+        """That of a token or password."""
         of_file, of_variable = f"{noun}_file", f"{noun}_env"
         if of_file in table.entries and of_variable in table.entries:
             table.add(of_variable, f"give {of_file} or {of_variable}, not both")
@@ -740,6 +766,24 @@ def _loads(table: _Table, key: str, tls: Tls, message: str) -> None:
 
 def _share(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
     return one is None or other is None or not set(one).isdisjoint(other)
+
+
+def parse_state(
+    base: Path, schema: str | None = None, secret: _Secret = (None, None, None), lease: float = _LEASE
+) -> Callable[[str], Path | SharedState | None]:
+    """A parser of `state`: a path relative to `base`, memory (None), or the URL of a PostgreSQL database."""
+
+    def parse(text: str) -> Path | SharedState | None:
+        if not _POSTGRES_URL.match(text):
+            return state_path(base)(text)
+        try:
+            place = location.parse(text, base, schema or _STATE_SCHEMA)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
+        path, variable, password = secret
+        return SharedState(place, password, path, variable, lease)
+
+    return parse
 
 
 def _here() -> Path:

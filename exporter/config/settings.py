@@ -46,7 +46,12 @@ def _flag(spelling: str, metavar: str | None, text: str, default: str | None = N
 FLAGS: Final = (
     _flag("--config.file", "FILE", "YAML file with the whole configuration"),
     _flag("--agentos.url", "URL", "the one AgentOS to read; takes the place of the list in the file"),
-    _flag("--state", "PATH", "state file, or memory: counters restart at 0 with the process", str(DEFAULT_STATE)),
+    _flag(
+        "--state",
+        "PATH",
+        "state file, PostgreSQL URL, or memory: counters restart at 0 then",
+        str(DEFAULT_STATE),
+    ),
     _flag(
         "--web.listen-address",
         "ADDRESS",
@@ -102,6 +107,9 @@ class Database:
     password_file: Path | None = None
     password_env: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.location}, schema {self.location.schema}" if self.location.schema else str(self.location)
+
     def read_password(self) -> str | None:
         """The password of this moment; None where none is configured. Raises ConfigError that names the file."""
         if self.password_file is None:
@@ -110,6 +118,16 @@ class Database:
             return read_secret(self.password_file, "password")
         except RefusedError as error:
             raise ConfigError([f"{self.location}: password_file: {error}"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState(Database):
+    """A PostgreSQL database that holds the state, in the schema of its location.
+
+    `lease` is in seconds: so long after the last sign of life of a daemon, another may take over.
+    """
+
+    lease: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +248,7 @@ class Config:
     initial_lookback: float = 3600.0
     zero_hold: float = 60.0
     stall_budget: float = 0.05
-    state: Path | None = DEFAULT_STATE
+    state: Path | SharedState | None = DEFAULT_STATE
     limits: Limits = field(default_factory=Limits)
     user_labels: UserLabels = UserLabels.OFF
     prices: Path | None = None

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from exporter import __version__
 from exporter.config.files import mode, parse_path, path_shown
 from exporter.config.settings import DEFAULT_PORT, Address
 from exporter.core.document import RefusedError, quoted, shown
@@ -322,11 +321,8 @@ def state_path(base: Path) -> Callable[[str], Path | None]:
     def parse(text: str) -> Path | None:
         if text == "memory":
             return None
-        scheme = _SCHEME.match(text)
-        if scheme and scheme[1].lower().startswith("postgres"):
-            raise RefusedError(f"a PostgreSQL state is {NOT_BUILT}; give the path of a file, or memory")
-        if scheme:
-            raise RefusedError("must be the path of a file, or memory, not a URL")
+        if _SCHEME.match(text):
+            raise RefusedError("must be the path of a file, memory, or the URL of a PostgreSQL database")
         if text.lower() in {":memory:", "memory"}:
             raise RefusedError(f"{quoted(text)}: did you mean memory?")
         path = parse_path(base)(text)
@@ -335,9 +331,6 @@ def state_path(base: Path) -> Callable[[str], Path | None]:
         return path
 
     return parse
-
-
-NOT_BUILT: Final = f"not built in this version ({__version__})"
 
 
 def read_by(parse: Callable[[str], object]) -> Callable[[object, Sequence[Token]], object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import functools
+import hashlib
 import json
 import operator
 import sys
@@ -107,10 +108,16 @@ def _unpack(blob: bytes) -> set[int]:
     return set(packed)
 
 
+def digest(text: str) -> str:
+    """What stands for a text in a key: an index of PostgreSQL holds no text of any length."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 @functools.lru_cache(maxsize=8192)
-def labels_text(labels: Labels) -> str:
-    """Labels as text: that of a series is asked for in each batch it is in."""
-    return json.dumps(labels)
+def series_key(labels: Labels) -> tuple[str, str]:
+    """Labels as digest and text: those of a series are asked for in each batch it is in."""
+    text = json.dumps(labels)
+    return digest(text), text
 
 
 def value_text(series: StoredSeries) -> str:

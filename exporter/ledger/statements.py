@@ -1,4 +1,7 @@
-"""The statements of the ledger. Each is made once: SQLAlchemy needs longer to compile one than SQLite to run it."""
+"""The statements of the ledger. Each is made once: SQLAlchemy needs longer to compile one than SQLite to run it.
+
+They are written once for all engines; what an upsert is called differs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import postgresql, sqlite
 
 from exporter.core.model import Known, TraceState
 from exporter.ledger import tables
@@ -77,12 +80,13 @@ RESOLVED: Final = sa.delete(tables.waiting).where(
 )
 
 
-def _upsert(table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
+def _upsert(engine: str, table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
     """Insert rows. Where a row exists: leave `keep`, take the maximum of `newest`, and overwrite the other columns."""
+    insert, greatest = (postgresql.insert, sa.func.greatest) if engine == "postgresql" else (sqlite.insert, sa.func.max)
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
     change = {
-        name: sa.func.max(column, statement.excluded[name]) if name in newest else statement.excluded[name]
+        name: greatest(column, statement.excluded[name]) if name in newest else statement.excluded[name]
         for name, column in table.c.items()
         if name not in {*keys, *keep}
     }
@@ -128,9 +132,11 @@ class _Write:
     to go on. Their sizes are few, so that a connection has them all ready.
     """
 
-    def __init__(self, statement: sa.Insert) -> None:
-        self._statement = statement
-        self._columns = [column.name for column in statement.table.c]
+    def __init__(self, table: sa.Table, **upsert: tuple[str, ...]) -> None:
+        """See `_upsert` for what happens to rows that are there."""
+        self._table = table
+        self._upsert = upsert
+        self._columns = [column.name for column in table.c]
         self._most = _VALUES // len(self._columns)
         self._texts: dict[str, tuple[str, str, str]] = {}
 
@@ -149,7 +155,8 @@ class _Write:
         """The statement up to its first row, what each further row adds (placeholders are all alike), and the rest."""
         if dialect.name not in self._texts:
             row = dict.fromkeys(self._columns)
-            one, two = (str(self._statement.values([row] * count).compile(dialect=dialect)) for count in (1, 2))
+            statement = _upsert(dialect.name, self._table, **self._upsert)
+            one, two = (str(statement.values([row] * count).compile(dialect=dialect)) for count in (1, 2))
             head = commonprefix([one, two])  # noqa: RUF071 - of any texts, not of paths
             tail = one.removeprefix(head)
             self._texts[dialect.name] = head, two.removeprefix(head).removesuffix(tail), tail
@@ -159,14 +166,14 @@ class _Write:
 find_records: Final = _Find(sa.select(tables.traces).where(tables.traces.c.agentos == AGENTOS), tables.traces.c.id)
 find_parts: Final = _Find(PARTS, tables.sessions.c.digest)
 
-write_traces: Final = _Write(_upsert(tables.traces))
+write_traces: Final = _Write(tables.traces)
 # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
-write_series: Final = _Write(_upsert(tables.series, keep=("shown",)))
-write_layouts: Final = _Write(_upsert(tables.layouts))
-write_admissions: Final = _Write(_upsert(tables.admissions))
-write_activity: Final = _Write(_upsert(tables.activity, newest=("seen",)))
-write_sessions: Final = _Write(_upsert(tables.sessions))
-write_spending: Final = _Write(_upsert(tables.spending))
-write_budgets: Final = _Write(_upsert(tables.budgets))
-write_cursors: Final = _Write(_upsert(tables.cursors))
-write_waiting: Final = _Write(sa.insert(tables.waiting))
+write_series: Final = _Write(tables.series, keep=("shown",))
+write_layouts: Final = _Write(tables.layouts)
+write_admissions: Final = _Write(tables.admissions)
+write_activity: Final = _Write(tables.activity, newest=("seen",))
+write_sessions: Final = _Write(tables.sessions)
+write_spending: Final = _Write(tables.spending)
+write_budgets: Final = _Write(tables.budgets)
+write_cursors: Final = _Write(tables.cursors)
+write_waiting: Final = _Write(tables.waiting)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -22,26 +22,27 @@ from exporter.counting.budgets import Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import statements, tables
-from exporter.ledger.file import CURE, explain, inspect, lock, open_engine
 from exporter.ledger.records import (
     Changes,
     Record,
     as_json,
     decode_call,
-    labels_text,
+    digest,
     parts_of,
     read_series,
     read_trace,
+    series_key,
     trace_row,
     value_text,
 )
+from exporter.ledger.sqlite import StateFile
 from exporter.ledger.upgrades import take_up_layouts, upgrade
 from exporter.metrics.totals import Plan, StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    from exporter.ledger.place import Place
     from exporter.metrics.increments import Key
 
 _USER_KEY: Final = "user_key"
@@ -49,73 +50,73 @@ _KEY_BYTES: Final = 32
 
 
 class Ledger:
-    """The state file. Methods block: call them in a thread. One transaction at a time."""
+    """The state. Methods block: call them in a thread. One transaction at a time."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Open `path`, creating the file on first start; None keeps everything in memory.
+    def __init__(self, place: Place | Path | None) -> None:
+        """Open a place; a path stands for the file there, made on first start, None for memory.
 
-        Raises StateRefused for a file that must not be used, StateError where it cannot be written just now.
+        Raises StateRefused for what must not be used, StateError where it cannot be written just now.
         """
-        self.path = path
+        self._place = StateFile(place) if place is None or isinstance(place, Path) else place
         self.begun_anew: list[str] = []
         """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
         self._guard = threading.Lock()
-        self._lock_file: int | None = None
         self._started = False
-        if path is not None:
-            self._lock_file = lock(path)
         try:
-            if path is not None:
-                inspect(path)
-            self._engine = open_engine(path)
-            with self._begin() as connection:
+            with self.transaction(write=True) as connection:
                 self._prepare(connection)
                 with self._understood("the layout of a total"):
                     self.begun_anew = take_up_layouts(connection)
             self._started = True
         except BaseException:
-            self._unlock()
+            self._place.close()
             raise
 
     @property
     def durable(self) -> bool:
         """Whether what is committed survives the process."""
-        return self.path is not None
+        return self._place.durable
+
+    def renew(self) -> None:
+        """Go on owning the state. Raises StateRefused where it belongs to another process by now, or StateError."""
+        with self._guard, self._explained():
+            self._place.renew()
 
     def close(self) -> None:
-        """Release the file; closing twice is harmless."""
-        self._engine.dispose()
-        self._unlock()
+        """Let go of the state; closing twice is harmless."""
+        self._place.close()
 
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+    def __str__(self) -> str:
+        return str(self._place)
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        with self._guard:
-            try:
-                with self._engine.begin() as connection:
-                    yield connection
-            except (sa.exc.DBAPIError, sqlite3.Error, OSError) as error:
-                raise explain(self.path, error, started=self._started) from error
+    def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        """All or nothing of what is done in it. Raises StateError."""
+        with self._guard, self._explained(), self._place.transaction(write=write) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error, OSError) as error:
+            raise self._place.explain(error, started=self._started) from error
 
     def _prepare(self, connection: sa.Connection) -> None:
-        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        found = self._place.version(connection)
         if found == 0:
-            connection.exec_driver_sql(f"PRAGMA application_id = {tables.APPLICATION_ID}")
-            connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
             tables.schema.create_all(connection)
-            connection.execute(sa.insert(tables.meta).values(key="format", value="agentos-exporter state"))
+            connection.execute(sa.insert(tables.meta).values(key="format", value=tables.FORMAT))
+            self._place.set_version(connection)
             return
-        have = set(sa.inspect(connection).get_table_names())
+        have = set(sa.inspect(connection).get_table_names(schema=self._place.schema))
         expected = {name for name in tables.schema.tables if tables.ADDED.get(name, 1) <= found}
         if missing := sorted(expected - have):
-            raise StateRefused(f"state file {self.path}: broken: table {missing[0]} is missing; {CURE}")
+            raise StateRefused(f"{self._place}: broken: table {missing[0]} is missing; {self._place.cure}")
         if found < tables.SCHEMA_VERSION:
             with self._understood("a trace or a call"):
                 upgrade(connection, have, found)
+            self._place.set_version(connection)
 
     @contextlib.contextmanager
     def _understood(self, what: str) -> Iterator[None]:
@@ -123,22 +124,23 @@ class Ledger:
         try:
             yield
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-            raise StateRefused(
-                f"state file {self.path}: broken: {what} cannot be read ({type(error).__name__}); {CURE}"
-            ) from error
+            why = f"broken: {what} cannot be read ({type(error).__name__}); {self._place.cure}"
+            raise StateRefused(f"{self._place}: {why}") from error
 
     # Reading
 
     def load(self) -> tuple[list[StoredSeries], list[tuple[str, str]]]:
         """(all series, all admitted (label, value)). Raises StateRefused where a row cannot be understood."""
-        with self._begin() as connection, self._understood("a total"):
+        with self.transaction() as connection, self._understood("a total"):
             series = [read_series(row) for row in connection.execute(sa.select(tables.series))]
-            admitted = [(label, value) for label, value in connection.execute(sa.select(tables.admissions))]
+            admissions = tables.admissions.c
+            query = sa.select(admissions.label, admissions.value)
+            admitted = [(label, value) for label, value in connection.execute(query)]
         return series, admitted
 
     def cursors(self, agentos: str) -> dict[str, dict[str, Any]]:
         """Committed cursors by database."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             query = sa.select(tables.cursors.c.db, tables.cursors.c.data).where(tables.cursors.c.agentos == agentos)
             with self._understood("a cursor"):
                 return {db: dict(json.loads(data)) for db, data in connection.execute(query)}
@@ -146,7 +148,7 @@ class Ledger:
     def records(self, agentos: str, ids: Iterable[str]) -> dict[str, list[Record]]:
         """What is known of these traces, by id: one record for each database that holds a part of it."""
         found: dict[str, list[Record]] = {}
-        with self._begin() as connection, self._understood("a trace"):
+        with self.transaction() as connection, self._understood("a trace"):
             for row in statements.find_records(connection, agentos, list(ids)):
                 record = read_trace(row)
                 found.setdefault(record.id, []).append(record)
@@ -172,14 +174,14 @@ class Ledger:
         return self._known(statements.UNSETTLED, values)
 
     def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[Known]:
-        with self._begin() as connection, self._understood("a trace"):
+        with self.transaction() as connection, self._understood("a trace"):
             rows = connection.execute(query, values).all()
             return [Known(trace, db, TraceState(state), *numbers) for trace, db, state, *numbers in rows]
 
     def sentinels(self, agentos: str, db: str, ages: Sequence[int]) -> list[str]:
         """Ids of known traces: for each of `ages` (source's clock, microseconds) the newest that ended before it."""
         chosen: list[str] = []
-        with self._begin() as connection:
+        with self.transaction() as connection:
             for age in ages:
                 wanted = {"agentos": agentos, "db": db, "age": age, "chosen": chosen}
                 chosen = [*chosen, *connection.execute(statements.NEWEST, wanted).scalars()]
@@ -187,7 +189,7 @@ class Ledger:
 
     def any_trace(self, agentos: str) -> bool:
         """Whether a trace of this AgentOS is known."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             query = sa.select(tables.traces.c.id).where(tables.traces.c.agentos == agentos).limit(1)
             return connection.execute(query).first() is not None
 
@@ -195,7 +197,7 @@ class Ledger:
         """Number of open traces of each AgentOS that has any."""
         traces = tables.traces.c
         query = sa.select(traces.agentos, sa.func.count()).where(traces.state == TraceState.OPEN)
-        with self._begin() as connection:
+        with self.transaction() as connection:
             return dict(connection.execute(query.group_by(traces.agentos)).all())
 
     def active(self, since: Sequence[int]) -> dict[tuple[str, str], tuple[int, ...]]:
@@ -207,13 +209,13 @@ class Ledger:
         activity = tables.activity.c
         counts = (sa.func.count(sa.case((activity.seen >= one, 1))) for one in since)
         query = sa.select(activity.agentos, activity.what, *counts).where(activity.seen >= min(since))
-        with self._begin() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query.group_by(activity.agentos, activity.what))
             return {(agentos, what): tuple(active) for agentos, what, *active in rows}
 
     def idle_sessions(self, agentos: str, before: int, limit: int = 1000) -> dict[int, SessionPart]:
         """Sessions whose last run ended before `before` (microseconds) and whose cost is complete."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             awaited = sa.select(tables.waiting.c.session).where(
                 tables.waiting.c.agentos == agentos, tables.waiting.c.session.is_not(None)
             )
@@ -223,25 +225,25 @@ class Ledger:
 
     def spent(self, since: int) -> dict[Charge, int]:
         """What is spent in periods that start at or after `since` (microseconds), in 10**-18 USD."""
-        with self._begin() as connection, self._understood("a budget"):
+        with self.transaction() as connection, self._understood("a budget"):
             rows = connection.execute(sa.select(tables.spending).where(tables.spending.c.start >= since))
             return {(row.budget, row.start): int(row.spent) for row in rows}
 
     def waiting(self, agentos: str) -> list[WaitingCall]:
         """LLM calls that wait for the detail of their run, those that wait longest first."""
-        with self._begin() as connection, self._understood("a call"):
+        with self.transaction() as connection, self._understood("a call"):
             calls = tables.waiting.c
             query = sa.select(calls.data).where(calls.agentos == agentos).order_by(calls.since)
             return [decode_call(data) for data in connection.execute(query).scalars()]
 
     def waiting_names(self) -> set[str]:
         """Names of the AgentOS instances that have calls which wait, configured or not."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             return set(connection.execute(sa.select(tables.waiting.c.agentos).distinct()).scalars())
 
     def waiting_since(self, agentos: str) -> tuple[int, int] | None:
         """(oldest, newest) `since` of the calls that wait; None where none does."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             query = sa.select(sa.func.min(tables.waiting.c.since), sa.func.max(tables.waiting.c.since))
             oldest, newest = connection.execute(query.where(tables.waiting.c.agentos == agentos)).one()
             return None if oldest is None else (int(oldest), int(newest))
@@ -250,7 +252,7 @@ class Ledger:
         """Those of the digests that are noted as activity of this kind."""
         wanted = list(digests)
         found: set[int] = set()
-        with self._begin() as connection:
+        with self.transaction() as connection:
             for start in range(0, len(wanted), statements.CHUNK):
                 query = sa.select(tables.activity.c.digest).where(
                     tables.activity.c.agentos == agentos,
@@ -264,7 +266,7 @@ class Ledger:
 
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""
-        with self._begin() as connection, self._understood("the key of users"):
+        with self.transaction(write=True) as connection, self._understood("the key of users"):
             query = sa.select(tables.meta.c.value).where(tables.meta.c.key == _USER_KEY)
             found = connection.execute(query).scalar()
             if found is None:
@@ -277,12 +279,12 @@ class Ledger:
 
     def budgets(self) -> dict[str, tuple[str, int]]:
         """By name of a budget: its definition, and since when (microseconds) its spending is known."""
-        with self._begin() as connection, self._understood("a budget"):
+        with self.transaction() as connection, self._understood("a budget"):
             return {row.name: (row.definition, int(row.since)) for row in connection.execute(sa.select(tables.budgets))}
 
     def keep_budgets(self, budgets: Mapping[str, tuple[str, int]]) -> None:
         """Make these all the budgets there are; what was spent under another definition is dropped."""
-        with self._begin() as connection, self._understood("a budget"):
+        with self.transaction(write=True) as connection, self._understood("a budget"):
             old = {row.name: row.definition for row in connection.execute(sa.select(tables.budgets))}
             for name, definition in old.items():
                 if name not in budgets or budgets[name][0] != definition:
@@ -293,12 +295,12 @@ class Ledger:
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
-        with self._begin() as connection:
+        with self.transaction(write=True) as connection:
             return int(connection.execute(sa.delete(tables.spending).where(tables.spending.c.start < before)).rowcount)
 
     def commit(self, changes: Changes) -> None:
         """Make all of it durable, or nothing. Raises StateError."""
-        with self._begin() as connection:
+        with self.transaction(write=True) as connection:
             statements.write_traces(connection, [trace_row(changes.agentos, record) for record in changes.records])
             self._write_plan(connection, changes.plan)
             self._write_people(connection, changes)
@@ -310,9 +312,9 @@ class Ledger:
 
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
-        rows = [(one.metric, labels_text(one.labels), value_text(one), one.shown) for one in plan.series.values()]
+        rows = [(one.metric, *series_key(one.labels), value_text(one), one.shown) for one in plan.series.values()]
         statements.write_series(connection, rows)
-        statements.write_admissions(connection, plan.admitted)
+        statements.write_admissions(connection, [(label, digest(value), value) for label, value in plan.admitted])
 
     def _write_people(self, connection: sa.Connection, changes: Changes) -> None:
         if changes.observed_sessions:
@@ -328,11 +330,11 @@ class Ledger:
     def _write_sessions(connection: sa.Connection, changes: Changes) -> None:
         before = parts_of(statements.find_parts(connection, changes.agentos, list(changes.sessions)))
         rows = []
-        for digest, part in changes.sessions.items():
-            whole = before.get(digest, part)
+        for session, part in changes.sessions.items():
+            whole = before.get(session, part)
             if whole is not part:
                 whole.join(part)
-            rows.append((changes.agentos, digest, whole.first, whole.last, whole.runs, str(whole.cost)))
+            rows.append((changes.agentos, session, whole.first, whole.last, whole.runs, str(whole.cost)))
         statements.write_sessions(connection, rows)
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:
@@ -358,17 +360,17 @@ class Ledger:
 
     def expose(self, keys: Iterable[Key]) -> None:
         """Commit that these series show their value from now on."""
-        rows = [{"b_metric": metric, "b_labels": labels_text(labels)} for metric, labels in keys]
+        rows = [{"b_metric": metric, "b_digest": series_key(labels)[0]} for metric, labels in keys]
         if not rows:
             return
-        with self._begin() as connection:
+        with self.transaction(write=True) as connection:
             series = tables.series.c
-            these = (series.metric == sa.bindparam("b_metric"), series.labels == sa.bindparam("b_labels"))
+            these = (series.metric == sa.bindparam("b_metric"), series.digest == sa.bindparam("b_digest"))
             connection.execute(sa.update(tables.series).where(*these).values(shown=True), rows)
 
     def prune(self, agentos: str, db: str, *, created_before: int, active_before: int) -> int:
         """Forget traces that can no longer come back, and activity outside of all windows; return how many traces."""
-        with self._begin() as connection:
+        with self.transaction(write=True) as connection:
             old = sa.delete(tables.traces).where(
                 tables.traces.c.agentos == agentos,
                 tables.traces.c.db == db,

@@ -1,4 +1,4 @@
-"""The tables of the state file."""
+"""The tables of the state."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
+
+FORMAT: Final = "agentos-exporter state"
+"""What `meta` says of the whole, whatever engine it is on."""
+
+OWN_META: Final = ("format", "version")
+"""Keys of `meta` that are about the tables themselves."""
 
 schema = sa.MetaData()
 meta = sa.Table(
@@ -27,16 +33,16 @@ traces = sa.Table(
     sa.Column("agentos", sa.Text, primary_key=True),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("db", sa.Text, primary_key=True),
-    sa.Column("state", sa.Integer, nullable=False),
-    sa.Column("total_spans", sa.Integer, nullable=False),
-    sa.Column("nodes", sa.Integer, nullable=False),
+    sa.Column("state", sa.BigInteger, nullable=False),
+    sa.Column("total_spans", sa.BigInteger, nullable=False),
+    sa.Column("nodes", sa.BigInteger, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("end", sa.BigInteger, nullable=False),
     sa.Column("changed", sa.BigInteger, nullable=False),
     sa.Column("next_ask", sa.BigInteger, nullable=False),
-    sa.Column("asks", sa.Integer, nullable=False),
-    sa.Column("misses", sa.Integer, nullable=False),
-    sa.Column("hidden", sa.Integer, nullable=False),
+    sa.Column("asks", sa.BigInteger, nullable=False),
+    sa.Column("misses", sa.BigInteger, nullable=False),
+    sa.Column("hidden", sa.BigInteger, nullable=False),
     sa.Column("root_kind", sa.Text, nullable=False),
     sa.Column("reported", sa.Boolean, nullable=False),
     sa.Column("runs", sa.Text, nullable=False),
@@ -49,7 +55,8 @@ series = sa.Table(
     "series",
     schema,
     sa.Column("metric", sa.Text, primary_key=True),
-    sa.Column("labels", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),  # of the labels
+    sa.Column("labels", sa.Text, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("shown", sa.Boolean, nullable=False),
 )
@@ -64,7 +71,8 @@ admissions = sa.Table(
     "admissions",
     schema,
     sa.Column("label", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),  # of the value
+    sa.Column("value", sa.Text, nullable=False),
 )
 activity = sa.Table(
     "activity",
@@ -82,7 +90,7 @@ sessions = sa.Table(
     sa.Column("digest", sa.BigInteger, primary_key=True),
     sa.Column("first", sa.BigInteger, nullable=False),
     sa.Column("last", sa.BigInteger, nullable=False),
-    sa.Column("runs", sa.Integer, nullable=False),
+    sa.Column("runs", sa.BigInteger, nullable=False),
     sa.Column("cost", sa.Text, nullable=False),  # 10**-18 USD: beyond 9 USD no integer of SQLite holds it
     sa.Index("sessions_last", "agentos", "last"),
 )

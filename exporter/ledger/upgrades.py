@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.ledger import statements, tables
-from exporter.ledger.records import read_series
+from exporter.ledger.records import digest, read_series
 from exporter.metrics.catalog import METRICS, Life
 
 if TYPE_CHECKING:
@@ -25,15 +25,31 @@ def upgrade(connection: sa.Connection, have: Container[str], version: int) -> No
         for index in ("waiting_since", "waiting_trace"):
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
         connection.exec_driver_sql("ALTER TABLE waiting RENAME TO old")
+    # Before schema 5, these had texts of any length for keys.
+    texts = version < 5  # noqa: PLR2004
+    if texts:
+        for table in (tables.series, tables.admissions):
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO old_{table.name}")
     tables.schema.create_all(connection)
     if by_span:
         columns = [column.name for column in tables.waiting.c]
         moved = sa.select(sa.table("old", *map(sa.column, columns)))
         connection.execute(sa.insert(tables.waiting).from_select(columns, moved))
         connection.exec_driver_sql("DROP TABLE old")
+    if texts:
+        _digest(connection)
     if version < 4:  # noqa: PLR2004
         _name_fields(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
+
+
+def _digest(connection: sa.Connection) -> None:
+    """Give series and admitted values a digest of their text as a key."""
+    rows = connection.exec_driver_sql("SELECT metric, labels, value, shown FROM old_series").all()
+    statements.write_series(connection, [(metric, digest(labels), labels, *rest) for metric, labels, *rest in rows])
+    rows = connection.exec_driver_sql("SELECT label, value FROM old_admissions").all()
+    statements.write_admissions(connection, [(label, digest(value), value) for label, value in rows])
+    for table in (tables.series, tables.admissions):
+        connection.exec_driver_sql(f"DROP TABLE old_{table.name}")
 
 
 _RUN_FIELDS_3: Final = ("root_kind", "root", "llm_calls", "priced", "cost", "waiting", "settled")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import socket
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from exporter.config import SharedState
 from exporter.core.errors import ConfigError
 from exporter.core.logs import redact, register_secret
+from exporter.ledger.store import Ledger
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from pathlib import Path
 
     from exporter.config import AgentOS
     from exporter.core.model import Clock
@@ -49,6 +54,25 @@ def make_source(
     except Exception as error:
         reason = redact(str(error)) or type(error).__name__
         raise ConfigError([f"agentos {agentos.name}: cannot be read as it is configured: {reason}"]) from error
+
+
+def open_ledger(state: Path | SharedState | None) -> Ledger:
+    """Open the state where it is configured to be. Blocks. Raises StateError, and ConfigError for its password."""
+    if not isinstance(state, SharedState):
+        return Ledger(state)
+    import psycopg  # noqa: PLC0415 - an extra
+
+    from exporter.ledger.postgres import StateDatabase  # noqa: PLC0415
+    from exporter.sources.database.postgres import connect_options  # noqa: PLC0415
+
+    read_password = _registered(state.read_password)
+
+    def connect() -> psycopg.Connection[Any]:
+        return psycopg.connect(**connect_options(state.location, read_password()))
+
+    holder = f"{socket.gethostname()}, process {os.getpid()}"
+    schema = state.location.schema
+    return Ledger(StateDatabase(str(state.location), connect, schema=schema, holder=holder, lease=state.lease))
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:

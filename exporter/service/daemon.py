@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import platform
 import signal
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter import __version__, revision
 from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import Treasury
+from exporter.config import SharedState
+from exporter.core.errors import StateError, StateRefused
 from exporter.core.logs import as_logged
 from exporter.core.model import Clock
 from exporter.counting.cashier import Cashier
-from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Totals
-from exporter.service.connect import make_source
+from exporter.service.connect import make_source, open_ledger
 from exporter.service.discovery import Discoverer
 from exporter.service.fleet import Fleet, settings
 from exporter.service.jobs import Jobs
@@ -94,6 +96,7 @@ class Daemon:
         prices: The prices in force.
         publishing: What publishes again and again.
         reloader: Has the configuration in force, and reads it anew.
+        lost: Is done, with the reason, once the state belongs to another process.
 
     """
 
@@ -103,6 +106,7 @@ class Daemon:
     prices: Prices
     publishing: asyncio.Task[None]
     reloader: Reloader
+    lost: asyncio.Future[None]
 
     @property
     def config(self) -> Config:
@@ -151,6 +155,9 @@ async def running(
         treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
         await put_budgets_in_force(treasury, shared, config)
         jobs = Jobs()
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if isinstance(config.state, SharedState):
+            jobs.add("state", functools.partial(_keep_state, shared, lost), config.state.lease / 3, at_once=False)
         fleet = Fleet(shared, cashier, jobs)
         stack.push_async_callback(fleet.aclose)
         found: asyncio.Future[Reloader] = asyncio.get_running_loop().create_future()
@@ -175,11 +182,11 @@ async def running(
         stack.callback(fleet.stop)
         jobs.start()
         _say_started(config, server.port)
-        yield Daemon(shared, site, server, prices, publishing, reloader)
+        yield Daemon(shared, site, server, prices, publishing, reloader, lost)
 
 
 async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP reloads. Raises what `running` raises."""
+    """Run until SIGTERM or SIGINT, or until the state is another's; SIGHUP reloads. Raises what `running` raises."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -201,7 +208,12 @@ async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
         settle()
         started.set_result(daemon)
         try:
-            await stopping.wait()
+            told = asyncio.ensure_future(stopping.wait())
+            ends: set[asyncio.Future[Any]] = {told, daemon.lost}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            if daemon.lost.done():
+                daemon.lost.result()
         finally:
             for task in reloads:
                 task.cancel()
@@ -230,7 +242,7 @@ async def rehearse(config: Config) -> None:
 
 async def _shared(config: Config, clock: Clock) -> Shared:
     """The state and the totals that it holds. Raises StateError."""
-    ledger = await asyncio.to_thread(Ledger, config.state)
+    ledger = await asyncio.to_thread(open_ledger, config.state)
     try:
         if ledger.begun_anew:
             reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
@@ -243,6 +255,17 @@ async def _shared(config: Config, clock: Clock) -> Shared:
     totals.gauge("agentos_exporter_build_info", (__version__, revision(), platform.python_version()), 1)
     totals.gauge("agentos_exporter_state_durable", (), int(config.state is not None))
     return Shared(ledger, totals, clock)
+
+
+async def _keep_state(shared: Shared, lost: asyncio.Future[None]) -> None:
+    """Go on owning the state; once it is another's, `lost` says so."""
+    try:
+        await asyncio.to_thread(shared.ledger.renew)
+    except StateRefused as error:
+        if not lost.done():
+            lost.set_exception(error)
+    except StateError as error:
+        log.warning("state", error=str(error))
 
 
 async def _publisher(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from exporter.ledger import sqlite
 from exporter.ledger import store as ledger
 from tests.harness import story, truth
 from tests.harness.dying import WRITTEN, Key, Left, Write, Writes, told
@@ -102,7 +103,7 @@ async def test_a_life_without_a_death_counts_all(kind, tables, expected):
 
 def test_a_first_start_that_is_killed_anywhere_leaves_a_file_to_start_with(tmp_path, monkeypatch):
     path, lefts = tmp_path / "state.db", list[Left]()
-    make = ledger.open_engine
+    make = sqlite.open_engine
 
     def watched(where: Path) -> sa.Engine:
         engine = make(where)
@@ -111,7 +112,7 @@ def test_a_first_start_that_is_killed_anywhere_leaves_a_file_to_start_with(tmp_p
         return engine
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "open_engine", watched)
+        patched.setattr(sqlite, "open_engine", watched)
         ledger.Ledger(path).close()
     lefts.append(Left.of(path))
     assert len(lefts) > 20

@@ -63,7 +63,7 @@ class Writes:
         self._meet = meet
         self._place = 0
         self._transaction = ""
-        engine = ledger._engine
+        engine = ledger._place.engine
         sa.event.listen(engine, "before_cursor_execute", self._statement)
         sa.event.listen(engine, "begin", self._begun)
         # There is no event where SQLAlchemy takes an error for one of COMMIT.

@@ -253,7 +253,7 @@ class Home:
 
 def _hurry(ledger: Ledger) -> None:
     """Let it not wait for the disk, as no test cuts the power; and keep the log, which is copied, short."""
-    connection = ledger._engine.raw_connection()
+    connection = ledger._place.engine.raw_connection()
     for setting in ("synchronous = OFF", "wal_autocheckpoint = 30"):
         connection.cursor().execute(f"PRAGMA {setting}").close()
     connection.close()

@@ -33,6 +33,8 @@ class Fault:
     noticed: tuple[str, ...]
 
 
+_BEGIN = "        with self.transaction(write=True) as connection:\n"
+
 FAULTS = {
     "a span counts each time it is read": Fault(
         "exporter/counting/fold.py",
@@ -72,12 +74,12 @@ FAULTS = {
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",
-        "        with self._begin() as connection:\n            statements.write_traces(connection, [trace_row",
+        f"{_BEGIN}            statements.write_traces(connection, [trace_row",
         "        if changes.cursor is not None:\n"
-        "            with self._begin() as connection:\n"
+        "            with self.transaction(write=True) as connection:\n"
         "                db, data = changes.cursor\n"
         "                statements.write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])\n"
-        "        with self._begin() as connection:\n            statements.write_traces(connection, [trace_row",
+        f"{_BEGIN}            statements.write_traces(connection, [trace_row",
         CRASH,
     ),
     "the position moves before its batch is committed": Fault(

@@ -434,7 +434,7 @@ def test_no_id_of_a_user_in_the_state_file(tmp_path):
 def test_a_state_file_of_the_schema_before_gets_its_tables(tmp_path):
     path = tmp_path / "state.db"
     ledger = Ledger(path)
-    with ledger._begin() as connection:
+    with ledger.transaction() as connection:
         connection.exec_driver_sql("DROP TABLE layouts")
         connection.exec_driver_sql("DROP TABLE budgets")
         connection.exec_driver_sql("DROP TABLE spending")

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.config import AgentOS, Config, Database, Secret, Tls, loader
+from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, loader
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.users import UserLabels
@@ -206,6 +206,17 @@ def test_a_password_file_is_read_at_each_connect(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match=r"postgresql://db/x: password_file: cannot read .*password: No such file"):
         database.read_password()
+
+
+def test_a_state_in_postgresql() -> None:
+    state = load_file(GOOD / "state_in_postgresql.yml").state
+    assert isinstance(state, SharedState)
+    assert (str(state), state.lease) == ("postgresql://db/state, schema mine", 20)
+    assert (state.location.user, state.location.options) == ("u", (("sslmode", "verify-full"),))
+    assert state.read_password() == "pass wörd: '#"
+    by_flag = loader.load({"agentos_url": URL, "state": "postgres://db:5433/x"}, {}).state
+    assert isinstance(by_flag, SharedState)
+    assert (str(by_flag), by_flag.lease) == ("postgresql://db:5433/x, schema agentos_exporter", 15)
 
 
 def test_databases_read_twice_are_a_warning() -> None:
@@ -463,7 +474,7 @@ def test_tokens_of_the_single_agentos(tmp_path: Path) -> None:
         (
             {"agentos_url": URL, "state": f"postgres://u:{SECRET}@h/d"},
             {},
-            "--state: a PostgreSQL state is not built in this version ({version}); give the path of a file, or memory",
+            "--state: the URL carries no password here; it belongs into password_file or password_env",
         ),
         (
             {"agentos_url": URL},

@@ -20,6 +20,8 @@ from exporter.metrics.totals import Limits, Plan, StoredSeries, Totals
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
 
+SCHEMA_4 = Path(__file__).parents[1] / "golden/state/schema-4.sql"
+"""A state file as the last version before schema 5 wrote it."""
 SCHEMA_3 = Path(__file__).parents[1] / "golden/state/schema-3.sql"
 """A state file as the last version before schema 4 wrote it: runs that are not settled, and calls that wait."""
 
@@ -163,10 +165,10 @@ def test_sentinels_are_the_newest_that_can_be_asked_for():
 def test_sentinels_are_found_without_going_through_all_traces(tmp_path):
     ledger = Ledger(tmp_path / "state.db")
     asked = []
-    sa.event.listen(ledger._engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+    sa.event.listen(ledger._place.engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
     ledger.sentinels("os", "db", [5])
     ((text, values),) = [one for one in asked if one[0].startswith("SELECT")]
-    with ledger._begin() as connection:
+    with ledger.transaction() as connection:
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
     searches = [line for line in plan if "traces" in line]
     assert len(searches) == len(TraceState) - 1
@@ -316,6 +318,27 @@ def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):
     again.close()
 
 
+def test_a_state_file_of_schema_4_goes_on_with_all_it_holds(tmp_path):
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(SCHEMA_4.read_text())
+    connection.close()
+    ledger, totals = Ledger(path), Totals(Limits(), zero_hold=0)
+    assert ledger.begun_anew == []
+    totals.restore(*ledger.load())
+    assert {(one.metric, one.value or one.total, one.shown) for one in totals.stored()} == {
+        (TOOL, 1, True),
+        ("agentos_run_llm_calls", 3, False),
+    }
+    ledger.commit(changes("t2", totals=totals))
+    series, admitted = ledger.load()
+    assert {one.metric: one.value or one.total for one in series} == {TOOL: 2, "agentos_run_llm_calls": 6}
+    assert len(admitted) == len(set(admitted)) == 3
+    assert ledger.records("os", ["t1", "t2"]).keys() == {"t1", "t2"}
+    assert ledger.cursors("os") == {"db": {"x": 1}}
+    ledger.close()
+
+
 CALLS = "agentos_llm_calls_total"
 
 
@@ -431,7 +454,7 @@ def test_garbage_in_rows_is_refused_when_it_is_met(state, statement):
 def test_a_full_disk_commits_nothing_and_is_recovered_from(tmp_path):
     ledger = Ledger(tmp_path / "state.db")
     ledger.commit(changes("before"))
-    with ledger._engine.connect() as connection:
+    with ledger._place.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     big = changes("big", spans=range(100_000), amount=7)
@@ -440,7 +463,7 @@ def test_a_full_disk_commits_nothing_and_is_recovered_from(tmp_path):
     assert not isinstance(caught.value, StateRefused)
     assert ledger.records("os", ["before", "big"]).keys() == {"before"}
     assert next(one.value for one in ledger.load()[0] if one.metric == TOOL) == 1
-    with ledger._engine.connect() as connection:
+    with ledger._place.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
     ledger.commit(big)
     ledger.close()

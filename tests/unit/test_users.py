@@ -220,7 +220,7 @@ def test_the_key_survives_a_restart(tmp_path):
 def test_no_key_is_made_unless_it_is_needed(tmp_path):
     for mode in (UserLabels.OFF, UserLabels.PLAIN):
         home = Home(tmp_path / "state.db", mode)
-        with home.ledger._begin() as connection:
+        with home.ledger.transaction() as connection:
             assert "user_key" not in str(connection.exec_driver_sql("SELECT * FROM meta").all())
         home.ledger.close()
 
@@ -230,7 +230,7 @@ def test_a_broken_key_is_refused(tmp_path, broken):
     path = tmp_path / "state.db"
     ledger = Ledger(path)
     ledger.user_key()
-    with ledger._begin() as connection:
+    with ledger.transaction() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = ? WHERE key = 'user_key'", (broken,))
     with pytest.raises(StateRefused, match="the key of users cannot be read"):
         ledger.user_key()

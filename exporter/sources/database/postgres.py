@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from exporter.sources.database.location import Location
 
 
+def connect_options(where: Location, password: str | None) -> dict[str, Any]:
+    """What psycopg is to connect with. Nothing is prepared: a pooler may change servers between transactions."""
+    options: dict[str, Any] = dict(where.options)
+    options.setdefault("application_name", "agentos-exporter")
+    options.setdefault("connect_timeout", round(CONNECT_TIMEOUT))
+    if any(port is not None for _, port in where.hosts):
+        options["port"] = ",".join("" if port is None else str(port) for _, port in where.hosts)
+    if where.user:
+        options["user"] = where.user
+    if password is not None:
+        options["password"] = password
+    hosts = ",".join(host for host, _ in where.hosts)
+    return options | {"host": hosts, "dbname": where.database, "prepare_threshold": None}
+
+
 class PostgresConnection(Connection):
     """PostgreSQL through psycopg. Settings hold for one short transaction each, so that a pooler may stand between."""
 
@@ -37,25 +52,9 @@ class PostgresConnection(Connection):
         import psycopg  # noqa: PLC0415 - an extra
         from psycopg.types.string import TextLoader  # noqa: PLC0415
 
-        where = self.location
-        options: dict[str, Any] = dict(where.options)
-        options.setdefault("application_name", "agentos-exporter")
-        options.setdefault("connect_timeout", round(CONNECT_TIMEOUT))
-        if any(port is not None for _, port in where.hosts):
-            options["port"] = ",".join("" if port is None else str(port) for _, port in where.hosts)
-        if where.user:
-            options["user"] = where.user
-        if password is not None:
-            options["password"] = password
         try:
-            # A pooler may give each transaction another connection: nothing is prepared.
-            made = await psycopg.AsyncConnection.connect(
-                host=",".join(host for host, _ in where.hosts),
-                dbname=where.database,
-                autocommit=True,
-                prepare_threshold=None,
-                **options,
-            )
+            options = connect_options(self.location, password)
+            made = await psycopg.AsyncConnection.connect(autocommit=True, **options)
         except psycopg.Error as error:
             raise self._refused(error) from error
         for kind in ("json", "jsonb"):  # msgspec reads numbers, of LLM spans alone

@@ -16,12 +16,66 @@ from exporter.core.errors import StateError, StateRefused
 from exporter.ledger import tables
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _HEADER: Final = b"SQLite format 3\0"
 _HEADER_LENGTH: Final = 100
 CURE: Final = "restore it from a backup, or move it away to start anew"
 _ANOTHER: Final = "name another file with `state`"
+
+
+class StateFile:
+    """A ledger in a file, or in memory. See `Place`."""
+
+    cure: str = CURE
+    schema: str | None = None
+
+    def __init__(self, path: Path | None) -> None:
+        """Lock `path` and look at it; None is memory. Raises StateRefused for a file that must not be used."""
+        self.path = path
+        self.durable = path is not None
+        self._lock_file = None if path is None else lock(path)
+        try:
+            if path is not None:
+                inspect(path)
+            self.engine = open_engine(path)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def __str__(self) -> str:
+        return f"state file {'in memory' if self.path is None else self.path}"
+
+    def transaction(self, *, write: bool) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - see Place
+        """See Place."""
+        return self.engine.begin()
+
+    def renew(self) -> None:
+        """See Place: the lock holds as long as the process lives."""
+
+    def version(self, connection: sa.Connection) -> int:
+        """See Place."""
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+    def set_version(self, connection: sa.Connection) -> None:
+        """See Place."""
+        connection.exec_driver_sql(f"PRAGMA application_id = {tables.APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")
+
+    def explain(self, error: Exception, *, started: bool) -> StateError:
+        """See Place."""
+        return explain(self.path, error, started=started)
+
+    def close(self) -> None:
+        """See Place."""
+        self.engine.dispose()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
 
 def open_engine(path: Path | None) -> sa.Engine:

@@ -1,0 +1,58 @@
+"""`agentos-exporter state copy FROM TO`: a state moves from a file into PostgreSQL, or back."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from cyclopts import App
+
+from exporter.config import SharedState, parse_state
+from exporter.core.document import RefusedError
+from exporter.core.errors import ExporterError
+from exporter.core.logs import complain
+
+OK = 0
+FAILED = 1
+
+app = App(name="state", help="Move the state of a daemon.")
+
+
+@app.command
+def copy(source: str, target: str, /) -> int:
+    """Copy a state, whole, to a place that was never used: the path of a file, or the URL of a PostgreSQL database.
+
+    No daemon may use either of them. A password is read as libpq does it, from PGPASSWORD, PGPASSFILE or ~/.pgpass.
+    """
+    from exporter.ledger import copying  # noqa: PLC0415
+    from exporter.service.connect import open_ledger  # noqa: PLC0415
+
+    try:
+        with contextlib.ExitStack() as stack:
+            ledgers = []
+            for name, text in (("FROM", source), ("TO", target)):
+                place = _place(name, text)
+                if name == "FROM" and isinstance(place, Path) and not place.exists():
+                    complain(f"FROM: there is no file {place}")
+                    return FAILED
+                ledger = open_ledger(place)
+                stack.callback(ledger.close)
+                ledgers.append(ledger)
+            for table, rows in copying.copy(*ledgers).items():
+                sys.stdout.write(f"{table:12} {rows}\n")
+    except (ExporterError, RefusedError) as error:
+        complain(str(error))
+        return FAILED
+    return OK
+
+
+def _place(name: str, text: str) -> Path | SharedState:
+    """Raises RefusedError."""
+    try:
+        place = parse_state(Path.cwd())(text)
+    except RefusedError as error:
+        raise RefusedError(f"{name}: {error}") from None
+    if place is None:
+        raise RefusedError(f"{name}: memory cannot be copied")
+    return place
