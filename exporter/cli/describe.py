@@ -19,6 +19,7 @@ def describe(config: Config) -> list[str]:
     facts = [
         ("file", source),
         ("state", "memory: counters restart at 0 with the process" if config.state is None else str(config.state)),
+        *([("shard", str(config.shard))] if config.shard.count > 1 else ()),
         *_web(config.web),
         ("log", f"{config.log_level}, {config.log_format or 'logfmt, on a terminal colours'}"),
         *((name, format_duration(getattr(config, name))) for name in durations),

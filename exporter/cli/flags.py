@@ -35,6 +35,8 @@ class DaemonFlags:
     web_external_url: Annotated[str | None, _flag("--web.external-url")] = None
     web_route_prefix: Annotated[str | None, _flag("--web.route-prefix")] = None
     web_enable_lifecycle: Annotated[bool | None, _flag("--web.enable-lifecycle")] = None
+    shard_index: Annotated[str | None, _flag("--shard.index")] = None
+    shard_count: Annotated[str | None, _flag("--shard.count")] = None
     log_level: Annotated[str | None, _flag("--log.level")] = None
     log_format: Annotated[str | None, _flag("--log.format")] = None
 

@@ -35,6 +35,7 @@ from exporter.config.settings import (
     Tls,
     Web,
 )
+from exporter.config.shard import Shard
 from exporter.config.values import (
     NAME,
     choice,
@@ -152,6 +153,7 @@ _INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATA
 _DATABASE: Final = ("url", *_DATABASE_KEYS)
 _STATE: Final = ("url", "schema", "lease", "password_file", "password_env")
 _LEASE: Final = 15.0
+_MOST_SHARDS: Final = 1000
 _STATE_SCHEMA: Final = "agentos_exporter"
 _POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://", re.IGNORECASE)
 _BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
@@ -259,6 +261,7 @@ class _Loader:
         values: dict[str, Any] = {}
         self._flag_value(values, "--state", "state", parse_state(_here()))
         values["web"] = self._web()
+        values["shard"] = self._shard()
         self._flag_value(values, "--log.level", "log_level", choice(*LOG_LEVELS))
         self._flag_value(values, "--log.format", "log_format", choice(*LOG_FORMATS))
         url = self._given("--agentos.url")
@@ -271,6 +274,15 @@ class _Loader:
                         f"{name}: not used without --agentos.url; in the file it is token_env or token_file"
                     )
         return values
+
+    def _shard(self) -> Shard:
+        values: dict[str, Any] = {}
+        self._flag_value(values, "--shard.index", "index", integer(0, _MOST_SHARDS - 1))
+        self._flag_value(values, "--shard.count", "count", integer(1, _MOST_SHARDS))
+        shard = Shard(**values)
+        if shard.index >= shard.count:
+            self.problems.add("--shard.index", f"must be below --shard.count, which is {shard.count}")
+        return shard
 
     def _web(self) -> Web:
         """How the web server is reached; the file of --web.config.file is read, too."""

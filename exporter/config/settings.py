@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from exporter.config.secrets import Secret, read_secret
+from exporter.config.shard import Shard
 from exporter.core.document import RefusedError
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget
@@ -65,6 +66,8 @@ FLAGS: Final = (
     _flag("--web.external-url", "URL", "URL or path under which browsers reach this server, behind a proxy"),
     _flag("--web.route-prefix", "PATH", "what stands before all routes; default: the path of --web.external-url"),
     _flag("--web.enable-lifecycle", None, "POST /-/reload reads the configuration anew"),
+    _flag("--shard.index", "NUMBER", "which of the shards this daemon is, from 0", "0"),
+    _flag("--shard.count", "NUMBER", "daemons that divide the AgentOS instances by their names", "1"),
     _flag("--log.level", "LEVEL", f"one of {', '.join(LOG_LEVELS)}", "info"),
     _flag("--log.format", "FORMAT", "logfmt or json; default: logfmt, on a terminal colours"),
 )
@@ -249,6 +252,7 @@ class Config:
     zero_hold: float = 60.0
     stall_budget: float = 0.05
     state: Path | SharedState | None = DEFAULT_STATE
+    shard: Shard = field(default_factory=Shard)
     limits: Limits = field(default_factory=Limits)
     user_labels: UserLabels = UserLabels.OFF
     prices: Path | None = None

@@ -100,7 +100,7 @@ class Fleet:
         members: list[Member] = []
         built: list[Member] = []
         try:
-            for agentos in config.agentos:
+            for agentos in filter(lambda one: config.shard.has(one.name), config.agentos):
                 old = before.get(agentos.name)
                 if old is None or (old.agentos, old.timing) != (agentos, timing):
                     try:

@@ -137,7 +137,9 @@ class Reloader:
 async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
     """Raises StateError; the budgets before then hold."""
     names = [one.name for one in config.agentos]
+    # What is spent on an AgentOS is known to the shard that reads it alone.
+    budgets = [one for one in config.budgets if not one.agentos or config.shard.has(one.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new
-        anew = await asyncio.to_thread(treasury.configure, config.budgets, names, lookback=lookback(config))
+        anew = await asyncio.to_thread(treasury.configure, budgets, names, lookback=lookback(config))
     for name in anew:
         log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")

@@ -227,3 +227,19 @@ async def test_routes_below_a_prefix(start):
         assert 'href="/agentos/-/ready"' in page
         for path in ("/", "/m", "/metrics", "/agentos/metrics"):
             assert (await exporter.get(path)) == "404 page not found\n"
+
+
+async def test_shards_read_each_instance_once(start):
+    names = ("a", "b", "c")
+    budgets = [{"name": f"of-{name}", "agentos": name, "period": "day", "limit_usd": 1} for name in names]
+    read: list[str] = []
+    for index in range(2):
+        flags = {"shard_index": str(index), "shard_count": "2", "state": "memory"}
+        async with start(*names, flags=flags, budgets=budgets, initial_lookback="1h") as exporter:
+            mine = [poller.name for poller in exporter.daemon.pollers]
+            shown = await exporter.forward(60)
+            assert all(
+                shown.present("agentos_budget_limit_usd", budget=f"of-{name}") == (name in mine) for name in names
+            )
+            read += mine
+    assert sorted(read) == ["a", "b", "c"]

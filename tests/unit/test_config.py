@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, loader
+from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, loader, shard
+from exporter.config.shard import Shard
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.users import UserLabels
@@ -122,6 +123,7 @@ def test_defaults() -> None:
         "overlap": 60,
         "trace_horizon": 3600,
         "initial_lookback": 3600,
+        "shard": {"index": 0, "count": 1},
         "zero_hold": 60,
         "stall_budget": 0.05,
         "state": Path("/var/lib/agentos-exporter/state.db"),
@@ -217,6 +219,33 @@ def test_a_state_in_postgresql() -> None:
     by_flag = loader.load({"agentos_url": URL, "state": "postgres://db:5433/x"}, {}).state
     assert isinstance(by_flag, SharedState)
     assert (str(by_flag), by_flag.lease) == ("postgresql://db:5433/x, schema agentos_exporter", 15)
+
+
+def test_every_name_belongs_to_one_shard() -> None:
+    names = [f"agentos-{number}" for number in range(1000)]
+    for count in (1, 2, 4, 7):
+        shards = [Shard(index, count) for index in range(count)]
+        owners = [[shard.index for shard in shards if shard.has(name)] for name in names]
+        assert all(len(found) == 1 for found in owners)
+        sizes = [owners.count([index]) for index in range(count)]
+        assert min(sizes) > 0.8 * len(names) / count
+
+
+def test_one_more_shard_moves_its_share_alone() -> None:
+    names = [f"agentos-{number}" for number in range(1000)]
+    stayed = [
+        name for name in names if any(Shard(index, 4).has(name) and Shard(index, 5).has(name) for index in range(4))
+    ]
+    moved = set(names) - set(stayed)
+    assert all(Shard(4, 5).has(name) for name in moved)
+    assert len(moved) < 1.3 * len(names) / 5
+
+
+def test_shards_divide_as_jump_hashing_does() -> None:
+    """Values that implementations in other languages are tested with."""
+    known = {(1, 1): 0, (42, 57): 43, (0xDEAD10CC, 1): 0, (0xDEAD10CC, 666): 361, (256, 1024): 520}
+    assert {key: shard._jump(*key) for key in known} == known
+    assert shard._fnv(b"foobar") == 0x85944171F73967E8
 
 
 def test_databases_read_twice_are_a_warning() -> None:
@@ -480,6 +509,12 @@ def test_tokens_of_the_single_agentos(tmp_path: Path) -> None:
             {"agentos_url": URL},
             {"AGENTOS_EXPORTER_LOG_LEVEL": "loud"},
             "AGENTOS_EXPORTER_LOG_LEVEL: must be debug, info, warn or error, not 'loud'",
+        ),
+        ({"agentos_url": URL, "shard_index": "2"}, {}, "--shard.index: must be below --shard.count, which is 1"),
+        (
+            {"agentos_url": URL},
+            {"AGENTOS_EXPORTER_SHARD_COUNT": "many"},
+            "AGENTOS_EXPORTER_SHARD_COUNT: must be a whole number between 1 and 1000, not 'many'",
         ),
         ({"agentos_url": URL, "log_format": "xml"}, {}, "--log.format: must be logfmt or json, not 'xml'"),
         (
