@@ -20,10 +20,18 @@ app = App(name="state", help="Move the state of a daemon.")
 
 
 @app.command
-def copy(source: str, target: str, /) -> int:
+def copy(source: str, target: str, /, *, schema: str | None = None) -> int:
     """Copy a state, whole, to a place that was never used: the path of a file, or the URL of a PostgreSQL database.
 
     No daemon may use either of them. A password is read as libpq does it, from PGPASSWORD, PGPASSFILE or ~/.pgpass.
+    A state file of an earlier version is brought to this one, FROM too.
+
+    Parameters
+    ----------
+    source: path or URL of the state, called FROM
+    target: path or URL of the copy, called TO
+    schema: of the state in PostgreSQL; default: agentos_exporter
+
     """
     from exporter.ledger import copying  # noqa: PLC0415
     from exporter.service.connect import open_ledger  # noqa: PLC0415
@@ -32,13 +40,15 @@ def copy(source: str, target: str, /) -> int:
         with contextlib.ExitStack() as stack:
             ledgers = []
             for name, text in (("FROM", source), ("TO", target)):
-                place = _place(name, text)
-                if name == "FROM" and isinstance(place, Path) and not place.exists():
-                    complain(f"FROM: there is no file {place}")
-                    return FAILED
-                ledger = open_ledger(place)
+                ledger = open_ledger(_place(name, text, schema), must_exist=name == "FROM")
                 stack.callback(ledger.close)
                 ledgers.append(ledger)
+                if ledger.begun_anew:
+                    metrics = ", ".join(ledger.begun_anew)
+                    complain(
+                        f"{name}: labels, buckets or unit of these changed, their series are dropped: {metrics}",
+                        "warning",
+                    )
             for table, rows in copying.copy(*ledgers).items():
                 sys.stdout.write(f"{table:12} {rows}\n")
     except (ExporterError, RefusedError) as error:
@@ -47,10 +57,10 @@ def copy(source: str, target: str, /) -> int:
     return OK
 
 
-def _place(name: str, text: str) -> Path | SharedState:
+def _place(name: str, text: str, schema: str | None) -> Path | SharedState:
     """Raises RefusedError."""
     try:
-        place = parse_state(Path.cwd())(text)
+        place = parse_state(Path.cwd(), schema)(text)
     except RefusedError as error:
         raise RefusedError(f"{name}: {error}") from None
     if place is None:

@@ -11,7 +11,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,6 +206,11 @@ class _Loader:
         if self.table is not None:
             values = self._from_file(self.table)
         values.update(self._from_flags())
+        state, shard = values.get("state"), values["shard"]
+        if isinstance(state, SharedState) and shard.count > 1:
+            # One configuration may serve all shards, and each has a state of its own.
+            place = replace(state.location, schema=f"{state.location.schema}_{shard.index}")
+            values["state"] = replace(state, location=place)
         self._check_budgeted(values)
         self._warn_of_memory(values)
         self._unknown_variables()
@@ -393,6 +398,9 @@ class _Loader:
                 inner.add("url", "is missing; it is the URL of a PostgreSQL database")
                 return
             table, key = inner, "url"
+            if not _POSTGRES_URL.match(inner.text("url") or "postgresql://"):
+                inner.add("url", "must be the URL of a PostgreSQL database")
+                return
         # None says memory here, so what was refused has to be told apart.
         found = table.parsed(key, lambda text: (parse_state(self.base, schema, secret, lease)(text),))
         if found is not None:

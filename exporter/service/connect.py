@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from exporter.config import SharedState
-from exporter.core.errors import ConfigError
+from exporter.core.errors import ConfigError, StateRefused
 from exporter.core.logs import redact, register_secret
 from exporter.ledger.store import Ledger
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
@@ -56,9 +56,24 @@ def make_source(
         raise ConfigError([f"agentos {agentos.name}: cannot be read as it is configured: {reason}"]) from error
 
 
-def open_ledger(state: Path | SharedState | None) -> Ledger:
-    """Open the state where it is configured to be. Blocks. Raises StateError, and ConfigError for its password."""
+_TCP_LIMITS: Final = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "client_encoding": "utf8",
+}
+"""libpq's options where the URL says nothing else: a silent network must not hold the state for hours."""
+
+
+def open_ledger(state: Path | SharedState | None, *, must_exist: bool = False) -> Ledger:
+    """Open the state where it is configured to be. Blocks. Raises StateError.
+
+    With `must_exist` nothing is made where there is none.
+    """
     if not isinstance(state, SharedState):
+        if must_exist and state is not None and not state.exists():
+            raise StateRefused(f"state file {state}: there is no file")
         return Ledger(state)
     import psycopg  # noqa: PLC0415 - an extra
 
@@ -68,11 +83,15 @@ def open_ledger(state: Path | SharedState | None) -> Ledger:
     read_password = _registered(state.read_password)
 
     def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(**connect_options(state.location, read_password()))
+        try:
+            return psycopg.connect(**(_TCP_LIMITS | connect_options(state.location, read_password())))
+        except (ConfigError, UnicodeError) as error:  # of the password, of a host name
+            raise psycopg.OperationalError(redact(str(error))) from None
 
     holder = f"{socket.gethostname()}, process {os.getpid()}"
     schema = state.location.schema
-    return Ledger(StateDatabase(str(state.location), connect, schema=schema, holder=holder, lease=state.lease))
+    name = str(state.location)
+    return Ledger(StateDatabase(name, connect, schema=schema, holder=holder, lease=state.lease, must_exist=must_exist))
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:

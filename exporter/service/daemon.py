@@ -25,7 +25,7 @@ from exporter.core.model import Clock
 from exporter.counting.cashier import Cashier
 from exporter.metrics.totals import Totals
 from exporter.service.connect import make_source, open_ledger
-from exporter.service.discovery import Discoverer
+from exporter.service.discovery import LOOK, Discoverer
 from exporter.service.fleet import Fleet, settings
 from exporter.service.jobs import Jobs
 from exporter.service.prices import Prices, make_pricer
@@ -57,6 +57,7 @@ class Site:
 
     publisher: Publisher
     fleet: Fleet
+    discoverer: Discoverer
     version: str = __version__
 
     def rendered(self) -> Rendered | None:
@@ -68,8 +69,8 @@ class Site:
         self.publisher.scraped()
 
     def ready(self) -> bool:
-        """Whether a first poll of each AgentOS has ended, well or badly."""
-        return self.fleet.ready
+        """Whether each list was read, and a first poll of each AgentOS has ended, well or badly."""
+        return self.discoverer.tried and self.fleet.ready
 
     def instances(self) -> Sequence[InstanceStatus]:
         """Every configured AgentOS."""
@@ -153,26 +154,22 @@ async def running(
         stack.push_async_callback(prices.aclose)
         cashier = Cashier(prices.pricer)
         treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
-        await put_budgets_in_force(treasury, shared, config)
         jobs = Jobs()
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if isinstance(config.state, SharedState):
             jobs.add("state", functools.partial(_keep_state, shared, lost), config.state.lease / 3, at_once=False)
         fleet = Fleet(shared, cashier, jobs)
         stack.push_async_callback(fleet.aclose)
-        found: asyncio.Future[Reloader] = asyncio.get_running_loop().create_future()
-
-        async def rediscover() -> None:
-            await (await found).rediscover()
-
-        discoverer = Discoverer(shared, jobs, rediscover)
-        await discoverer.use(config.discovery)
-        await fleet.apply(await fleet.prepare(replace(config, agentos=discoverer.instances(config.agentos))))
+        discoverer = Discoverer(shared, jobs)
+        await discoverer.use(await discoverer.prepare(config.discovery))
+        whole = replace(config, agentos=discoverer.instances(config.agentos))
+        await put_budgets_in_force(treasury, shared, whole)
+        await fleet.apply(await fleet.prepare(whole))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
         publisher = await _publisher(shared, fleet, treasury, prices, live)
-        site = Site(publisher, fleet)
+        site = Site(publisher, fleet, discoverer)
         reloader = Reloader(config, load, shared, fleet, treasury, prices, discoverer)
-        found.set_result(reloader)
+        jobs.add("instances", reloader.rediscover, LOOK)
         server = _server(config.web, site, live, reloader)
         stack.push_async_callback(server.stop)
         await server.start()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,72 +46,96 @@ class _List:
     groups: dict[str, list[lists.Group]] = field(default_factory=dict)
     found: tuple[AgentOS, ...] = ()
     failed: bool = False
+    tried: bool = False
     read_at: float = float("-inf")
     stamps: dict[Path, tuple[int, int]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+
+    def resolve(self) -> list[str]:
+        """Make instances of the groups; what is wrong with single targets."""
+        groups = [group for some in self.groups.values() for group in some]
+        found, refused = instances(groups, self.discovery, os.environ)
+        self.found = tuple(found)
+        return refused
 
 
 class Discoverer:
     """All lists of a configuration. What cannot be read leaves what was found before."""
 
-    def __init__(self, shared: Shared, jobs: Jobs, changed: Callable[[], Awaitable[None]]) -> None:
-        """`changed` is called when `instances` are others than before."""
+    def __init__(self, shared: Shared, jobs: Jobs) -> None:
         self._shared = shared
         self._jobs = jobs
-        self._changed = changed
         self._lists: dict[str, _List] = {}
 
-    def instances(self, listed: Sequence[AgentOS]) -> tuple[AgentOS, ...]:
-        """Those that are `listed` in the configuration, and those that were found; the first of a name counts."""
+    @property
+    def tried(self) -> bool:
+        """Whether each list was read once, well or badly."""
+        return all(one.tried for one in self._lists.values())
+
+    def instances(self, listed: Sequence[AgentOS], lists: Mapping[str, _List] | None = None) -> tuple[AgentOS, ...]:
+        """Those that are `listed` in the configuration, and those that lists name; the first of a name counts."""
         named = {one.name: one for one in listed}
-        for one in self._lists.values():
+        for one in (self._lists if lists is None else lists).values():
             for agentos in one.found:
                 named.setdefault(agentos.name, agentos)
         return tuple(named.values())
 
-    async def use(self, discoveries: Sequence[Discovery]) -> None:
-        """Read these lists from now on; files at once, endpoints as soon as the jobs run."""
-        wanted = {f"discovery {number} {one}": one for number, one in enumerate(discoveries)}
-        for name in self._lists.keys() - wanted.keys():
-            await self._jobs.remove(name)
-            del self._lists[name]
-        for name, discovery in wanted.items():
-            one = self._lists.get(name)
-            if one is not None:
-                if one.discovery != discovery:
-                    one.discovery, one.read_at = discovery, float("-inf")
-                    await self._refresh(one, tell=False)
-                continue
-            one = self._lists[name] = _List(discovery)
-            self._jobs.add(name, functools.partial(self._refresh, one), min(LOOK, discovery.refresh))
-            if discovery.mechanism == "file":
-                await self._refresh(one, tell=False)
+    async def prepare(self, discoveries: Sequence[Discovery]) -> dict[str, _List]:
+        """These lists, with what is known of them already; files are read. Nothing changes by it."""
+        lists: dict[str, _List] = {}
+        for discovery in discoveries:
+            name = f"discovery {discovery.mechanism} {' '.join(discovery.where)}"
+            while name in lists:
+                name += " again"
+            old = self._lists.get(name)
+            if old is None:
+                one = _List(discovery)
+                if discovery.mechanism == "file":
+                    await self._read_anew(one)
+            else:
+                one = replace(old, discovery=discovery, groups=dict(old.groups))
+                one.resolve()
+            lists[name] = one
+        return lists
+
+    async def use(self, lists: dict[str, _List]) -> None:
+        """Follow these lists from now on, endpoints as soon as the jobs run."""
+        for name, old in self._lists.items():
+            if name not in lists or lists[name].discovery.refresh != old.discovery.refresh:
+                await self._jobs.remove(name, cancel=True)
+        before, self._lists = self._lists, lists
+        for name, one in lists.items():
+            if name not in before or before[name].discovery.refresh != one.discovery.refresh:
+                self._jobs.add(name, functools.partial(self._refresh, name), min(LOOK, one.discovery.refresh))
         self._show()
 
-    async def _refresh(self, one: _List, *, tell: bool = True) -> None:
-        now = self._shared.clock.monotonic()
+    async def _refresh(self, name: str) -> None:
+        one = self._lists[name]
         stamps = await asyncio.to_thread(_stamps, one.discovery)
-        if stamps == one.stamps and now - one.read_at < one.discovery.refresh:
-            return
-        one.read_at, one.stamps = now, stamps
-        problems = await self._read(one)
+        due = self._shared.clock.monotonic() - one.read_at >= one.discovery.refresh
+        # A file that could not be read may be readable now, and look as before.
+        if due or stamps != one.stamps or (stamps and one.failed):
+            await self._read_anew(one)
+            self._show()
+
+    async def _read_anew(self, one: _List) -> None:
+        one.read_at, one.tried, one.failed = self._shared.clock.monotonic(), True, True
+        one.stamps = await asyncio.to_thread(_stamps, one.discovery)
         before = one.found
-        found, refused = instances([group for some in one.groups.values() for group in some], one.discovery, os.environ)
-        one.found = tuple(found)
-        problems += refused
+        problems = await self._read(one) + one.resolve()
         if problems and tuple(problems) != one.said:
             log.warning("discovery", source=str(one.discovery), problems=problems)
         one.said = tuple(problems)
-        self._show()
         if one.found != before:
             log.info("discovery", source=str(one.discovery), instances=len(one.found))
-            if tell:
-                await self._changed()
 
     async def _read(self, one: _List) -> list[str]:
         """Read all that a list consists of; what is wrong with it."""
         of_files = one.discovery.mechanism == "file"
-        paths = await asyncio.to_thread(lists.paths, one.discovery.where) if of_files else []
+        try:
+            paths = await asyncio.to_thread(lists.paths, one.discovery.where) if of_files else []
+        except SourceError as error:
+            return [str(error)]
         wanted = [str(path) for path in paths] if of_files else [one.discovery.where[0]]
         one.groups = {where: groups for where, groups in one.groups.items() if where in wanted}
         one.failed = False
@@ -150,10 +175,9 @@ def _stamps(discovery: Discovery) -> dict[Path, tuple[int, int]]:
     if discovery.mechanism != "file":
         return {}
     stamps = {}
-    for path in lists.paths(discovery.where):
-        try:
-            found = path.stat()
-        except OSError:
-            continue
-        stamps[path] = (found.st_mtime_ns, found.st_size)
+    with contextlib.suppress(SourceError):
+        for path in lists.paths(discovery.where):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                stamps[path] = (found.st_mtime_ns, found.st_size)
     return stamps

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.bookkeeping.enrich import EXPIRE_EVERY, Enricher, Fetch, expire_quietly, no_details
+from exporter.bookkeeping.enrich import EXPIRE_EVERY, PATIENCE, Enricher, Fetch, expire_quietly, no_details
 from exporter.bookkeeping.intake import Intake
 from exporter.core.errors import ConfigError, StateError
 from exporter.core.model import MICROSECONDS
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 GRACE: Final = 300.0
 """Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
 
+LET_GO: Final = PATIENCE
+"""Seconds after which calls of an AgentOS that is gone wait for details no more; it may come back, as a list may."""
 AT_ONCE: Final = 8
 """Instances that may begin in one moment; the first polls of more are spread over the interval."""
 MOST_POLLS: Final = 32
@@ -54,23 +56,35 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a configuration changes: `members` are all that are to be read, `built` those of them that are new."""
+    """What a configuration changes: `members` are all that are to be read, `built` those of them that are new.
+
+    `skipped` are discovered instances that cannot be read as they are, with the reasons.
+    """
 
     config: Config
     members: tuple[Member, ...]
     built: tuple[Member, ...] = field(repr=False)
+    skipped: Mapping[str, tuple[str, ...]]
 
 
 class Fleet:
-    """The instances of a process. Its methods run one at a time, in the event loop."""
+    """The instances of a process. Its methods run one at a time, in the event loop.
+
+    Attributes:
+        skipped: Discovered instances that cannot be read as they are, or are read as they were, with the reasons.
+
+    """
 
     def __init__(self, shared: Shared, cashier: Cashier, jobs: Jobs) -> None:
         self._shared = shared
         self._cashier = cashier
         self._jobs = jobs
         self._members: tuple[Member, ...] = ()
+        self.skipped: Mapping[str, tuple[str, ...]] = {}
         self._leaving: dict[str, float] = {}
-        """names of instances that are gone → monotonic time at which their series go, too"""
+        """names of instances that are gone → monotonic time at which they went"""
+        self._let_go: set[str] = set()
+        """those of them whose calls no longer wait"""
         self._was_ready = False
         self._turns = asyncio.Semaphore(MOST_POLLS)
         self._retries = asyncio.Semaphore(MOST_RETRIES)
@@ -99,26 +113,29 @@ class Fleet:
         before = {one.agentos.name: one for one in self._members}
         members: list[Member] = []
         built: list[Member] = []
+        skipped: dict[str, tuple[str, ...]] = {}
         try:
             for agentos in filter(lambda one: config.shard.has(one.name), config.agentos):
-                old = before.get(agentos.name)
-                if old is None or (old.agentos, old.timing) != (agentos, timing):
+                member = before.get(agentos.name)
+                if member is None or (member.agentos, member.timing) != (agentos, timing):
                     try:
-                        old = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                        member = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                        built.append(member)
                     except ConfigError as error:
                         if not agentos.discovered:
                             raise
-                        log.warning("discovery", agentos=agentos.name, problems=list(error.problems))
-                        continue
-                    built.append(old)
-                members.append(old)
+                        skipped[agentos.name] = error.problems
+                        if self.skipped.get(agentos.name) != error.problems:
+                            log.warning("discovery", agentos=agentos.name, problems=list(error.problems))
+                if member is not None:
+                    members.append(member)
             for one in built:
                 async with self._shared.lock:
                     await asyncio.to_thread(one.poller.intake.announce)
         except BaseException:
             await _close(built)
             raise
-        return Plan(config, tuple(members), tuple(built))
+        return Plan(config, tuple(members), tuple(built), skipped)
 
     async def drop(self, plan: Plan) -> None:
         """Free what a plan built that is not put in force."""
@@ -144,12 +161,12 @@ class Fleet:
             )
             self._jobs.add(traces, poll, plan.config.poll_interval, delay=place * spread)
             self._jobs.add(sessions, survey, plan.config.sessions_interval, delay=place * spread)
-        self._members = plan.members
-        await self._let_go(names)
+        self._members, self.skipped = plan.members, plan.skipped
         known = await asyncio.to_thread(self._shared.totals.agentos_names)
         for name in known - names - self._leaving.keys():
             self._shared.totals.forget_gauges(name)
-            self._leaving[name] = self._shared.clock.monotonic() + GRACE
+            self._leaving[name] = self._shared.clock.monotonic()
+            self._let_go.discard(name)
 
     async def refresh(self) -> None:
         """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
@@ -157,9 +174,13 @@ class Fleet:
         for one in self._members:
             one.poller.refresh(figures)
         now = self._shared.clock.monotonic()
-        for name in [name for name, at in self._leaving.items() if at <= now]:
-            self._shared.totals.take_off(name)
-            del self._leaving[name]
+        for name, left in list(self._leaving.items()):
+            if now - left >= LET_GO and name not in self._let_go:
+                await self._resolve_waiting(name)
+                self._let_go.add(name)
+            if now - left >= GRACE:
+                self._shared.totals.take_off(name)
+                del self._leaving[name]
 
     def stop(self) -> None:
         """Let every poller finish the batch in hand, and begin no more."""
@@ -171,8 +192,13 @@ class Fleet:
         await _close(self._members)
 
     async def _in_turn(self, poller: Poller, work: Callable[[], Awaitable[None]]) -> None:
-        async with self._retries if poller.health.failures else self._turns:
+        turns = self._retries if poller.health.failures else self._turns
+        with poller.awaiting():
+            await turns.acquire()
+        try:
             await work()
+        finally:
+            turns.release()
 
     async def _expire_waiting(self) -> None:
         """Look for calls that waited long enough, whether polls go well or not."""
@@ -180,13 +206,12 @@ class Fleet:
             if one.poller.enricher is not None and await expire_quietly(one.poller.enricher):
                 self._shared.changed()
 
-    async def _let_go(self, names: set[str]) -> None:
-        """Count the calls that wait for details of an AgentOS which is read no more; if it fails, at the next start."""
+    async def _resolve_waiting(self, name: str) -> None:
+        """Count the calls that wait for details of an AgentOS which is gone; if it fails, at the next start."""
         try:
             async with self._shared.lock:
-                for name in await asyncio.to_thread(self._shared.ledger.waiting_names) - names:
-                    enricher = Enricher(name, self._shared, self._cashier, fetch=no_details, databases=tuple)
-                    await asyncio.to_thread(functools.partial(enricher.resolve, {}, everything=True))
+                enricher = Enricher(name, self._shared, self._cashier, fetch=no_details, databases=tuple)
+                await asyncio.to_thread(functools.partial(enricher.resolve, {}, everything=True))
         except StateError as error:
             log.warning("fleet", reason="calls that wait for details cannot be let go", error=str(error))
 

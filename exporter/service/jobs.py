@@ -48,10 +48,13 @@ class Jobs:
         else:
             self._scheduler.add_job(job, interval, id=name, name=name)
 
-    async def remove(self, name: str) -> None:
-        """Do this no more; returns when a run in hand has ended. Who knows how is to end it soon."""
+    async def remove(self, name: str, *, cancel: bool = False) -> None:
+        """Do this no more; returns when a run in hand has ended, which somebody ends soon, or which is to `cancel`."""
         self._scheduler.remove_job(name)
         running = [task for task, of in self._running.items() if of == name]
+        if cancel:
+            for task in running:
+                task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     def start(self) -> None:

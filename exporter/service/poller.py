@@ -136,7 +136,8 @@ class Poller:
         totals = shared.totals
         for outcome in OUTCOMES:
             totals.add("agentos_exporter_polls_total", (name, outcome), 0)
-        totals.gauge("agentos_exporter_catching_up", (name,), 0)
+        if totals.value("agentos_exporter_catching_up", (name,)) is None:
+            totals.gauge("agentos_exporter_catching_up", (name,), 0)
 
     @property
     def polled(self) -> bool:
@@ -179,7 +180,7 @@ class Poller:
     async def _read(self, tally: _Tally, deadline: float) -> None:
         async with aclosing(self.source.read(self._view, deadline=deadline)) as batches:
             while True:
-                with self._awaiting():
+                with self.awaiting():
                     batch = await anext(batches, None)
                 if batch is None:
                     return
@@ -188,7 +189,7 @@ class Poller:
                     return
 
     @contextlib.contextmanager
-    def _awaiting(self) -> Iterator[None]:
+    def awaiting(self) -> Iterator[None]:
         """In which `stop` may cancel this task: it waits for AgentOS, and has nothing in hand."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine's
@@ -279,7 +280,7 @@ class Poller:
             return
         self._surveyed_once = True
         try:
-            with self._awaiting():
+            with self.awaiting():
                 description = await self.source.describe(self._view)
             self._show(description)
             self._surveyed = ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.bookkeeping.shared import Shared
     from exporter.config import Config
+    from exporter.pricing.pricefile import PriceFile
     from exporter.pricing.prices import Pricer
 
 log = structlog.get_logger(__name__)
@@ -47,25 +48,27 @@ class Prices:
         if fetched:
             self._show_age()
 
-    async def reload(self, path: Path | None) -> bool:
-        """Read the user's file again. If it is refused (False), the old prices hold, and the log says why."""
+    async def load(self, path: Path | None) -> PriceFile:
+        """Read the user's file anew. Raises ConfigError, which is logged; nothing has changed then."""
         if path is None:
-            async with self._shared.lock:
-                self.pricer.use(pricefile.NO_PRICES)
-            self._shared.totals.gauge(_RELOADED, (), None)
-            return True
+            return pricefile.NO_PRICES
         try:
-            prices = await asyncio.to_thread(pricefile.load, path)
+            return await asyncio.to_thread(pricefile.load, path)
         except ConfigError as error:
             reason = "the price file is refused, the old prices hold"
             log.warning("reload", reason=reason, problems=list(error.problems))
             self._say(path, ok=False)
-            return False
+            raise
+
+    async def use(self, path: Path | None, prices: PriceFile) -> None:
+        """Put the prices of the user's file in force."""
         async with self._shared.lock:  # see refresh
             self.pricer.use(prices)
+        if path is None:
+            self._shared.totals.gauge(_RELOADED, (), None)
+            return
         log.info("reload", prices=str(path), entries=len(prices.entries))
         self._say(path, ok=True)
-        return True
 
     def _say(self, path: Path | None, *, ok: bool) -> None:
         """Say what of the file has no effect; `ok`: it could be read."""

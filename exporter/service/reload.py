@@ -57,6 +57,7 @@ class Reloader:
         self._prices = prices
         self._lock = asyncio.Lock()
         self._discoverer = discoverer
+        self._applied = discoverer.instances(config.agentos)
         self._tell(successful=True)
 
     async def reload(self) -> str:
@@ -67,20 +68,25 @@ class Reloader:
 
         """
         async with self._lock:
-            problem = await self._reload_config() if self._load is not None else ""
-            if self._load is None and self.config.prices is None:
-                log.info("reload", reason="there is no file to read anew")
-            if not problem and not await self._prices.reload(self.config.prices):
-                problem = "the price file is refused, the old prices hold; the log says why"
-            self._tell(successful=not problem)
-            self._shared.changed()
+            problem = "a bug of agentos-exporter, please report it"
+            try:
+                problem = await self._reload()
+            finally:
+                self._tell(successful=not problem)
+                self._shared.changed()
             return problem
 
-    async def _reload_config(self) -> str:
-        assert self._load is not None  # noqa: S101
+    async def _reload(self) -> str:
+        if self._load is None and self.config.prices is None:
+            log.info("reload", reason="there is no file to read anew")
         try:
-            new = await asyncio.to_thread(self._load)
+            new = self.config if self._load is None else await asyncio.to_thread(self._load)
             changed = changed_keys(self.config, new)
+            new = replace(new, **{key: getattr(self.config, key) for key in _AT_START})
+            try:
+                prices = await self._prices.load(new.prices)
+            except ConfigError:
+                return "the price file is refused, the old prices hold; the log says why"
             await self._put_in_force(new, changed)
         except ConfigError as error:
             reason = "the configuration is refused, the old one holds"
@@ -90,18 +96,20 @@ class Reloader:
             reason = "the state cannot be written, the old configuration holds"
             log.warning("reload", reason=reason, error=str(error))
             return f"{reason}: {error}"
-        self._say(changed)
-        held = {key: getattr(self.config, key) for key in _AT_START}
-        self.config = replace(new, **held)
+        await self._prices.use(new.prices, prices)
+        if self._load is not None:
+            self._say(changed)
+        self.config = new
         return ""
 
     async def _put_in_force(self, new: Config, changed: tuple[str, ...]) -> None:
         """Raises ConfigError and StateError; nothing has changed then."""
-        if "discovery" in changed:
-            await self._discoverer.use(new.discovery)
-        whole = replace(new, agentos=self._discoverer.instances(new.agentos))
+        lists = await self._discoverer.prepare(new.discovery) if "discovery" in changed else None
+        whole = replace(new, agentos=self._discoverer.instances(new.agentos, lists))
         plan = await self._fleet.prepare(whole)
         try:
+            if "labels.user" in changed:
+                await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
             if {"budgets", "agentos", "discovery"} & set(changed):
                 await put_budgets_in_force(self._treasury, self._shared, whole)
             if "labels.user" in changed:
@@ -111,11 +119,16 @@ class Reloader:
             await self._fleet.drop(plan)
             raise
         self._shared.totals.use(new.limits, zero_hold=new.zero_hold)
+        if lists is not None:
+            await self._discoverer.use(lists)
         await self._fleet.apply(plan)
+        self._applied = whole.agentos
 
     async def rediscover(self) -> None:
-        """Read the instances that lists name now. What keeps them from being read is logged."""
+        """Read the instances that lists name now, if they are others. What keeps them from being read is logged."""
         async with self._lock:
+            if self._discoverer.instances(self.config.agentos) == self._applied and not self._fleet.skipped:
+                return
             try:
                 await self._put_in_force(self.config, ("agentos",))
             except (ConfigError, StateError) as error:
@@ -136,7 +149,7 @@ class Reloader:
 
 async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
     """Raises StateError; the budgets before then hold."""
-    names = [one.name for one in config.agentos]
+    names = [one.name for one in config.agentos if config.shard.has(one.name)]
     # What is spent on an AgentOS is known to the shard that reads it alone.
     budgets = [one for one in config.budgets if not one.agentos or config.shard.has(one.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new

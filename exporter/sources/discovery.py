@@ -5,9 +5,11 @@ The formats are those of Prometheus's `file_sd_config` and `http_sd_config`: a l
 
 from __future__ import annotations
 
+import asyncio
 import glob
-import ssl
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ import yaml
 from exporter import __version__
 from exporter.core.document import compose, shown
 from exporter.core.errors import BadAnswer, ConfigError, ServerFailed, SourceTimeout, Unreachable
+from exporter.sources.api import proxies
 
 TIMEOUT: Final = 10.0
 """Seconds that an endpoint has for its list."""
@@ -25,16 +28,32 @@ _MOST_BYTES: Final = 16 * 1024 * 1024
 _DEPTH: Final = 6
 
 
-class Group(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Group:
     """Targets that share labels."""
 
-    targets: list[str]
-    labels: dict[str, str] = {}
+    targets: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def paths(patterns: Sequence[str]) -> list[Path]:
-    """The files that these patterns name now, each once."""
-    return sorted({Path(found) for pattern in patterns for found in glob.glob(pattern)})  # noqa: PTH207 - absolute ones
+    """The files that these patterns name now, each once; a path without wildcards is there in any case.
+
+    Raises SourceError where a folder cannot be read: that is no list without targets.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        if not glob.has_magic(pattern):
+            found.add(Path(pattern))
+            continue
+        folder = Path(pattern).parent
+        try:
+            with os.scandir(folder):
+                pass
+        except OSError as error:
+            raise BadAnswer(f"{folder}: {error.strerror}") from None
+        found.update(map(Path, glob.glob(pattern)))  # noqa: PTH207 - absolute ones
+    return sorted(found)
 
 
 def read(path: Path) -> tuple[list[Group], list[str]]:
@@ -68,19 +87,24 @@ async def fetch(url: str, *, token: str | None, refresh: float) -> tuple[list[Gr
     }
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    body = bytearray()
     try:
+        # The proxies that hold towards AgentOS hold here, too; httpx's own reading of the environment knows no ranges.
+        proxy = proxies.chosen(url, os.environ)
         async with (
-            httpx.AsyncClient(timeout=TIMEOUT) as client,
+            asyncio.timeout(TIMEOUT),
+            httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, proxy=proxy) as client,
             client.stream("GET", url, headers=headers) as answer,
         ):
-            body = b""
             async for part in answer.aiter_bytes():
                 body += part
                 if len(body) > _MOST_BYTES:
                     raise BadAnswer("the list is larger than 16 MiB")
-    except httpx.TimeoutException:
+    except (TimeoutError, httpx.TimeoutException):
         raise SourceTimeout("the list did not come in time") from None
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+    except proxies.ProxyRefused as error:
+        raise Unreachable(f"{error.variable}: {error}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise Unreachable(f"the list cannot be fetched: {type(error).__name__}") from None
     if answer.status_code != httpx.codes.OK:
         raise ServerFailed(f"the endpoint answers {answer.status_code}")
@@ -92,17 +116,19 @@ async def fetch(url: str, *, token: str | None, refresh: float) -> tuple[list[Gr
 
 
 def _groups(value: object, where: str) -> tuple[list[Group], list[str]]:
-    if value is None:
-        return [], []
+    """One target that is none costs itself alone; a group that is none, the list: it may have named many."""
     if not isinstance(value, list):
-        raise BadAnswer(f"{where}: must be a list of groups with targets and labels")
+        raise BadAnswer(f"{where}: must be a list of groups with targets and labels; [] names none")
     groups: list[Group] = []
     problems: list[str] = []
     for number, entry in enumerate(value):
-        try:
-            groups.append(msgspec.convert(entry, Group))
-        except msgspec.ValidationError as error:
-            problems.append(f"{where}[{number}]: {shown(str(error))}")
+        targets, labels = (entry.get("targets"), entry.get("labels") or {}) if isinstance(entry, dict) else (None, None)
+        if not isinstance(targets, list) or not isinstance(labels, dict):
+            raise BadAnswer(f"{where}[{number}]: must be a group: a list of targets, and labels")
+        texts = tuple(target for target in targets if isinstance(target, str))
+        if len(texts) < len(targets):
+            problems.append(f"{where}[{number}].targets: a target must be a text")
+        groups.append(Group(texts, {str(label): str(text) for label, text in labels.items()}))
     return groups, problems
 
 

@@ -89,10 +89,11 @@ async def test_reload_of_prices(write, tmp_path):
         write(6, more="prices: prices.yml")
         await daemon.reload()
         assert daemon.shared.totals.value(reloaded, ()) == 0
-        assert daemon.shared.totals.value(LIMIT, ("", "team", "month")) == 6 * USD
+        assert daemon.shared.totals.value(LIMIT, ("", "team", "month")) == 5 * USD
         write(6)
         await daemon.reload()
         assert daemon.shared.totals.value(reloaded, ()) is None
+        assert daemon.shared.totals.value(LIMIT, ("", "team", "month")) == 6 * USD
 
 
 async def test_sighup_while_it_starts_is_not_lost(write):

@@ -1,5 +1,7 @@
 """Instances that lists name: they come and go with the lists, and a list that is broken changes nothing."""
 
+import asyncio
+import contextlib
 import http.server
 import json
 import threading
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from exporter.core.errors import ConfigError, StateError
 from tests.daemon.test_reload import Exporter, start  # noqa: F401 - a fixture
 
 SUCCESSFUL = "agentos_exporter_discovery_last_refresh_successful"
@@ -22,6 +25,16 @@ def targets(*instances: str) -> str:
     return json.dumps(
         [{"targets": [f"127.0.0.1:{place + 1}"], "labels": {"agentos": name}} for place, name in enumerate(instances)]
     )
+
+
+@contextlib.contextmanager
+def preparing_fails(monkeypatch: pytest.MonkeyPatch, exporter: Exporter, error: Exception) -> Iterator[None]:
+    async def fails(_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exporter.daemon.site.fleet, "prepare", fails)
+        yield
 
 
 async def test_files(start: Callable[..., Exporter], tmp_path: Path) -> None:  # noqa: F811
@@ -64,6 +77,82 @@ async def test_lists_are_taken_over_by_a_reload(start: Callable[..., Exporter], 
         assert await exporter.reload() == ""
         assert names(exporter) == ["b"]
         assert exporter.value(SUCCESSFUL, "file") is None
+
+
+async def test_a_folder_that_is_away_for_a_moment_changes_nothing(
+    start: Callable[..., Exporter],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (folder := tmp_path / "targets").mkdir()
+    (folder / "t.json").write_text(targets("x"))
+    lists = [{"files": ["targets/*.json"]}, {"files": ["targets/t.json"], "name_label": "agentos"}]
+    async with start("a", agentos_file_sd=lists) as exporter:
+        folder.rename(tmp_path / "elsewhere")
+        await exporter.forward(15)
+        assert (names(exporter), exporter.value(SUCCESSFUL, "file")) == (["a", "x"], 0)
+        (tmp_path / "elsewhere").rename(folder)
+        await exporter.forward(15)
+        assert (names(exporter), exporter.value(SUCCESSFUL, "file")) == (["a", "x"], 1)
+
+
+async def test_a_refused_reload_leaves_the_lists(
+    start: Callable[..., Exporter],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "t.json").write_text(targets("x"))
+    async with start("a", agentos_file_sd=[{"files": ["t.json"]}]) as exporter:
+        exporter.read("a")
+        with preparing_fails(monkeypatch, exporter, ConfigError(["agentos[0]: cannot be read"])):
+            assert "the configuration is refused" in await exporter.reload()
+        assert names(exporter) == ["a", "x"]
+        exporter.read("a", agentos_file_sd=[{"files": ["t.json"]}])
+        assert await exporter.reload() == ""
+        assert names(exporter) == ["a", "x"]
+
+
+async def test_a_list_that_only_moves_keeps_what_it_named(start: Callable[..., Exporter], tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "one.json").write_text(targets("x"))
+    (tmp_path / "two.json").write_text(targets("y"))
+    async with start("a", agentos_file_sd=[{"files": ["two.json"]}]) as exporter:
+        kept = exporter.daemon.pollers[-1]
+        (tmp_path / "two.json").write_text("[")
+        exporter.read("a", agentos_file_sd=[{"files": ["one.json"]}, {"files": ["two.json"]}])
+        assert await exporter.reload() == ""
+        assert names(exporter) == ["a", "x", "y"]
+        assert exporter.daemon.pollers[-1] is kept
+
+
+async def test_a_reload_while_a_list_has_changed(start: Callable[..., Exporter], tmp_path: Path) -> None:  # noqa: F811
+    """What a list names is put in force by a job of its own, which a reload does not wait for."""
+    (tmp_path / "t.json").write_text(targets("x"))
+    async with start("a", agentos_file_sd=[{"files": ["t.json"]}]) as exporter:
+        (tmp_path / "t.json").write_text(targets("x", "y"))
+        reloader = exporter.daemon.reloader
+        async with reloader._lock:  # as in a reload
+            await exporter.daemon.site.discoverer._refresh(next(iter(exporter.daemon.site.discoverer._lists)))
+            waiting = asyncio.create_task(reloader.rediscover())
+            await asyncio.sleep(0)
+            await exporter.daemon.site.discoverer.use({})
+        await waiting
+        exporter.read("a")
+        assert await exporter.reload() == ""
+        assert names(exporter) == ["a"]
+
+
+async def test_what_cannot_be_put_in_force_is_tried_again(
+    start: Callable[..., Exporter],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "t.json").write_text(targets("x"))
+    async with start("a", agentos_file_sd=[{"files": ["t.json"]}]) as exporter:
+        with preparing_fails(monkeypatch, exporter, StateError("the disk is full")):
+            (tmp_path / "t.json").write_text(targets("x", "y"))
+            await exporter.forward(15)
+            assert names(exporter) == ["a", "x"]
+        await exporter.forward(15)
+        assert names(exporter) == ["a", "x", "y"]
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):

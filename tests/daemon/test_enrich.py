@@ -3,11 +3,13 @@
 import time
 
 from exporter.ledger.store import Ledger
+from exporter.service import fleet
 from tests.harness.details import COST, TOKENS, Home, call, run_of
 from tests.harness.inprocess import Exporter
 
 
-async def test_what_waited_for_an_agentos_that_is_gone_goes_out(tmp_path):
+async def test_what_waited_for_an_agentos_that_is_gone_goes_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "LET_GO", 0.0)
     ledger = Ledger(tmp_path / "state.db")
     home = Home()
     home.ledger = ledger

@@ -112,13 +112,20 @@ def test_there_and_back(opened: Open, postgres: Postgres, tmp_path: Path, capsys
     second.close()
     assert main(["state", "copy", str(tmp_path / "nowhere.db"), url]) == 1
     assert "there is no file" in capsys.readouterr().err
+    assert main(["state", "copy", postgres.url("empty"), str(tmp_path / "third.db")]) == 1
+    assert "there is no state" in capsys.readouterr().err
 
 
 def test_a_schema_of_somebody_else_is_left_alone(opened: Open, postgres: Postgres) -> None:
-    postgres.sql("CREATE SCHEMA theirs; CREATE TABLE theirs.things (x int)", "state")
-    with pytest.raises(StateRefused, match="tables of somebody else"):
-        opened(schema="theirs")
-    assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'theirs'", "state").strip() == "1"
+    postgres.url("state")
+    for name, columns in (("things", "x int"), ("meta", "a int"), ("meta", "key text, value text")):
+        postgres.sql(
+            f"DROP SCHEMA IF EXISTS theirs CASCADE; CREATE SCHEMA theirs; CREATE TABLE theirs.{name} ({columns})",
+            "state",
+        )
+        with pytest.raises(StateRefused, match="tables of somebody else"):
+            opened(schema="theirs")
+        assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'theirs'", "state").strip() == "1"
 
 
 def test_a_later_schema_version_is_refused(opened: Open, postgres: Postgres) -> None:
@@ -196,6 +203,43 @@ def test_a_commit_whose_answer_is_lost(opened: Open, postgres: Postgres, when: s
     assert ledger.records("os", ["t", "u"]).keys() == ({"t", "u"} if when == "after" else {"t"})
     ledger.commit(changes("v"))
     assert ledger.records("os", ["v"])
+
+
+def test_where_it_cannot_be_told_whether_a_commit_was_done_the_process_ends(opened: Open, postgres: Postgres) -> None:
+    url, down = postgres.url("state"), []
+
+    def connect() -> psycopg.Connection:
+        if down:
+            raise ValueError("as of a password that cannot be read")
+        return Breaks.connect(url, prepare_threshold=None)
+
+    ledger = opened(connect=connect)
+    ledger.commit(changes("t"))
+    Breaks.when = "after"
+    down.append(True)
+    for _ in range(2):
+        with pytest.raises(StateRefused, match="whether the last batch was committed cannot be told"):
+            ledger.commit(changes("u"))
+    down.clear()
+
+
+def test_commits_that_are_gone_end_the_process(opened: Open, postgres: Postgres) -> None:
+    """As after a failover to a standby that lacked them: what memory counted would be counted again."""
+    ledger = opened()
+    for trace in ("t", "u"):
+        ledger.commit(changes(trace))
+    postgres.sql("DELETE FROM agentos_exporter.traces WHERE id = 'u'", "state")
+    postgres.sql("UPDATE agentos_exporter.lease SET commits = commits - 1", "state")
+    with pytest.raises(StateRefused, match="commits are gone"):
+        ledger.commit(changes("u"))
+
+
+def test_an_owner_that_hangs_in_a_transaction_is_told_of(opened: Open, postgres: Postgres) -> None:
+    opened().close()
+    with psycopg.connect(postgres.url("state")) as hanging:
+        hanging.execute("UPDATE agentos_exporter.lease SET holder = 'hanging'")
+        with pytest.raises(StateRefused, match="is using it"):
+            opened("two")
 
 
 # Daemons

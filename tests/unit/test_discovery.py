@@ -70,15 +70,23 @@ GROUPS = [{"targets": ["a:1"], "labels": {"agentos": "a"}}, {"targets": ["b:1"]}
 )
 def test_formats(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    assert read(tmp_path / name) == ([Group(["a:1"], {"agentos": "a"}), Group(["b:1"])], [])
+    assert read(tmp_path / name) == ([Group(("a:1",), {"agentos": "a"}), Group(("b:1",))], [])
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.yml"])
-def test_one_bad_group_costs_itself_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(json.dumps([{"targets": "a:1"}, 7, {"labels": {}}, *GROUPS]))
+def test_a_target_that_is_no_text_costs_itself_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps([{"targets": ["a:1", None, "c:1"], "labels": None}, *GROUPS]))
     groups, problems = read(tmp_path / name)
-    assert [one.targets for one in groups] == [["a:1"], ["b:1"]]
-    assert [problem.partition("]")[0] for problem in problems] == [f"{tmp_path / name}[{place}" for place in (0, 1, 2)]
+    assert [one.targets for one in groups] == [("a:1", "c:1"), ("a:1",), ("b:1",)]
+    assert problems == [f"{tmp_path / name}[0].targets: a target must be a text"]
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.yml"])
+@pytest.mark.parametrize("group", [{"targets": "a:1"}, 7, {"labels": {}}])
+def test_a_bad_group_may_have_named_many(tmp_path: Path, name: str, group: object) -> None:
+    (tmp_path / name).write_text(json.dumps([*GROUPS, group]))
+    with pytest.raises(BadAnswer, match=r"\[2\]: must be a group"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,8 @@ def test_one_bad_group_costs_itself_alone(tmp_path: Path, name: str) -> None:
         ("t.yml", "a: b"),
         ("t.yml", "a: &x 1\nb: *x"),
         ("t.yml", "\0"),
+        ("t.yml", ""),  # as one that is being written; [] is an empty list
+        ("t.json", ""),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, text: str) -> None:
@@ -98,8 +108,8 @@ def test_bad_files(tmp_path: Path, name: str, text: str) -> None:
         read(tmp_path / name)
 
 
-def test_an_empty_file_is_an_empty_list(tmp_path: Path) -> None:
-    (tmp_path / "t.yml").write_text("")
+def test_an_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "t.yml").write_text("[]")
     assert read(tmp_path / "t.yml") == ([], [])
 
 
@@ -107,6 +117,9 @@ def test_patterns(tmp_path: Path) -> None:
     for name in ("b.yml", "a.yml", "c.json"):
         (tmp_path / name).touch()
     assert [one.name for one in paths([f"{tmp_path}/*.yml", f"{tmp_path}/a.*"])] == ["a.yml", "b.yml"]
+    assert paths([f"{tmp_path}/gone.yml"]) == [tmp_path / "gone.yml"]
+    with pytest.raises(BadAnswer, match="No such file"):
+        paths([f"{tmp_path}/gone/*.yml"])
 
 
 # Configuration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def listen(addresses: Sequence[Address]) -> list[socket.socket]:
 def from_systemd(environ: Mapping[str, str] = os.environ) -> list[socket.socket]:
     """The sockets of `LISTEN_FDS`. Raises ListenError where there are none for this process."""
     count = environ.get("LISTEN_FDS", "")
-    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit() or not int(count):
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,3}", count):
         raise ListenError("--web.systemd-socket: systemd hands over no socket; is there a .socket unit?")
     try:
         listeners = [socket.socket(fileno=_FIRST_OF_SYSTEMD + number) for number in range(int(count))]
@@ -103,6 +104,7 @@ def _is_left_over(path: Path) -> bool:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # noqa: FBT003 - who listens may be too busy to accept
             probe.connect(str(path))
     except ConnectionRefusedError:
         return True
