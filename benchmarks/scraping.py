@@ -41,7 +41,7 @@ _NODE_EXPORTER = "/usr/bin/prometheus-node-exporter"
 
 def main(*, quick: bool) -> None:
     """Serve both ways, print p50 and p99."""
-    traces, scrapes = (300, 30) if quick else (2_000, 200)
+    traces, scrapes = (300, 30) if quick else (2_000, 500)
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:{folder}/agno.db"
         seed(database, traces, spread=timedelta(hours=1))

@@ -46,7 +46,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        self._live.refresh()
         config = self._live.config
         if not self._bucket.allows(config.rate_limit):
             await PlainTextResponse("Too Many Requests\n", 429)(scope, receive, send)

@@ -41,9 +41,10 @@ class LiveWebConfig:
     def refresh(self) -> None:
         """Read the files anew if one of them has changed. What is refused changes nothing, and is logged once.
 
-        The bytes themselves are compared, at each connection and request: times of files are too coarse to tell two
-        changes apart that follow each other at once. What was refused is read again in any case: a file that it names
-        may be there now.
+        The bytes themselves are compared, at each new connection and every few seconds: times of files are too coarse
+        to tell two changes apart that follow each other at once. Not at each request, since to read files takes the
+        interpreter's lock anew a dozen times, while threads decode and render. What was refused is read again in any
+        case: a file that it names may be there now.
         """
         seen = tuple(map(_content, self._watched))
         if self.path is None or (seen == self._seen and not self.problems):
