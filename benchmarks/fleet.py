@@ -15,9 +15,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.measure import cpu, quantile, resident
+from benchmarks.measure import cpu, quantile
 from tests.harness import fleets, truth
 from tests.harness.agentos import RunningAgentOS
+from tests.harness.process import resident
 from tests.harness.seed import seed
 
 _POLL = re.compile(r"^ts=(\S+) .* msg=poll agentos=(up-\d+) outcome=ok ", re.MULTILINE)

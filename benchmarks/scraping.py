@@ -32,9 +32,9 @@ import bcrypt
 from benchmarks.measure import ROOT, child, quantile, report
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.seed import seed
+from tests.harness.web import TLS
 
 _SAMPLES = 10_000
-_TLS = ROOT / "tests/tls"
 _USER = "prometheus:not-a-secret"
 _NODE_EXPORTER = "/usr/bin/prometheus-node-exporter"
 
@@ -130,7 +130,7 @@ def _scraped(url: str, scrapes: int, *, fresh: bool) -> tuple[list[float], int]:
 def _scrape_alone(url: str, scrapes: int, *, fresh: bool) -> tuple[list[float], int]:
     """Seconds that each scrape took, and the samples of the last one."""
     parts = urlsplit(url)
-    context = ssl.create_default_context(cafile=_TLS / "ca.crt")
+    context = ssl.create_default_context(cafile=TLS / "ca.crt")
     headers = {"Accept-Encoding": "gzip", "Authorization": f"Basic {base64.b64encode(_USER.encode()).decode()}"}
     took: list[float] = []
     connection: http.client.HTTPConnection | None = None
@@ -164,7 +164,7 @@ def _web_file(folder: str) -> Path:
     file = Path(folder, "web.yml")
     user, _, password = _USER.partition(":")
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
-    tls = {"cert_file": str(_TLS / "server.crt"), "key_file": str(_TLS / "server.key")}
+    tls = {"cert_file": str(TLS / "server.crt"), "key_file": str(TLS / "server.key")}
     file.write_text(json.dumps({"tls_server_config": tls, "basic_auth_users": {user: hashed}}))
     return file
 

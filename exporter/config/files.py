@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exporter.core.document import RefusedError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+FILE_BYTES: Final = 1024 * 1024
+"""What a configuration file may hold."""
 
 
 def path_shown(path: Path) -> str:
@@ -39,6 +42,17 @@ def head(path: Path, size: int) -> bytes:
     """The first bytes of a file. Raises OSError, and ValueError for an impossible path."""
     with path.open("rb") as file:
         return file.read(size)
+
+
+def content(path: Path) -> bytes:
+    """All of a configuration file. Raises RefusedError that names it."""
+    try:
+        raw = head(path, FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"cannot read {path_shown(path)}: {reason(error)}") from None
+    if len(raw) > FILE_BYTES:
+        raise RefusedError(f"{path_shown(path)} is larger than 1 MiB")
+    return raw
 
 
 def reason(error: Exception) -> str:

@@ -18,9 +18,10 @@ from typing import Any, Final
 import yaml
 
 from exporter import REVISION_VARIABLE
-from exporter.config.files import head, parse_path, path_shown, reason
+from exporter.config.files import content, head, parse_path, path_shown, reason
 from exporter.config.secrets import Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
+    DEFAULT_LEASE,
     DEFAULT_STATE,
     ENV_PREFIX,
     FLAGS,
@@ -85,19 +86,15 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], *, check_price
     return _Loader(flags, environ, check_prices=check_prices).load()
 
 
-_FILE_BYTES: Final = 1024 * 1024
 _DEPTH: Final = 16
 
 
 def _compose(path: Path, where: str) -> yaml.MappingNode | None:
     """The top mapping of a file, None if the file says nothing. Raises ConfigError."""
-    shown = path_shown(path)
     try:
-        raw = head(path, _FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{where}: cannot read {shown}: {reason(error)}"]) from None
-    if len(raw) > _FILE_BYTES:
-        raise ConfigError([f"{where}: {shown} is larger than 1 MiB"])
+        raw = content(path)
+    except RefusedError as error:
+        raise ConfigError([f"{where}: {error}"]) from None
     return _parse(raw)
 
 
@@ -152,7 +149,6 @@ _HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file
 _INSTANCE: Final = ("name", "url", *_API_KEYS, "enrich_runs", "database", *_DATABASE_KEYS)
 _DATABASE: Final = ("url", *_DATABASE_KEYS)
 _STATE: Final = ("url", "schema", "lease", "password_file", "password_env")
-_LEASE: Final = 15.0
 _MOST_SHARDS: Final = 1000
 _STATE_SCHEMA: Final = "agentos_exporter"
 _POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://", re.IGNORECASE)
@@ -385,7 +381,7 @@ class _Loader:
 
     def _state(self, table: _Table, values: dict[str, Any]) -> None:
         """A path, memory, a URL, or a mapping of a URL and what is beside it."""
-        schema, lease = None, _LEASE
+        schema, lease = None, DEFAULT_LEASE
         secret: _Secret = (None, None, None)
         key = "state"
         if isinstance(table.entries.get("state"), yaml.MappingNode):
@@ -789,7 +785,7 @@ def _share(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
 
 
 def parse_state(
-    base: Path, schema: str | None = None, secret: _Secret = (None, None, None), lease: float = _LEASE
+    base: Path, schema: str | None = None, secret: _Secret = (None, None, None), lease: float = DEFAULT_LEASE
 ) -> Callable[[str], Path | SharedState | None]:
     """A parser of `state`: a path relative to `base`, memory (None), or the URL of a PostgreSQL database."""
 

@@ -17,6 +17,7 @@ from exporter.counting.users import UserLabels
 from exporter.metrics.totals import Limits
 from exporter.sources.database import location
 
+DEFAULT_LEASE: Final = 15.0
 DEFAULT_STATE: Final = Path("/var/lib/agentos-exporter/state.db")
 DEFAULT_PORT: Final = 9777
 ENV_PREFIX: Final = "AGENTOS_EXPORTER_"
@@ -130,7 +131,7 @@ class SharedState(Database):
     `lease` is in seconds: so long after the last sign of life of a daemon, another may take over.
     """
 
-    lease: float = 15.0
+    lease: float = DEFAULT_LEASE
 
 
 @dataclass(frozen=True, slots=True)

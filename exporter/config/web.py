@@ -18,13 +18,12 @@ from typing import Final
 
 import yaml
 
-from exporter.config.files import head, parse_path, path_shown, reason
+from exporter.config.files import content, head, parse_path, path_shown, reason
 from exporter.config.secrets import Secret
 from exporter.config.values import integer, parse_duration, parse_switch
 from exporter.core.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, quoted, scalar
 from exporter.core.errors import ConfigError
 
-_FILE_BYTES: Final = 1024 * 1024
 _DEPTH: Final = 8
 _TLS_KEYS: Final = (
     *("cert", "key", "client_ca", "cert_file", "key_file", "client_auth_type", "client_ca_file"),
@@ -167,11 +166,9 @@ def _as_file(text: str, path: Path | None) -> Iterator[Path]:
 def load_web(path: Path) -> WebConfig:
     """Read the file, and the files that it names. Raises ConfigError with every problem, each with its place."""
     try:
-        raw = head(path, _FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"cannot read {path_shown(path)}: {reason(error)}"]) from None
-    if len(raw) > _FILE_BYTES:
-        raise ConfigError([f"{path_shown(path)} is larger than 1 MiB"])
+        raw = content(path)
+    except RefusedError as error:
+        raise ConfigError([str(error)]) from None
     try:
         return _read(raw, path.parent)
     except ConfigError as error:

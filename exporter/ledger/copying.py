@@ -11,6 +11,9 @@ from exporter.ledger import tables
 from exporter.ledger.store import Ledger
 
 _ROWS: Final = 1000
+_CONTENT: Final = {table: sa.select(table) for table in tables.schema.sorted_tables if table is not tables.layouts}
+"""What moves, by table. Each place has its own layouts, and its own word on what its tables are."""
+_CONTENT[tables.meta] = _CONTENT[tables.meta].where(tables.meta.c.key.not_in(tables.OWN_META))
 
 
 def copy(source: Ledger, target: Ledger) -> dict[str, int]:
@@ -24,23 +27,12 @@ def copy(source: Ledger, target: Ledger) -> dict[str, int]:
     copied: dict[str, int] = {}
     # The source is held as well: nobody must write to it meanwhile.
     with source.transaction(write=True) as of, target.transaction(write=True) as into:
-        for table in tables.schema.sorted_tables:
-            if table is tables.layouts:
-                continue  # each has its own
-            there = sa.select(table).limit(1)
-            if table is tables.meta:
-                there = there.where(table.c.key.not_in(tables.OWN_META))
-            if into.execute(there).first() is not None:
-                raise StateRefused(f"{target}: is not empty; name one that was never used")
-        for table in tables.schema.sorted_tables:
-            if table is tables.layouts:
-                continue
-            rows = of.execute(sa.select(table)).mappings()
+        if any(into.execute(rows.limit(1)).first() is not None for rows in _CONTENT.values()):
+            raise StateRefused(f"{target}: is not empty; name one that was never used")
+        for table, query in _CONTENT.items():
+            rows = of.execute(query).mappings()
             copied[table.name] = 0
             while some := [dict(row) for row in rows.fetchmany(_ROWS)]:
-                if table is tables.meta:
-                    some = [row for row in some if row["key"] not in tables.OWN_META]
-                if some:
-                    into.execute(sa.insert(table), some)
+                into.execute(sa.insert(table), some)
                 copied[table.name] += len(some)
     return copied

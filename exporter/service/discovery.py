@@ -91,7 +91,7 @@ class Discoverer:
             if old is None:
                 one = _List(discovery)
                 if discovery.mechanism == "file":
-                    await self._read_anew(one)
+                    await self._read_anew(one, await asyncio.to_thread(_stamps, discovery))
             else:
                 one = replace(old, discovery=discovery, groups=dict(old.groups))
                 one.resolve()
@@ -115,12 +115,12 @@ class Discoverer:
         due = self._shared.clock.monotonic() - one.read_at >= one.discovery.refresh
         # A file that could not be read may be readable now, and look as before.
         if due or stamps != one.stamps or (stamps and one.failed):
-            await self._read_anew(one)
+            await self._read_anew(one, stamps)
             self._show()
 
-    async def _read_anew(self, one: _List) -> None:
-        one.read_at, one.tried, one.failed = self._shared.clock.monotonic(), True, True
-        one.stamps = await asyncio.to_thread(_stamps, one.discovery)
+    async def _read_anew(self, one: _List, stamps: dict[Path, tuple[int, int]]) -> None:
+        """`stamps` are of before the files are read: a change in between is noticed the next time."""
+        one.read_at, one.tried, one.failed, one.stamps = self._shared.clock.monotonic(), True, True, stamps
         before = one.found
         problems = await self._read(one) + one.resolve()
         if problems and tuple(problems) != one.said:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -103,3 +104,8 @@ def eventually(condition: Callable[[], object], what: str, *, seconds: float = 6
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(pause)
+
+
+def resident(pid: int) -> float:
+    """Return the resident memory of a process in MiB; on Linux."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

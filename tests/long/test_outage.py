@@ -4,6 +4,7 @@ What needs no real time is in tests/daemon/test_outages.py, one outage of each k
 """
 
 import asyncio
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.harness.agentos import RunningAgentOS
 from tests.harness.downtime import failures, hide, polls, under_load, unhide
 from tests.harness.inprocess import Exporter
 from tests.harness.postgres import Postgres
+from tests.harness.process import resident
 from tests.harness.proxy import FaultyProxy
 from tests.harness.seed import seed
 from tests.harness.tools import or_skip
@@ -58,11 +60,6 @@ async def test_postgresql_down_under_asynchronous_load(tmp_path: Path) -> None:
 # A backlog
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def week_of_downtime(database: str, traces: int, prompt_bytes: tuple[int, int]) -> None:
     seed(database, traces, spread=timedelta(days=7) - timedelta(minutes=5), prompt_bytes=prompt_bytes, number=2)
 
@@ -78,19 +75,19 @@ async def test_a_week_of_downtime_is_caught_up(agentos: RunningAgentOS, database
     state = tmp_path / "state.db"
     await stopped_a_week_ago(agentos.base_url, database, state)
     week_of_downtime(database, 3_000, (4_000, 12_000))
-    held, most, catching_up = resident(), 0, []
+    held, most, catching_up = resident(os.getpid()), 0.0, []
     async with Exporter({"it": agentos.base_url}, state, poll_deadline=5) as exporter:
         while not catching_up or catching_up[-1] or not any(catching_up):
             catching_up.append((await exporter.shown())("agentos_exporter_catching_up"))
-            most = max(most, resident())
+            most = max(most, resident(os.getpid()))
             assert len(catching_up) < 1200
             await asyncio.sleep(0.1)
         await exporter.exact(database, "it")
         shown = await exporter.shown()
         assert shown("agentos_exporter_ignored_traces_total", reason="too_old") == 0
     read = shown("agentos_exporter_api_response_bytes_total")
-    print(f"3,000 traces: {read / 2**20:.0f} MiB read, {(most - held) / 2**20:.0f} MiB held")
-    assert most - held < 150 * 2**20
+    print(f"3,000 traces: {read / 2**20:.0f} MiB read, {most - held:.0f} MiB held")
+    assert most - held < 150
 
 
 async def test_database_unreadable_while_a_backlog_is_read(

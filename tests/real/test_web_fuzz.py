@@ -7,15 +7,12 @@ from pathlib import Path
 
 from tests.harness.exporter import RunningExporter
 from tests.harness.fuzz import RAW, SHAPES, SMUGGLED, Hammer
+from tests.harness.process import resident
 from tests.harness.web import HASHED, PASSWORD, TLS, client, guarded
 
 REQUESTS = 4_000
-MOST_GROWTH = 24 * 2**20
-"""Bytes: 256 connections that hold a head of 16 KiB and what TLS buffers."""
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+MOST_GROWTH = 24
+"""MiB: 256 connections that hold a head of 16 KiB and what TLS buffers."""
 
 
 def check(folder: Path, requests: int, seed: int) -> None:
@@ -29,7 +26,7 @@ def check(folder: Path, requests: int, seed: int) -> None:
         asyncio.run(hammer.send(requests - requests // 4))
         grown = resident(exporter.process.pid) - before
         outcome = hammer.outcome
-        print(f"seed {seed}: {outcome.sent.total()} requests, answers {dict(outcome.answers)}, {grown / 2**20:.1f} MiB")
+        print(f"seed {seed}: {outcome.sent.total()} requests, answers {dict(outcome.answers)}, {grown:.1f} MiB")
         assert grown < MOST_GROWTH
         assert exporter.process.poll() is None
         assert "agentos_up" in exporter.metrics()

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, loader, shard
+from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, files, loader, shard
 from exporter.config.shard import Shard
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
@@ -389,7 +389,7 @@ def test_a_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*_: object) -> bytes:  # root, who runs containers' tests, may read everything
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(loader, "head", refuse)
+    monkeypatch.setattr(files, "head", refuse)
     path = write(tmp_path, "")
     assert problems({"config_file": path}) == (f"--config.file: cannot read {path}: Permission denied",)
 

@@ -7,8 +7,8 @@ import pytest
 
 from exporter.config.web import RateLimit, WebConfig, load_web
 from exporter.core.errors import ConfigError
+from tests.harness.web import TLS
 
-TLS = Path(__file__).parents[1] / "tls"
 CERT = f"cert_file: {TLS}/server.crt\n  key_file: {TLS}/server.key"
 HASHED = "$2y$04$v.bCs6c3PhbKwOCAtTINcOWwgDcMWkAyrWVTlgqzEAtqHCKuAWkVu"
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Final
 
 import structlog
 
-from exporter.config.files import head
+from exporter.config.files import FILE_BYTES, head
 from exporter.config.web import WebConfig, load_web
 from exporter.core.errors import ConfigError
 
 log = structlog.get_logger(__name__)
-
-_FILE_BYTES: Final = 1024 * 1024
 
 
 class LiveWebConfig:
@@ -79,6 +76,6 @@ class LiveWebConfig:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return head(path, _FILE_BYTES)
+        return head(path, FILE_BYTES)
     except (OSError, ValueError):
         return None
