@@ -549,6 +549,35 @@ def _limited(_: Settings) -> list[Alert]:
     ]
 
 
+def _leaders(settings: Settings) -> list[Alert]:
+    # Two minutes bridge a restart and a handover. After a crash a leader is replaced within three leases.
+    leads = "agentos_exporter_leader[2m]"
+    return [
+        Alert(
+            "AgentOSExporterNoLeader",
+            f"{by(AGENTOS, f'max_over_time({leads})', how='max')} == 0",
+            CRITICAL,
+            "No replica of agentos-exporter reads {{ $labels.agentos }}",
+            "Replicas of agentos-exporter run, and none of them reads {{ $labels.agentos }}: its metrics are absent, "
+            "and no other alert about it can fire. What happens meanwhile is counted once one reads it.",
+            "agentos-exporter",
+            lasts=settings.leader_for,
+            labels={"what": "none"},
+        ),
+        Alert(
+            "AgentOSExporterNoLeader",
+            f"{by(AGENTOS, f'min_over_time({leads})')} > 1",
+            WARNING,
+            "{{ $value }} replicas of agentos-exporter say that they read {{ $labels.agentos }}",
+            "{{ $value }} replicas of agentos-exporter show the metrics of {{ $labels.agentos }}, though one alone "
+            "can hold its lease: in Prometheus they mix, or are added twice.",
+            "agentos-exporter",
+            lasts=settings.leader_for,
+            labels={"what": "several"},
+        ),
+    ]
+
+
 def _down(settings: Settings) -> list[Alert]:
     job = settings.exporter_job
     operator = "=" if re.fullmatch(r"[\w:/-]+", job) else "=~"
@@ -574,5 +603,5 @@ _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
     "agentos-alerts-models": (_provider, _tool, _runaway, _usage, _cache),
     "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
-    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _down),
+    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _leaders, _down),
 }

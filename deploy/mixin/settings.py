@@ -214,6 +214,8 @@ class Settings:
     """Traces that never showed any span, in 6h, from which they are reported."""
     hidden_traces_ratio: Ratio = 0.01
     """Share of traces that never showed any span, in 6h, from which they are reported."""
+    leader_for: Duration = "3m"
+    """How long an AgentOS must have no leader, or several, among the replicas of an exporter."""
     exporter_down_for: Duration = "5m"
     """How long an exporter must be down or absent, or go up and down."""
     exporter_flap_ratio: Ratio = 0.8

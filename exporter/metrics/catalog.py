@@ -407,6 +407,12 @@ _ALL: Final = (
         (),
         "1 if totals live in a state file, 0 with `state: memory`: counters then start at 0 with the process.",
     ),
+    _gauge(
+        "agentos_exporter_leader",
+        ("agentos",),
+        "1 on the replica that reads this AgentOS, 0 on those that follow.",
+        notes="Absent unless the state is in PostgreSQL.",
+    ),
     _counter(
         "agentos_exporter_polls_total",
         ("agentos", "outcome"),

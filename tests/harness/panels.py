@@ -31,6 +31,7 @@ EMPTY = {
     ("agentos-overview", "What AgentOS itself counts"): "the demo's AgentOS stores no session ids on traces",
     ("agentos-cost", "Cost of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",
+    ("agentos-exporter", "Who reads what"): "the demo's state is no PostgreSQL: it has no replicas",
     ("agentos-exporter", "Shortened label values"): "no name of the demo is that long",
 }
 """Panels that are rightly empty in a demo of a few minutes, and why."""

@@ -7,6 +7,7 @@ from deploy.mixin.dashboards.board import Board, Row
 from deploy.mixin.dashboards.panels import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     RED,
     Column,
@@ -46,7 +47,7 @@ def board(settings: Settings) -> Board:
             Row("What it costs AgentOS", _requests()),
             Row("Series and limits", _series()),
             Row("Prices and version", _versions()),
-            Row("Process", _process()),
+            Row("Replicas and process", _process()),
         ),
     )
 
@@ -335,12 +336,27 @@ def _of_files(how: str, **metrics: str) -> Query:
 
 
 def _process() -> tuple[Panel, ...]:
+    leads = "max by (agentos, instance) (agentos_exporter_leader{@})"
+    reads = words({1: ("reads it", GREEN), 0: ("follows", GREY)})
     return (
+        table(
+            "Who reads what",
+            "With the state in PostgreSQL, replicas divide the AgentOS instances among them: each is read by one.",
+            label("agentos", "AgentOS"),
+            label("instance", "Replica"),
+            value("Now", leads, "none", mappings=(reads,), colors=steps((None, GREY), (1, GREEN))),
+            sort="AgentOS",
+            descending=False,
+            empty="no replicas",
+            width=8,
+            height=8,
+        ),
         series(
             "Memory",
             "Resident memory of each exporter process.",
             Query(f"max by (instance) (process_resident_memory_bytes{{@}} {RUNNING})", "{{instance}}"),
             unit="bytes",
+            width=8,
         ),
         series(
             "Processor",
@@ -349,5 +365,6 @@ def _process() -> tuple[Panel, ...]:
                 f"max by (instance) (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {RUNNING})", "{{instance}}"
             ),
             unit="percentunit",
+            width=8,
         ),
     )
