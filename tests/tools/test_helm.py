@@ -357,6 +357,13 @@ def test_notes_say_what_the_chart_does_not_see(tmp_path: Path) -> None:
     assert "WARNING: without persistence" in said
 
 
+def test_notes_say_that_there_are_replicas(tmp_path: Path) -> None:
+    said = notes(tmp_path, {"state.postgres": {"enabled": True, "url": "postgresql://me@db/state"}})
+    assert "\n2 replicas share the state in PostgreSQL, and each AgentOS is read by one of them:\n" in said
+    assert "port-forward deployment/agentos-exporter 9777\n" in said
+    assert "WARNING" not in said
+
+
 def test_state_elsewhere() -> None:
     found = objects(template(sets={"persistence.existingClaim": "mine"}))
     assert "volumeClaimTemplates" not in only("StatefulSet", found)["spec"]

@@ -48,7 +48,80 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.prices (not (hasKey $config "prices")) }}
 {{- $config = set $config "prices" "prices.yml" }}
 {{- end }}
+{{- with .Values.state.postgres }}
+{{- if .enabled }}
+{{- $state := dict "url" .url }}
+{{- with .schema }}
+{{- $state = set $state "schema" . }}
+{{- end }}
+{{- with .lease }}
+{{- $state = set $state "lease" . }}
+{{- end }}
+{{- if .existingSecret }}
+{{- $state = set $state "password_file" "/run/secrets/agentos-exporter/state-password" }}
+{{- end }}
+{{- $config = set $config "state" $state }}
+{{- end }}
+{{- end }}
 {{- toYaml $config }}
+{{- end }}
+
+{{- define "agentos-exporter.replicas" -}}
+{{- default (ternary 2 1 .Values.state.postgres.enabled) .Values.replicas }}
+{{- end }}
+
+{{- /* What is mounted from Secrets, as a list in JSON: `secrets`, and the password of the state. */}}
+{{- define "agentos-exporter.secrets" -}}
+{{- $secrets := .Values.secrets }}
+{{- with .Values.state.postgres }}
+{{- if and .enabled .existingSecret }}
+{{- $secrets = append $secrets (dict "name" "state-password" "secret" .existingSecret "key" .passwordKey) }}
+{{- end }}
+{{- end }}
+{{- toJson $secrets }}
+{{- end }}
+
+{{- /* Refuses values that contradict each other. */}}
+{{- define "agentos-exporter.check" -}}
+{{- $postgres := .Values.state.postgres }}
+{{- if $postgres.enabled }}
+{{- if .Values.config.state }}
+{{- fail "config.state and state.postgres.enabled: the state is in one place; leave out config.state" }}
+{{- end }}
+{{- if or .Values.persistence.existingClaim .Values.persistence.storageClass }}
+{{- fail "persistence and state.postgres.enabled: with the state in PostgreSQL there is no volume; leave out persistence" }}
+{{- end }}
+{{- if regexMatch "--shard[.]" (join " " .Values.extraArgs) }}
+{{- fail "extraArgs: --shard.* and state.postgres.enabled: replicas divide the AgentOS instances by themselves" }}
+{{- end }}
+{{- range .Values.secrets }}
+{{- if eq .name "state-password" }}
+{{- fail "secrets: state-password is the name of the file with the password of state.postgres; choose another" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.existingConfigMap (or $postgres.url $postgres.schema $postgres.lease) }}
+{{- fail "existingConfigMap and state.postgres.url, schema or lease: the ConfigMap itself names the state" }}
+{{- end }}
+{{- /* The schema would repeat the URL in its message. */}}
+{{- $url := regexMatch "^postgres(ql)?([+][a-z0-9]+)?://([^:@/?]+@)?[^@/?]*([/?].*)?$" $postgres.url }}
+{{- if and (not .Values.existingConfigMap) (or (not $url) (regexMatch "[?&]password=" $postgres.url)) }}
+{{- fail "state.postgres.url: must be postgresql://ROLE@HOST:5432/DATABASE?sslmode=verify-full, without a password" }}
+{{- end }}
+{{- else if gt (int (include "agentos-exporter.replicas" .)) 1 }}
+{{- fail "replicas: more than one needs state.postgres.enabled: each would count every span, and a volume has one state file" }}
+{{- else if or $postgres.url $postgres.schema $postgres.lease $postgres.existingSecret }}
+{{- fail "state.postgres: is not in force; set state.postgres.enabled" }}
+{{- end }}
+{{- end }}
+
+{{- /* TCP ports of the hosts in the URL of the state, as a list in JSON. */}}
+{{- define "agentos-exporter.statePorts" -}}
+{{- $ports := list }}
+{{- $hosts := regexReplaceAll "^[a-z+]+://([^@/]*@)?([^/?]*).*$" .Values.state.postgres.url "${2}" }}
+{{- range splitList "," $hosts }}
+{{- $ports = append $ports (default "5432" (regexFind "[0-9]+$" (regexFind ":[0-9]+$" .)) | int) }}
+{{- end }}
+{{- uniq $ports | toJson }}
 {{- end }}
 
 {{- /* The TCP ports that the URLs of the configuration lead to, as a list in JSON. */}}
