@@ -582,20 +582,37 @@ def _down(settings: Settings) -> list[Alert]:
     job = settings.exporter_job
     operator = "=" if re.fullmatch(r"[\w:/-]+", job) else "=~"
     target = f'up{{job{operator}"{job}"}}'
+    down = (
+        f"(\n  {target} == 0\n  or\n  (\n    avg_over_time({target}[15m]) < {number(settings.exporter_flap_ratio)}\n"
+        f"    and\n    changes({target}[15m]) >= {number(settings.exporter_flap_changes)}\n  )\n)"
+    )
+    # Where a replica leads, another one that is down blinds nobody.
+    led = f"on ({', '.join(TARGET)})\n{by(TARGET, 'agentos_exporter_leader', how='max')} == 1"
+    who = "agentos-exporter{{ with $labels.instance }} on {{ . }}{{ end }}"
+    name, board = "AgentOSExporterDown", "agentos-exporter"
     return [
         Alert(
-            "AgentOSExporterDown",
-            f"{target} == 0\nor\n(\n  avg_over_time({target}[15m]) < {number(settings.exporter_flap_ratio)}\n  and\n"
-            f"  changes({target}[15m]) >= {number(settings.exporter_flap_changes)}\n)\nor\nabsent({target})",
+            name,
+            f"{down}\nunless {led}\nor\nabsent({target})",
             CRITICAL,
             "agentos-exporter{{ with $labels.instance }} {{ . }}{{ end }} is down",
-            "Prometheus cannot scrape agentos-exporter{{ with $labels.instance }} on {{ . }}{{ end }}, only now and "
-            "then, or has no such target: "
+            f"Prometheus cannot scrape {who}, only now and then, or has no such target: "
             "no other alert about AgentOS can fire. What happens meanwhile is counted when it is back.",
-            "agentos-exporter",
+            board,
             (),
             settings.exporter_down_for,
-        )
+        ),
+        Alert(
+            name,
+            f"{down}\nand {led}",
+            WARNING,
+            "The replica {{ $labels.instance }} of agentos-exporter is down",
+            f"Prometheus cannot scrape {who}, or only now and then. Other replicas read what it read; "
+            "if they fail too, nobody does.",
+            board,
+            (),
+            settings.exporter_down_for,
+        ),
     ]
 
 

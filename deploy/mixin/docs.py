@@ -79,5 +79,5 @@ _WHEN: Final = {
     "AgentOSSeriesLimited": "names beyond the limits were counted as `other`",
     "AgentOSExporterNoLeader": "no replica of the exporter reads an AgentOS for {leader_for}; `warning`: several do",
     "AgentOSExporterDown": "an exporter cannot be scraped, goes up and down (answers less than {exporter_flap_ratio} "
-    "of the scrapes of 15m), or there is none",
+    "of the scrapes of 15m), or there is none; `warning`: it is a replica, and others read",
 }

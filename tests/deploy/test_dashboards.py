@@ -205,6 +205,14 @@ def test_counters_and_gauges_are_read_as_such(asked):
             assert "sum" in functions
 
 
+@each_query()
+def test_what_replicas_hand_over_is_not_told_apart_by_replica(asked):
+    """Its series have no `instance` where replicas are scraped, and elsewhere another one after each takeover."""
+    for one in raw(asked):
+        if "agentos" in EXPOSED[one.name] and one.name != "agentos_exporter_leader":
+            assert not {"instance", "pod"} & {*one.matchers, *(label for _, by in one.around for label in by)}
+
+
 @each_panel()
 def test_what_is_off_by_default_says_so(uid, panel):
     names = {family(one.name) for target in panel["targets"] for one in selectors(target["expr"])}

@@ -38,13 +38,13 @@ def test_settings_of_your_own(tmp_path: Path) -> None:
     assert load(mine) == changed({"run_success_target": 0.995, "exporter_job": "agentos-.*", "tool_for": "1h30m"})
     assert main(["--settings", str(mine), "--out", str(tmp_path)]) == 0
     rules = {
-        (rule["alert"], rule["labels"].get("long")): rule
+        (rule["alert"], rule["labels"].get("long", rule["labels"]["severity"])): rule
         for group in yaml.safe_load((tmp_path / write.ALERTS).read_text(encoding="utf-8"))["groups"]
         for rule in group["rules"]
     }
     assert "ratio_rate1h > 0.072\n" in rules["AgentOSRunErrorBudgetBurn", "1h"]["expr"]
-    assert 'absent(up{job=~"agentos-.*"})' in rules["AgentOSExporterDown", None]["expr"]
-    assert rules["AgentOSToolFailing", None]["for"] == "1h30m"
+    assert 'absent(up{job=~"agentos-.*"})' in rules["AgentOSExporterDown", "critical"]["expr"]
+    assert rules["AgentOSToolFailing", "warning"]["for"] == "1h30m"
 
 
 @pytest.mark.parametrize(
