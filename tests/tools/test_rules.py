@@ -90,6 +90,20 @@ def test_rules_answer_as_they_should(name: str, promtool: str, tmp_path: Path) -
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+@pytest.mark.prometheus
+@pytest.mark.parametrize("name", _slow(sorted(TESTS | RECORDING_TESTS)))
+def test_they_answer_alike_where_series_name_the_exporter(name: str, tmp_path: Path) -> None:
+    """Series of replicas have no `instance` and no `pod`, those of a single exporter have: both must do."""
+    content = read_test(name)
+    for test in content["tests"]:
+        for series in test["input_series"]:
+            if "instance=" not in series["series"]:
+                series["series"] = series["series"].replace("{", '{instance="a",pod="a",', 1)
+                assert "instance=" in series["series"]
+    tested = run_test(tool("promtool"), content, _needed(name), tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def _run(promtool: str, name: str, groups: Groups, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a test file on these rules instead of all that are shipped: eight days of all of them take a minute."""
     return run_test(promtool, read_test(name), groups, folder)
