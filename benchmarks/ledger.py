@@ -11,6 +11,7 @@ import psycopg
 from benchmarks.measure import quantile
 from exporter.core.model import TraceState
 from exporter.counting.delta import Delta
+from exporter.ledger.leases import Leases
 from exporter.ledger.postgres import StateDatabase
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
@@ -28,11 +29,11 @@ def main(*, quick: bool) -> None:
         place = StateDatabase(
             "here",
             lambda: psycopg.connect(url, prepare_threshold=None),
+            Leases("benchmark", 15.0),
             schema="agentos_exporter",
-            holder="benchmark",
-            lease=15.0,
         )
         ledgers = {"SQLite": Ledger(Path(folder, "state.db")), "PostgreSQL": Ledger(place)}
+        ledgers["PostgreSQL"].elect(["bench"])
         totals = {name: Totals(Limits(), zero_hold=0) for name in ledgers}
         took: dict[str, list[float]] = {name: [] for name in ledgers}
         for number in range(rounds):

@@ -77,7 +77,8 @@ class Enricher:
         self.history = False
         """whether calls of the very first pass still wait"""
         self._ledger = shared.ledger
-        self._totals = shared.totals
+        self._shared = shared
+        self._lease = shared.lease(agentos)
         self._clock = shared.clock
         self._cashier = cashier
         self._fetch = fetch
@@ -250,19 +251,16 @@ class Enricher:
         self._first_tokens(delta, runs, details)
         if not bills.paid and not delta.histograms:
             return 0
-        plan = self._totals.plan(delta, show=show)
-        self._ledger.commit(
-            Changes(
-                self.agentos,
-                bills.touched,
-                plan,
-                activity=delta.activity,
-                sessions=delta.sessions,
-                resolved=sorted(bills.paid),
-                spending=delta.spending,
-            )
+        changes = Changes(
+            self.agentos,
+            bills.touched,
+            activity=delta.activity,
+            sessions=delta.sessions,
+            resolved=sorted(bills.paid),
+            spending=delta.spending,
+            lease=self._lease,
         )
-        self._totals.apply(plan)
+        self._shared.commit(changes, delta, show=show)
         return len(bills.paid)
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> int | None:

@@ -67,7 +67,8 @@ class Intake:
         """
         self.agentos = agentos
         self._ledger = shared.ledger
-        self._totals = shared.totals
+        self._shared = shared
+        self._lease = shared.lease(agentos)
         self._clock = shared.clock
         self._overlap = round(overlap * MICROSECONDS)
         self._horizon = round(horizon * MICROSECONDS)
@@ -86,7 +87,7 @@ class Intake:
             delta.add("agentos_exporter_ignored_values_total", (self.agentos, field_name), 0)
         for kind in ROOT_KINDS:
             delta.add("agentos_traces_total", (self.agentos, kind), 0)
-        self._commit(Changes(self.agentos), delta, show=True)
+        self._shared.commit(Changes(self.agentos, lease=self._lease), delta, show=True)
 
     def absorb(self, batch: Batch) -> Absorbed:
         """Count what is new in the batch and commit it. Raises StateError; nothing is counted then."""
@@ -101,8 +102,9 @@ class Intake:
             sessions=delta.sessions,
             spending=delta.spending,
             waiting=[replace(call, first=batch.first) for call in delta.waiting],
+            lease=self._lease,
         )
-        self._commit(changes, delta, show=batch.first)
+        self._shared.commit(changes, delta, show=batch.first)
         return absorbed
 
     def _count(self, delta: Delta, book: _Book, batch: Batch) -> Absorbed:
@@ -127,11 +129,6 @@ class Intake:
         if batch.reset:
             delta.add("agentos_exporter_source_resets_total", (self.agentos,))
         return Absorbed(len(batch.traces), delta.spans, skipped, late)
-
-    def _commit(self, changes: Changes, delta: Delta, *, show: bool) -> None:
-        changes.plan = self._totals.plan(delta, show=show)
-        self._ledger.commit(changes)
-        self._totals.apply(changes.plan)
 
     def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int, follows: bool) -> None:
         """Count the new spans of one reading of a trace, and say where the trace stands from now on.
@@ -259,7 +256,8 @@ class Intake:
             delta = Delta(self.agentos)
             for part in idle.values():
                 observe_session(delta, part)
-            self._commit(Changes(self.agentos, observed_sessions=list(idle)), delta, show=False)
+            changes = Changes(self.agentos, observed_sessions=list(idle), lease=self._lease)
+            self._shared.commit(changes, delta, show=False)
         return len(idle)
 
     def prune(self, db: str, *, created_before: int) -> int:

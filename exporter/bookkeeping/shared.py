@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exporter.core.model import Clock
 
 if TYPE_CHECKING:
+    from exporter.ledger.leases import Lease
+    from exporter.ledger.records import Changes
     from exporter.ledger.store import Ledger
+    from exporter.metrics.increments import Increments
     from exporter.metrics.totals import Totals
 
 
@@ -24,6 +27,8 @@ class Shared:
         clock: Both clocks of the process.
         changed: Wakes the publisher.
         lock: Held by whoever commits, so that transactions do not overlap.
+        led: The AgentOS instances that this process leads, with their leases; None where it has the state for itself.
+        term: The term of the leases that `led` is of.
 
     """
 
@@ -32,3 +37,25 @@ class Shared:
     clock: Clock
     changed: Callable[[], None] = lambda: None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    led: Mapping[str, Lease] | None = None
+    term: int = 0
+
+    def leads(self, agentos: str) -> bool:
+        """Whether this process reads this AgentOS, rather than another that shares the state."""
+        return self.led is None or agentos in self.led
+
+    def commit(self, changes: Changes, delta: Increments, *, show: bool) -> None:
+        """Make a batch durable, and then true. `show`: series that it gives birth to show their value at once.
+
+        Raises StateError; nothing is counted then.
+        """
+        changes.plan = self.totals.plan(delta, show=show)
+        self.ledger.commit(changes)
+        with self.totals.held():
+            # Otherwise another replica counts on from here, and what this one knew is forgotten.
+            if self.lease(changes.agentos) is changes.lease:
+                self.totals.apply(changes.plan)
+
+    def lease(self, agentos: str) -> Lease | None:
+        """Under which this process reads this AgentOS; None where it needs none."""
+        return None if self.led is None else self.led.get(agentos)

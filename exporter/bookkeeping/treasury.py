@@ -74,8 +74,7 @@ class Treasury:
                     lookback=lookback,
                 )
                 known[one.name] = (definition, since)
-            if known != before:
-                self._ledger.keep_budgets(known)
+            self._ledger.keep_budgets(known)
             self._known, self._lookback = known, lookback
             self._unread = {name for name, was in read.items() if not was}
             self._cashier.budgets = matchers

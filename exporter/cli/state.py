@@ -40,7 +40,7 @@ def copy(source: str, target: str, /, *, schema: str | None = None) -> int:
         with contextlib.ExitStack() as stack:
             ledgers = []
             for name, text in (("FROM", source), ("TO", target)):
-                ledger = open_ledger(_place(name, text, schema), must_exist=name == "FROM")
+                ledger = open_ledger(_place(name, text, schema), whole=True, must_exist=name == "FROM")
                 stack.callback(ledger.close)
                 ledgers.append(ledger)
                 if ledger.begun_anew:

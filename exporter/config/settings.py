@@ -266,6 +266,11 @@ class Config:
     warnings: tuple[str, ...] = ()
     """what is odd but allowed, one line each, to be logged at start"""
 
+    @property
+    def own(self) -> tuple[AgentOS, ...]:
+        """The instances of this daemon's shard."""
+        return tuple(one for one in self.agentos if self.shard.has(one.name))
+
 
 _SPELLED: Final = {"user_labels": "labels.user"}
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
 
     from exporter.core.errors import StateError
+    from exporter.ledger.leases import Election, Lease, Leases
 
 
 class Place(Protocol):
-    """A database that is open, and belongs to this process alone. Its text names it in messages.
+    """A database that is open. Its text names it in messages.
 
     Attributes:
         engine: SQLAlchemy's.
         durable: Whether what is committed survives the process.
         cure: What to do where it is broken, as the end of a message.
         schema: The schema of the tables, None where there are no schemas.
+        leases: What of it is this process's; None where all of it is.
 
     """
 
@@ -27,15 +30,25 @@ class Place(Protocol):
     durable: bool
     cure: str
     schema: str | None
+    leases: Leases | None
 
-    def transaction(self, *, write: bool) -> AbstractContextManager[sa.Connection]:
+    def transaction(
+        self, *, write: bool, agentos: str | None, lease: Lease | None
+    ) -> AbstractContextManager[sa.Connection]:
         """Begin a transaction; it is committed at the end, or rolled back where something is raised.
 
-        One that is to `write` fails with StateRefused once the place belongs to another process.
+        One that is to `write` for an AgentOS fails with StateRefused where this process does not lead that one, or
+        under another `lease` than this.
         """
 
-    def renew(self) -> None:
-        """Go on owning the place. Raises StateRefused where it belongs to another process by now, or StateError."""
+    def elect(self, wanted: Collection[str]) -> Election:
+        """Go on leading what this process leads, and lead more of what is `wanted` where it is free."""
+
+    def release(self, names: Collection[str]) -> None:
+        """Let other processes lead these AgentOS instances."""
+
+    def fence(self, connection: sa.Connection) -> None:
+        """Let no other process write any more what it now has in hand: the tables change."""
 
     def version(self, connection: sa.Connection) -> int:
         """The schema version of the tables; 0 where there are none."""

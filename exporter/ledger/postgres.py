@@ -1,9 +1,4 @@
-"""A ledger in a schema of PostgreSQL, which one process at a time owns by a lease.
-
-The lease is a row with a number, the fencing token, that grows with each owner. Each transaction that writes asks for
-its own number and keeps the row locked until it ends. So whoever lost the lease, however late it notices, commits
-nothing any more.
-"""
+"""A ledger in a schema of PostgreSQL, which several processes may share: see `leases`."""
 
 from __future__ import annotations
 
@@ -15,14 +10,15 @@ import sqlalchemy as sa
 
 from exporter.core.errors import StateError, StateRefused
 from exporter.ledger import tables
+from exporter.ledger.leases import MAKE_TABLES, TABLES, WHOLE, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
+
+    from exporter.ledger.leases import Election, Lease, Leases
 
 _UNCERTAIN: Final = 30.0
 """Seconds for which it is tried to find out whether a commit was done whose connection broke."""
-_PATIENCE: Final = 30.0
-"""Seconds at most that a start waits for the lease of another."""
 _PAUSE: Final = 0.5
 _LOCKED: Final = "55P03"
 """SQLSTATE of a lock that was not to be had in time."""
@@ -31,33 +27,12 @@ _LIMITS: Final = (
     # The server ends the transaction of a process that vanished, and with it the hold on the lease.
     "SET LOCAL idle_in_transaction_session_timeout = '30s'"
 )
-_LEASE_TABLE: Final = """
-CREATE TABLE IF NOT EXISTS lease (
-    name text PRIMARY KEY, token bigint NOT NULL, holder text NOT NULL,
-    until timestamptz NOT NULL, commits bigint NOT NULL
-)
-"""
-_ACQUIRE: Final = """
-INSERT INTO lease VALUES ('all', 1, :holder, clock_timestamp() + make_interval(secs => :seconds), 0)
-ON CONFLICT (name) DO UPDATE
-SET token = lease.token + 1, holder = excluded.holder, until = excluded.until WHERE lease.until < clock_timestamp()
-RETURNING token, commits
-"""
-_RENEW: Final = """
-UPDATE lease SET until = clock_timestamp() + make_interval(secs => :seconds), commits = commits + 1
-WHERE name = 'all' AND token = :token AND commits = :commits RETURNING commits
-"""
-_RELEASE: Final = "UPDATE lease SET until = clock_timestamp() WHERE name = 'all' AND token = :token"
-_FOUND: Final = "SELECT token, commits FROM lease WHERE name = 'all'"
 _TABLES: Final = """
 SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 WHERE nspname = :schema AND relkind IN ('r', 'p', 'v', 'm', 'f')
 """
-_TAKEN: Final = "another agentos-exporter took it over; this one counts nothing any more"
-_WENT_BACK: Final = (
-    "commits are gone, as after a failover to a standby that lacked them; a restart goes on from what is there"
-)
-_UNKNOWN: Final = "whether the last batch was committed cannot be told; a restart goes on from what is there"
+_TAKEN: Final = "its lease is lost: another replica took it over, or commits are gone, as after a failover"
+_UNKNOWN: Final = "its lease is given up: whether the last batch was committed cannot be told now"
 
 
 class StateDatabase:
@@ -70,44 +45,40 @@ class StateDatabase:
         self,
         where: str,
         connect: Callable[[], Any],
+        leases: Leases,
         *,
         schema: str,
-        holder: str,
-        lease: float,
-        patience: float = 2.0,
+        whole: bool = False,
         must_exist: bool = False,
     ) -> None:
-        """Take the lease, and make the schema on first start.
+        """Make the schema on first start.
 
         Args:
             where: the database, without a password, for messages.
             connect: opens a connection of psycopg that prepares nothing, so that a pooler may stand between.
+            leases: those of this process.
             schema: whose tables are the ledger's.
-            holder: who this is, to be told to others that want the lease.
-            lease: seconds for which it lasts since it was renewed.
-            patience: leases to wait for that of another to end, but no longer than half a minute.
+            whole: whether the state is to belong to this process alone, rather than an AgentOS at a time.
             must_exist: whether a database without a state is refused instead of being made one.
 
         Raises:
-            StateRefused: another has the lease, or the schema is somebody else's.
+            StateRefused: another uses the state that is wanted whole, or the schema is somebody else's.
             StateError: the database cannot be used just now.
 
         """
         self.schema: str | None = schema
+        self.leases: Leases | None = leases
+        self._leases = leases
+        self._whole = whole
         self._where = f"{where}, schema {schema}"
         self._begin = f'SET LOCAL search_path TO "{schema}"; {_LIMITS}'
-        self._lease = lease
-        self._token = 0
-        self._commits = 0
-        """commits of all owners so far, as far as they are known to be done"""
-        self._lost = ""
-        """why this process may not go on; '' while it may"""
         self.engine = sa.create_engine(
             "postgresql+psycopg://", creator=connect, paramstyle="format", pool_size=1, max_overflow=0, pool_timeout=2
         )
         try:
             self._prepare(must_exist=must_exist)
-            self._acquire(holder, min(patience * lease, _PATIENCE))
+            if whole:
+                self._own()
         except sa.exc.DBAPIError as error:
             self.engine.dispose()
             raise self.explain(error, started=False) from error
@@ -119,11 +90,13 @@ class StateDatabase:
         return f"state {self._where}"
 
     def _prepare(self, *, must_exist: bool) -> None:
-        """Make the schema and the row of the lease, unless it is somebody else's."""
+        """Make the schema and the tables of leases, unless it is somebody else's."""
         with self.engine.begin() as connection:
             encoding = connection.execute(sa.text("SHOW server_encoding")).scalar()
             if encoding != "UTF8":
                 raise StateRefused(f"{self}: the database is encoded in {encoding}; it must be one in UTF8")
+            # Processes that start together make the schema once.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": tables.APPLICATION_ID})
             tables_there = set(connection.execute(sa.text(_TABLES), {"schema": self.schema}).scalars())
             if must_exist and tables.meta.name not in tables_there:
                 raise StateRefused(f"{self}: there is no state")
@@ -133,61 +106,66 @@ class StateDatabase:
             _send(connection, self._begin)
             if tables.meta.name in tables_there:
                 self.version(connection)
-            elif tables_there - {"lease"}:
+            elif tables_there - TABLES:
                 raise self._not_ours()
-            _send(connection, _LEASE_TABLE)
+            for statement in MAKE_TABLES:
+                _send(connection, statement)
 
     def _not_ours(self) -> StateRefused:
         return StateRefused(f"{self}: there are tables of somebody else; it was left as it is: name another schema")
 
-    def _acquire(self, holder: str, patience: float) -> None:
-        deadline = time.monotonic() + patience
+    def _own(self) -> None:
+        """Make the whole state this process's. Raises StateRefused."""
+        began = self._leases.now()
         other = "which does not answer"
-        while True:
-            try:
-                with self.engine.begin() as connection:
-                    _send(connection, self._begin)
-                    row = connection.execute(sa.text(_ACQUIRE), {"holder": holder, "seconds": self._lease}).first()
-                    if row is not None:
-                        self._token, self._commits = row
-                        return
-                    other = str(connection.execute(sa.text("SELECT holder FROM lease")).scalar())
-            except sa.exc.OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) != _LOCKED:
-                    raise
-            if time.monotonic() > deadline:
-                raise StateRefused(
-                    f"{self}: another agentos-exporter ({other}) is using it; stop that one, or name another schema"
-                )
-            time.sleep(_PAUSE)
+        try:
+            with self.engine.begin() as connection:
+                _send(connection, self._begin)
+                other, lease = self._leases.own(connection)
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCKED:
+                raise
+            lease = None
+        if lease is None:
+            raise self._in_use(other)
+        self._leases.elected({WHOLE: lease}, began)
+
+    def _in_use(self, other: str) -> StateRefused:
+        return StateRefused(
+            f"{self}: another agentos-exporter ({other}) is using it; stop that one, or name another schema"
+        )
 
     @contextlib.contextmanager
-    def transaction(self, *, write: bool) -> Iterator[sa.Connection]:
+    def transaction(self, *, write: bool, agentos: str | None, lease: Lease | None) -> Iterator[sa.Connection]:
         """See Place."""
-        if self._lost:
-            raise StateRefused(f"{self}: {self._lost}")
+        row = WHOLE if self._whole else None if agentos is None else row_of(agentos)
         with self.engine.connect() as connection, connection.begin() as transaction:
             _send(connection, self._begin)
-            commits = self._hold(connection) if write else self._commits
+            held = None
+            if write and row is not None:
+                held = self._hold(connection, row, lease)
+            elif write:
+                self._leases.serialise(connection)
+                if (owner := self._leases.owner(connection)) is not None:
+                    raise self._in_use(owner)
             yield connection
-            if write:
-                self._commit(connection, transaction, commits)
+            if row is not None and held is not None:
+                self._commit(connection, transaction, row, held)
 
-    def _hold(self, connection: sa.Connection) -> int:
-        """Lock the lease for this transaction, and count it; returns the count that its commit makes."""
-        mine = {"seconds": self._lease, "token": self._token, "commits": self._commits}
-        commits = connection.execute(sa.text(_RENEW), mine).scalar()
-        if commits is None:
-            row = connection.execute(sa.text(_FOUND)).first()
-            raise self._lose(_WENT_BACK if row is not None and row.token == self._token else _TAKEN)
-        return int(commits)
+    def _hold(self, connection: sa.Connection, row: str, lease: Lease | None) -> Lease:
+        held = self._leases.find(row)
+        if lease is not None and lease is not held:
+            raise StateRefused(f"{self}: {_TAKEN}")  # and another one may be held by now
+        if held is None or not self._leases.hold(connection, row, held):
+            raise self._lose(row, _TAKEN)
+        return held
 
-    def _lose(self, why: str) -> StateRefused:
-        """Go on no more."""
-        self._lost = why
+    def _lose(self, row: str, why: str) -> StateRefused:
+        """Write no more under this lease; what was committed is there for its next holder."""
+        self._leases.lose(row)
         return StateRefused(f"{self}: {why}")
 
-    def _commit(self, connection: sa.Connection, transaction: sa.RootTransaction, commits: int) -> None:
+    def _commit(self, connection: sa.Connection, transaction: sa.RootTransaction, row: str, lease: Lease) -> None:
         """Commit, and where that fails, find out whether it was done.
 
         To take what is committed for not committed would count it in the state and not in memory.
@@ -198,35 +176,49 @@ class StateDatabase:
             if not connection.invalidated:
                 connection.invalidate()
             try:
-                done = self._was_committed(commits)
+                done = self._was_committed(row, lease)
             except StateRefused as lost:
                 raise lost from error
             except Exception as other:
-                raise self._lose(_UNKNOWN) from other
+                raise self._lose(row, _UNKNOWN) from other
             if not done:
                 raise
-        self._commits = commits
+        lease.commits += 1
 
-    def _was_committed(self, commits: int) -> bool:
+    def _was_committed(self, row: str, lease: Lease) -> bool:
         """Raises StateRefused where it cannot be told, or does not matter any more."""
         deadline = time.monotonic() + _UNCERTAIN
         while time.monotonic() < deadline:
             with contextlib.suppress(sa.exc.DBAPIError), self.engine.begin() as connection:
                 _send(connection, self._begin)
-                # Locked, it cannot be counted behind our back any more by the transaction that broke.
-                token, there = connection.execute(sa.text(f"{_FOUND} FOR UPDATE")).one()
-                if token != self._token:
-                    raise self._lose(_TAKEN)
-                if there not in {commits, self._commits}:
-                    raise self._lose(_WENT_BACK)
-                return bool(there == commits)
+                done = self._leases.was_committed(connection, row, lease)
+                if done is None:
+                    raise self._lose(row, _TAKEN)
+                return done
             time.sleep(_PAUSE)
-        raise self._lose(_UNKNOWN)
+        raise self._lose(row, _UNKNOWN)
 
-    def renew(self) -> None:
+    def elect(self, wanted: Collection[str]) -> Election:
         """See Place."""
-        with self.transaction(write=True):
-            pass
+        began = self._leases.now()
+        with self.engine.begin() as connection:
+            _send(connection, self._begin)
+            known = sa.select(tables.meta.c.value).where(tables.meta.c.key == "version")
+            if connection.execute(known).scalar() != str(tables.SCHEMA_VERSION):
+                raise StateRefused(f"{self}: another version of agentos-exporter has changed it; upgrade this one")
+            election, mine = self._leases.vote(connection, wanted)
+        self._leases.elected(mine, began)
+        return election
+
+    def release(self, names: Collection[str]) -> None:
+        """See Place."""
+        with self.engine.begin() as connection:
+            _send(connection, self._begin)
+            self._leases.release(connection, names)
+
+    def fence(self, connection: sa.Connection) -> None:
+        """See Place."""
+        self._leases.fence(connection)
 
     def version(self, connection: sa.Connection) -> int:
         """See Place. Raises StateRefused for a later schema version, or tables of somebody else."""
@@ -261,12 +253,10 @@ class StateDatabase:
         )
 
     def close(self) -> None:
-        """See Place. The next process need not wait for the end of the lease."""
-        if self._token:
-            with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as connection:
-                _send(connection, self._begin)
-                connection.execute(sa.text(_RELEASE), {"token": self._token})
-            self._token = 0
+        """See Place. Others need not wait for the end of the leases."""
+        with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as connection:
+            _send(connection, self._begin)
+            self._leases.leave(connection)
         self.engine.dispose()
 
 

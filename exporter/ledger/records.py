@@ -26,6 +26,7 @@ from exporter.metrics.totals import Plan, StoredSeries
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from exporter.ledger.leases import Lease
     from exporter.metrics.increments import Labels
 
 
@@ -59,6 +60,8 @@ class Changes:
     resolved: Sequence[CallKey] = ()
     """calls that waited, and whose tokens and cost are in this very plan"""
     cursor: tuple[str, Mapping[str, Any]] | None = None
+    lease: Lease | None = None
+    """under which all of it was worked out; None where any that is held will do"""
     spending: Mapping[Charge, int] = field(default_factory=dict)
 
 
@@ -118,6 +121,18 @@ def series_key(labels: Labels) -> tuple[str, str]:
     """Labels as digest and text: those of a series are asked for in each batch it is in."""
     text = json.dumps(labels)
     return digest(text), text
+
+
+def series_row(series: StoredSeries) -> tuple[Any, ...]:
+    """A series in the order of the columns of its table."""
+    key, labels = series_key(series.labels)
+    return (series.metric, key, agentos_of(series.metric, series.labels), labels, value_text(series), series.shown)
+
+
+def agentos_of(metric: str, labels: Labels) -> str:
+    """The AgentOS of a series; '' where it has none."""
+    described = METRICS.get(metric)
+    return "" if described is None or described.agentos is None else labels[described.agentos]
 
 
 def value_text(series: StoredSeries) -> str:

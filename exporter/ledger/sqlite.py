@@ -16,8 +16,11 @@ from exporter.core.errors import StateError, StateRefused
 from exporter.ledger import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from exporter.ledger.leases import Election, Lease, Leases
 
 _HEADER: Final = b"SQLite format 3\0"
 _HEADER_LENGTH: Final = 100
@@ -30,6 +33,7 @@ class StateFile:
 
     cure: str = CURE
     schema: str | None = None
+    leases: Leases | None = None
 
     def __init__(self, path: Path | None) -> None:
         """Lock `path` and look at it; None is memory. Raises StateRefused for a file that must not be used."""
@@ -47,12 +51,26 @@ class StateFile:
     def __str__(self) -> str:
         return f"state file {'in memory' if self.path is None else self.path}"
 
-    def transaction(self, *, write: bool) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - see Place
+    def transaction(
+        self,
+        *,
+        write: bool,  # noqa: ARG002 - see Place
+        agentos: str | None,  # noqa: ARG002
+        lease: Lease | None,  # noqa: ARG002
+    ) -> AbstractContextManager[sa.Connection]:
         """See Place."""
         return self.engine.begin()
 
-    def renew(self) -> None:
-        """See Place: the lock holds as long as the process lives."""
+    def elect(self, wanted: Collection[str]) -> Election:
+        """See Place: the lock on the file holds as long as the process lives."""
+        raise NotImplementedError
+
+    def release(self, names: Collection[str]) -> None:
+        """See Place."""
+        raise NotImplementedError
+
+    def fence(self, connection: sa.Connection) -> None:
+        """See Place: there is no other process."""
 
     def version(self, connection: sa.Connection) -> int:
         """See Place."""

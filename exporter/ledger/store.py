@@ -25,6 +25,7 @@ from exporter.ledger import statements, tables
 from exporter.ledger.records import (
     Changes,
     Record,
+    agentos_of,
     as_json,
     decode_call,
     digest,
@@ -32,16 +33,17 @@ from exporter.ledger.records import (
     read_series,
     read_trace,
     series_key,
+    series_row,
     trace_row,
-    value_text,
 )
 from exporter.ledger.sqlite import StateFile
 from exporter.ledger.upgrades import take_up_layouts, upgrade
 from exporter.metrics.totals import Plan, StoredSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from exporter.ledger.leases import Election, Lease, Leases
     from exporter.ledger.place import Place
     from exporter.metrics.increments import Key
 
@@ -60,6 +62,8 @@ class Ledger:
         self._place = StateFile(place) if place is None or isinstance(place, Path) else place
         self.begun_anew: list[str] = []
         """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
+        self._definitions: dict[str, str] = {}
+        """of the budgets in force in this process, by name"""
         self._guard = threading.Lock()
         self._started = False
         try:
@@ -77,10 +81,23 @@ class Ledger:
         """Whether what is committed survives the process."""
         return self._place.durable
 
-    def renew(self) -> None:
-        """Go on owning the state. Raises StateRefused where it belongs to another process by now, or StateError."""
+    @property
+    def leases(self) -> Leases | None:
+        """What of the state is this process's; None where all of it is."""
+        return self._place.leases
+
+    def elect(self, wanted: Collection[str]) -> Election:
+        """Go on leading what this process leads, and lead more of what is `wanted` where it is free.
+
+        Raises StateError; what is led stays led until its leases run out.
+        """
         with self._guard, self._explained():
-            self._place.renew()
+            return self._place.elect(wanted)
+
+    def release(self, names: Collection[str]) -> None:
+        """Let other processes lead these AgentOS instances. Raises StateError."""
+        with self._guard, self._explained():
+            self._place.release(names)
 
     def close(self) -> None:
         """Let go of the state; closing twice is harmless."""
@@ -90,9 +107,19 @@ class Ledger:
         return str(self._place)
 
     @contextlib.contextmanager
-    def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        """All or nothing of what is done in it. Raises StateError."""
-        with self._guard, self._explained(), self._place.transaction(write=write) as connection:
+    def transaction(
+        self, *, write: bool = False, agentos: str | None = None, lease: Lease | None = None
+    ) -> Iterator[sa.Connection]:
+        """All or nothing of what is done in it. Raises StateError.
+
+        What it writes may be that of one AgentOS, and worked out under one `lease`.
+        """
+        place = self._place
+        with (
+            self._guard,
+            self._explained(),
+            place.transaction(write=write, agentos=agentos, lease=lease) as connection,
+        ):
             yield connection
 
     @contextlib.contextmanager
@@ -114,6 +141,7 @@ class Ledger:
         if missing := sorted(expected - have):
             raise StateRefused(f"{self._place}: broken: table {missing[0]} is missing; {self._place.cure}")
         if found < tables.SCHEMA_VERSION:
+            self._place.fence(connection)
             with self._understood("a trace or a call"):
                 upgrade(connection, have, found)
             self._place.set_version(connection)
@@ -129,10 +157,16 @@ class Ledger:
 
     # Reading
 
-    def load(self) -> tuple[list[StoredSeries], list[tuple[str, str]]]:
-        """(all series, all admitted (label, value)). Raises StateRefused where a row cannot be understood."""
+    def load(self, agentos: Collection[str] | None = None) -> tuple[list[StoredSeries], list[tuple[str, str]]]:
+        """(series, all admitted (label, value)); the series are those of these AgentOS instances, None for all.
+
+        Raises StateRefused where a row cannot be understood.
+        """
+        wanted = sa.select(tables.series)
+        if agentos is not None:
+            wanted = wanted.where(tables.series.c.agentos.in_(agentos))
         with self.transaction() as connection, self._understood("a total"):
-            series = [read_series(row) for row in connection.execute(sa.select(tables.series))]
+            series = [read_series(row) for row in connection.execute(wanted)]
             admissions = tables.admissions.c
             query = sa.select(admissions.label, admissions.value)
             admitted = [(label, value) for label, value in connection.execute(query)]
@@ -236,11 +270,6 @@ class Ledger:
             query = sa.select(calls.data).where(calls.agentos == agentos).order_by(calls.since)
             return [decode_call(data) for data in connection.execute(query).scalars()]
 
-    def waiting_names(self) -> set[str]:
-        """Names of the AgentOS instances that have calls which wait, configured or not."""
-        with self.transaction() as connection:
-            return set(connection.execute(sa.select(tables.waiting.c.agentos).distinct()).scalars())
-
     def waiting_since(self, agentos: str) -> tuple[int, int] | None:
         """(oldest, newest) `since` of the calls that wait; None where none does."""
         with self.transaction() as connection:
@@ -283,15 +312,21 @@ class Ledger:
             return {row.name: (row.definition, int(row.since)) for row in connection.execute(sa.select(tables.budgets))}
 
     def keep_budgets(self, budgets: Mapping[str, tuple[str, int]]) -> None:
-        """Make these all the budgets there are; what was spent under another definition is dropped."""
+        """Make these all the budgets there are; what was spent under another definition is dropped.
+
+        From now on nothing is charged to a budget whose definition another replica has changed.
+        """
+        known = tables.budgets
         with self.transaction(write=True) as connection, self._understood("a budget"):
-            old = {row.name: row.definition for row in connection.execute(sa.select(tables.budgets))}
+            locked = connection.execute(sa.select(known).order_by(known.c.name).with_for_update())
+            old = {row.name: row.definition for row in locked}
             for name, definition in old.items():
                 if name not in budgets or budgets[name][0] != definition:
                     connection.execute(sa.delete(tables.spending).where(tables.spending.c.budget == name))
                 if name not in budgets:
-                    connection.execute(sa.delete(tables.budgets).where(tables.budgets.c.name == name))
-            statements.write_budgets(connection, [(name, *known) for name, known in budgets.items()])
+                    connection.execute(sa.delete(known).where(known.c.name == name))
+            statements.write_budgets(connection, [(name, *one) for name, one in budgets.items()])
+        self._definitions = {name: definition for name, (definition, _) in budgets.items()}
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
@@ -300,7 +335,7 @@ class Ledger:
 
     def commit(self, changes: Changes) -> None:
         """Make all of it durable, or nothing. Raises StateError."""
-        with self.transaction(write=True) as connection:
+        with self.transaction(write=True, agentos=changes.agentos, lease=changes.lease) as connection:
             statements.write_traces(connection, [trace_row(changes.agentos, record) for record in changes.records])
             self._write_plan(connection, changes.plan)
             self._write_people(connection, changes)
@@ -312,8 +347,7 @@ class Ledger:
 
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
-        rows = [(one.metric, *series_key(one.labels), value_text(one), one.shown) for one in plan.series.values()]
-        statements.write_series(connection, rows)
+        statements.write_series(connection, [series_row(one) for one in plan.series.values()])
         statements.write_admissions(connection, [(label, digest(value), value) for label, value in plan.admitted])
 
     def _write_people(self, connection: sa.Connection, changes: Changes) -> None:
@@ -338,6 +372,9 @@ class Ledger:
         statements.write_sessions(connection, rows)
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:
+        if not spending:
+            return
+        self._check_budgets(connection, {budget for budget, _ in spending})
         rows = []
         for (budget, start), amount in spending.items():
             known = tables.spending.c
@@ -346,6 +383,17 @@ class Ledger:
                 before = int(connection.execute(query).scalar() or "0")
             rows.append((budget, start, str(before + amount)))
         statements.write_spending(connection, rows)
+
+    def _check_budgets(self, connection: sa.Connection, names: set[str]) -> None:
+        """Keep other processes from charging these budgets until the transaction ends. Raises StateRefused."""
+        known = tables.budgets.c
+        locked = sa.select(known.name, known.definition).where(known.name.in_(names)).order_by(known.name)
+        found = dict(connection.execute(locked.with_for_update()).all())
+        for name in names & self._definitions.keys():
+            if found.get(name) != self._definitions[name]:
+                raise StateRefused(
+                    f"{self}: another replica has another definition of budget {name}; give all the same configuration"
+                )
 
     @staticmethod
     def _write_waiting(connection: sa.Connection, changes: Changes) -> None:
@@ -359,18 +407,27 @@ class Ledger:
         statements.write_waiting(connection, rows)
 
     def expose(self, keys: Iterable[Key]) -> None:
-        """Commit that these series show their value from now on."""
-        rows = [{"b_metric": metric, "b_digest": series_key(labels)[0]} for metric, labels in keys]
+        """Commit that these series show their value from now on; doing it twice is harmless."""
+        rows: dict[str, list[dict[str, str]]] = {}
+        for metric, labels in keys:
+            key = {"b_metric": metric, "b_digest": series_key(labels)[0]}
+            rows.setdefault(agentos_of(metric, labels), []).append(key)
         if not rows:
             return
-        with self.transaction(write=True) as connection:
-            series = tables.series.c
-            these = (series.metric == sa.bindparam("b_metric"), series.digest == sa.bindparam("b_digest"))
-            connection.execute(sa.update(tables.series).where(*these).values(shown=True), rows)
+        series = tables.series.c
+        these = (series.metric == sa.bindparam("b_metric"), series.digest == sa.bindparam("b_digest"))
+        shown = sa.update(tables.series).where(*these).values(shown=True)
+        if self.leases is None:
+            with self.transaction(write=True) as connection:
+                connection.execute(shown, [row for some in rows.values() for row in some])
+            return
+        for agentos, some in rows.items():
+            with self.transaction(write=True, agentos=agentos) as connection:
+                connection.execute(shown, some)
 
     def prune(self, agentos: str, db: str, *, created_before: int, active_before: int) -> int:
         """Forget traces that can no longer come back, and activity outside of all windows; return how many traces."""
-        with self.transaction(write=True) as connection:
+        with self.transaction(write=True, agentos=agentos) as connection:
             old = sa.delete(tables.traces).where(
                 tables.traces.c.agentos == agentos,
                 tables.traces.c.db == db,

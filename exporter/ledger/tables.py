@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 
@@ -56,6 +56,7 @@ series = sa.Table(
     schema,
     sa.Column("metric", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, primary_key=True),  # of the labels
+    sa.Column("agentos", sa.Text, nullable=False),  # whose leader writes it
     sa.Column("labels", sa.Text, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("shown", sa.Boolean, nullable=False),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.ledger import statements, tables
-from exporter.ledger.records import digest, read_series
+from exporter.ledger.records import agentos_of, digest, read_series
 from exporter.metrics.catalog import METRICS, Life
 
 if TYPE_CHECKING:
@@ -25,31 +25,39 @@ def upgrade(connection: sa.Connection, have: Container[str], version: int) -> No
         for index in ("waiting_since", "waiting_trace"):
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
         connection.exec_driver_sql("ALTER TABLE waiting RENAME TO old")
-    # Before schema 5, these had texts of any length for keys.
-    texts = version < 5  # noqa: PLR2004
-    if texts:
-        for table in (tables.series, tables.admissions):
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO old_{table.name}")
+    # Before schema 5, these had texts of any length for keys; before schema 6, a series did not name its AgentOS.
+    anew = [tables.series, tables.admissions][: 1 if version == 5 else 2]  # noqa: PLR2004
+    for table in anew:
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO old_{table.name}")
     tables.schema.create_all(connection)
     if by_span:
         columns = [column.name for column in tables.waiting.c]
         moved = sa.select(sa.table("old", *map(sa.column, columns)))
         connection.execute(sa.insert(tables.waiting).from_select(columns, moved))
         connection.exec_driver_sql("DROP TABLE old")
-    if texts:
-        _digest(connection)
+    _write_anew(connection, anew)
     if version < 4:  # noqa: PLR2004
         _name_fields(connection)
 
 
-def _digest(connection: sa.Connection) -> None:
-    """Give series and admitted values a digest of their text as a key."""
-    rows = connection.exec_driver_sql("SELECT metric, labels, value, shown FROM old_series").all()
-    statements.write_series(connection, [(metric, digest(labels), labels, *rest) for metric, labels, *rest in rows])
-    rows = connection.exec_driver_sql("SELECT label, value FROM old_admissions").all()
-    statements.write_admissions(connection, [(label, digest(value), value) for label, value in rows])
-    for table in (tables.series, tables.admissions):
+def _write_anew(connection: sa.Connection, anew: Iterable[sa.Table]) -> None:
+    """Write the rows of tables that had fewer columns; what is no longer durable is dropped."""
+    for table in anew:
+        if table is tables.series:
+            rows = connection.exec_driver_sql("SELECT metric, labels, value, shown FROM old_series").all()
+            kept = [row for row in rows if row.metric not in METRICS or METRICS[row.metric].life is Life.DURABLE]
+            statements.write_series(connection, [_series_row(*row) for row in kept])
+        else:
+            rows = connection.exec_driver_sql("SELECT label, value FROM old_admissions").all()
+            statements.write_admissions(connection, [(label, digest(value), value) for label, value in rows])
         connection.exec_driver_sql(f"DROP TABLE old_{table.name}")
+
+
+def _series_row(metric: str, labels: str, value: str, shown: bool) -> tuple[Any, ...]:  # noqa: FBT001 - of a row
+    """See `records.series_row`; a row that fits no catalog is dropped later on."""
+    named = tuple(json.loads(labels))
+    fits = metric in METRICS and len(named) == len(METRICS[metric].labels)
+    return (metric, digest(labels), agentos_of(metric, named) if fits else "", labels, value, shown)
 
 
 _RUN_FIELDS_3: Final = ("root_kind", "root", "llm_calls", "priced", "cost", "waiting", "settled")

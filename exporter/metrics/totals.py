@@ -7,6 +7,7 @@ that it is exposed is committed before its value is served, so a restart never t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _LIMITED: Final = "agentos_exporter_series_limited_total"
 _SERIES: Final = "agentos_exporter_series"
 _SHORTENED: Final = "agentos_exporter_label_values_shortened_total"
 _FREE: Final = frozenset({"", OTHER})
+_LEADER: Final = "agentos_exporter_leader"
+"""It is shown of an AgentOS that another replica leads as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Plan:
     series: dict[Key, StoredSeries] = field(default_factory=dict)
     admitted: list[tuple[str, str]] = field(default_factory=list)
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
+    folded: dict[Key, int] = field(default_factory=dict)
+    """increments of counters of the process: what the limits did"""
 
 
 class _Series:
@@ -121,6 +126,7 @@ class Totals:
         self._hidden: set[Key] = set()
         self._taken_off: set[str] = set()
         """names of AgentOS instances whose series are kept, and not shown"""
+        self._led: frozenset[str] | None = None
         self._version = 0
         self._scrapes: list[tuple[int, float]] = []
         """(version, monotonic time) of the first scrape of each version that was scraped, in order"""
@@ -138,9 +144,10 @@ class Totals:
             return {
                 labels[place]
                 for name, family in self._series.items()
-                if (place := METRICS[name].agentos) is not None
+                if name != _LEADER and (place := METRICS[name].agentos) is not None
                 for labels in family
-            } - {""} - self._taken_off  # fmt: skip
+                if self._is_shown(labels[place])
+            } - {""}
 
     def take_off(self, agentos: str) -> None:
         """Show no series of this AgentOS any more. They are kept, for the day on which it comes back."""
@@ -154,6 +161,23 @@ class Totals:
             if agentos in self._taken_off:
                 self._taken_off.remove(agentos)
                 self._touch(agentos)
+
+    def lead(self, names: frozenset[str]) -> None:
+        """Show the series of these AgentOS instances alone; those of '' are about all of them together."""
+        with self._lock:
+            before = self._led
+            self._led = names
+            for name in names if before is None else names ^ before:
+                self._touch(name)
+
+    def forget(self, agentos: str) -> None:
+        """Drop all series of an AgentOS: another replica may count on from here."""
+        with self._lock:
+            for name, labels in self._of(agentos):
+                if name != _LEADER:
+                    del self._series[name][labels]
+                    self._hidden.discard((name, labels))
+                    self._changed[name] += 1
 
     def forget_gauges(self, agentos: str) -> None:
         """Remove what was true of this AgentOS while it was read: nobody knows any more."""
@@ -183,7 +207,7 @@ class Totals:
             for label, value in admitted:
                 self._admitted.setdefault(label, set()).add(value)
             for stored in series:
-                if stored.metric in self._series:
+                if stored.metric in METRICS and METRICS[stored.metric].life is Life.DURABLE:
                     self._put(stored)
 
     def _put(self, stored: StoredSeries) -> None:
@@ -202,6 +226,12 @@ class Totals:
 
     # Durable increments: plan → commit → apply
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """In which no other thread changes anything."""
+        with self._lock:
+            yield
+
     def plan(self, delta: Increments, *, show: bool) -> Plan:
         """What `delta` changes, within the limits. `show`: series born by it show their value at once."""
         with self._lock:
@@ -218,6 +248,8 @@ class Totals:
                 live = self._series[metric][labels].exemplars
                 for place, exemplar in exemplars.items():
                     keep_newest(live, place, exemplar)
+            for (metric, labels), amount in plan.folded.items():
+                self.add(metric, labels, amount)
 
     # Values of the process itself
 
@@ -309,10 +341,11 @@ class Totals:
     def show(self, keys: Iterable[Key]) -> None:
         """From the next `families` on these series show their value; for durable ones that fact is committed by now."""
         with self._lock:
-            for key in keys:
-                self._hidden.discard(key)
-                self._series[key[0]][key[1]].shown = True
-                self._changed[key[0]] += 1
+            for metric, labels in keys:
+                self._hidden.discard((metric, labels))
+                if (live := self._series[metric].get(labels)) is not None:  # it may be forgotten by now
+                    live.shown = True
+                    self._changed[metric] += 1
 
     @staticmethod
     def durable(keys: Iterable[Key]) -> list[Key]:
@@ -337,9 +370,12 @@ class Totals:
 
     def _shown(self, name: str) -> Iterable[tuple[Labels, _Series]]:
         place = METRICS[name].agentos
-        if place is None or not self._taken_off:
+        if place is None or name == _LEADER or not (self._taken_off or self._led is not None):
             return self._series[name].items()
-        return [(labels, live) for labels, live in self._series[name].items() if labels[place] not in self._taken_off]
+        return [(labels, live) for labels, live in self._series[name].items() if self._is_shown(labels[place])]
+
+    def _is_shown(self, agentos: str) -> bool:
+        return agentos not in self._taken_off and (self._led is None or agentos in self._led)
 
     def _count_series(self) -> None:
         for name, family in self._series.items():
@@ -414,17 +450,17 @@ class _Planner:
             label = metric.labels[position]
             value = folded[position] = shorten(labels[position], self._totals._limits.label_value_length)  # noqa: SLF001
             if value != labels[position]:
-                self._add(_SHORTENED, (metric.name, label), amount)
+                self._fold(_SHORTENED, metric.name, label, amount)
             if not self._admit(label, value):
                 folded[position] = OTHER
-                self._limited(metric.name, label, amount)
+                self._fold(_LIMITED, metric.name, label, amount)
         result = tuple(folded)
         live = self._totals._series[metric.name]  # noqa: SLF001
         if result in live or (metric.name, result) in self._plan.series:
             return result
         if len(live) + self._new.get(metric.name, 0) < self._totals._limits.series_per_metric:  # noqa: SLF001
             return result
-        self._limited(metric.name, "", amount)
+        self._fold(_LIMITED, metric.name, "", amount)
         return tuple(OTHER if place in metric.limited else value for place, value in enumerate(result))
 
     def _admit(self, label: str, value: str) -> bool:
@@ -440,5 +476,6 @@ class _Planner:
         self._plan.admitted.append((label, value))
         return True
 
-    def _limited(self, metric: str, label: str, amount: int) -> None:
-        self._add(_LIMITED, (metric, label), amount)
+    def _fold(self, counter: str, metric: str, label: str, amount: int) -> None:
+        key = (counter, (metric, label))
+        self._plan.folded[key] = self._plan.folded.get(key, 0) + amount

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -66,10 +67,17 @@ _TCP_LIMITS: Final = {
 """libpq's options where the URL says nothing else: a silent network must not hold the state for hours."""
 
 
-def open_ledger(state: Path | SharedState | None, *, must_exist: bool = False) -> Ledger:
-    """Open the state where it is configured to be. Blocks. Raises StateError.
+def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_exist: bool = False) -> Ledger:
+    """Open the state where it is configured to be. Blocks.
 
-    With `must_exist` nothing is made where there is none.
+    Args:
+        state: where it is; None for memory.
+        whole: whether no other process may use it meanwhile, which nobody may in a file.
+        must_exist: whether nothing is made where there is none.
+
+    Raises:
+        StateError: it cannot be used.
+
     """
     if not isinstance(state, SharedState):
         if must_exist and state is not None and not state.exists():
@@ -77,6 +85,7 @@ def open_ledger(state: Path | SharedState | None, *, must_exist: bool = False) -
         return Ledger(state)
     import psycopg  # noqa: PLC0415 - an extra
 
+    from exporter.ledger.leases import Leases  # noqa: PLC0415
     from exporter.ledger.postgres import StateDatabase  # noqa: PLC0415
     from exporter.sources.database.postgres import connect_options  # noqa: PLC0415
 
@@ -88,10 +97,11 @@ def open_ledger(state: Path | SharedState | None, *, must_exist: bool = False) -
         except (ConfigError, UnicodeError) as error:  # of the password, of a host name
             raise psycopg.OperationalError(redact(str(error))) from None
 
-    holder = f"{socket.gethostname()}, process {os.getpid()}"
-    schema = state.location.schema
-    name = str(state.location)
-    return Ledger(StateDatabase(name, connect, schema=schema, holder=holder, lease=state.lease, must_exist=must_exist))
+    # Process ids come again, in containers above all.
+    leases = Leases(f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}", state.lease)
+    location = state.location
+    place = StateDatabase(str(location), connect, leases, schema=location.schema, whole=whole, must_exist=must_exist)
+    return Ledger(place)
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:

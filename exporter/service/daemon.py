@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import platform
 import signal
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from exporter import __version__, revision
 from exporter.bookkeeping.shared import Shared
 from exporter.bookkeeping.treasury import Treasury
-from exporter.config import SharedState
-from exporter.core.errors import StateError, StateRefused
 from exporter.core.logs import as_logged
 from exporter.core.model import Clock
 from exporter.counting.cashier import Cashier
@@ -28,6 +25,7 @@ from exporter.service.connect import make_source, open_ledger
 from exporter.service.discovery import LOOK, Discoverer
 from exporter.service.fleet import Fleet, settings
 from exporter.service.jobs import Jobs
+from exporter.service.leadership import Leadership
 from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
 from exporter.service.reload import Reloader, put_budgets_in_force
@@ -58,6 +56,7 @@ class Site:
     publisher: Publisher
     fleet: Fleet
     discoverer: Discoverer
+    leadership: Leadership | None = None
     version: str = __version__
 
     def rendered(self) -> Rendered | None:
@@ -73,17 +72,26 @@ class Site:
         return self.discoverer.tried and self.fleet.ready
 
     def instances(self) -> Sequence[InstanceStatus]:
-        """Every configured AgentOS."""
+        """Every configured AgentOS: those that are read here, then those that another replica reads."""
+        read = {one.agentos.name for one in self.fleet.members}
+        leaders = {} if self.leadership is None else self.leadership.leaders
         return [
-            InstanceStatus(
-                one.agentos.name,
-                one.agentos.where,
-                one.poller.health.outcome or "starting",
-                one.poller.health.last_poll,
-                one.poller.health.last_success,
-                as_logged(one.poller.health.error),  # AgentOS, or what stands before it, may repeat the token
-            )
-            for one in self.fleet.members
+            *(
+                InstanceStatus(
+                    one.agentos.name,
+                    one.agentos.where,
+                    one.poller.health.outcome or "starting",
+                    one.poller.health.last_poll,
+                    one.poller.health.last_success,
+                    as_logged(one.poller.health.error),  # AgentOS, or what stands before it, may repeat the token
+                )
+                for one in self.fleet.members
+            ),
+            *(
+                InstanceStatus(one.name, one.where, f"read by {leaders.get(one.name, 'nobody just now')}")
+                for one in self.fleet.configured
+                if self.leadership is not None and one.name not in read
+            ),
         ]
 
 
@@ -97,7 +105,6 @@ class Daemon:
         prices: The prices in force.
         publishing: What publishes again and again.
         reloader: Has the configuration in force, and reads it anew.
-        lost: Is done, with the reason, once the state belongs to another process.
 
     """
 
@@ -107,7 +114,6 @@ class Daemon:
     prices: Prices
     publishing: asyncio.Task[None]
     reloader: Reloader
-    lost: asyncio.Future[None]
 
     @property
     def config(self) -> Config:
@@ -155,19 +161,20 @@ async def running(
         cashier = Cashier(prices.pricer)
         treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
         jobs = Jobs()
-        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if isinstance(config.state, SharedState):
-            jobs.add("state", functools.partial(_keep_state, shared, lost), config.state.lease / 3, at_once=False)
         fleet = Fleet(shared, cashier, jobs)
         stack.push_async_callback(fleet.aclose)
         discoverer = Discoverer(shared, jobs)
         await discoverer.use(await discoverer.prepare(config.discovery))
         whole = replace(config, agentos=discoverer.instances(config.agentos))
+        leadership = None
+        if shared.ledger.leases is not None:
+            leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names)
+            await leadership.begin([one.name for one in whole.own])
         await put_budgets_in_force(treasury, shared, whole)
         await fleet.apply(await fleet.prepare(whole))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
         publisher = await _publisher(shared, fleet, treasury, prices, live)
-        site = Site(publisher, fleet, discoverer)
+        site = Site(publisher, fleet, discoverer, leadership)
         reloader = Reloader(config, load, shared, fleet, treasury, prices, discoverer)
         jobs.add("instances", reloader.rediscover, LOOK)
         server = _server(config.web, site, live, reloader)
@@ -175,15 +182,19 @@ async def running(
         await server.start()
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
+        if leadership is not None:
+            leadership.start(jobs)
+            following = asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
+            stack.push_async_callback(_cancelled, following)
         stack.push_async_callback(jobs.stop)
         stack.callback(fleet.stop)
         jobs.start()
         _say_started(config, server.port)
-        yield Daemon(shared, site, server, prices, publishing, reloader, lost)
+        yield Daemon(shared, site, server, prices, publishing, reloader)
 
 
 async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
-    """Run until SIGTERM or SIGINT, or until the state is another's; SIGHUP reloads. Raises what `running` raises."""
+    """Run until SIGTERM or SIGINT; SIGHUP reloads. Raises what `running` raises."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,12 +216,7 @@ async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
         settle()
         started.set_result(daemon)
         try:
-            told = asyncio.ensure_future(stopping.wait())
-            ends: set[asyncio.Future[Any]] = {told, daemon.lost}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
-            if daemon.lost.done():
-                daemon.lost.result()
+            await stopping.wait()
         finally:
             for task in reloads:
                 task.cancel()
@@ -245,7 +251,8 @@ async def _shared(config: Config, clock: Clock) -> Shared:
             reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
             log.warning("series_begun_anew", metrics=", ".join(ledger.begun_anew), reason=reason)
         totals = Totals(config.limits, zero_hold=config.zero_hold)
-        totals.restore(*await asyncio.to_thread(ledger.load))
+        if ledger.leases is None:
+            totals.restore(*await asyncio.to_thread(ledger.load))
     except BaseException:
         await asyncio.to_thread(ledger.close)
         raise
@@ -254,22 +261,11 @@ async def _shared(config: Config, clock: Clock) -> Shared:
     return Shared(ledger, totals, clock)
 
 
-async def _keep_state(shared: Shared, lost: asyncio.Future[None]) -> None:
-    """Go on owning the state; once it is another's, `lost` says so."""
-    try:
-        await asyncio.to_thread(shared.ledger.renew)
-    except StateRefused as error:
-        if not lost.done():
-            lost.set_exception(error)
-    except StateError as error:
-        log.warning("state", error=str(error))
-
-
 async def _publisher(
     shared: Shared, fleet: Fleet, treasury: Treasury, prices: Prices, live: LiveWebConfig
 ) -> Publisher:
     """The publisher; restored totals are published already, so that they are served before the first poll."""
-    publisher = Publisher(shared.totals, shared.ledger, shared.lock, shared.clock)
+    publisher = Publisher(shared)
     shared.changed = publisher.changed
 
     async def refresh_budgets() -> None:

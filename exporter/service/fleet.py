@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exporter.bookkeeping.shared import Shared
     from exporter.config import AgentOS, Config
     from exporter.counting.cashier import Cashier
+    from exporter.ledger.leases import Lease
     from exporter.metrics.totals import Totals
     from exporter.service.jobs import Jobs
 
@@ -47,11 +48,12 @@ MOST_RETRIES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One AgentOS: what is configured of it, how it is read, and who reads it."""
+    """One AgentOS: what is configured of it, how it is read, who reads it, and under which lease."""
 
     agentos: AgentOS
     timing: tuple[float, ...]
     poller: Poller
+    lease: Lease | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Fleet:
     """The instances of a process. Its methods run one at a time, in the event loop.
 
     Attributes:
+        configured: Every AgentOS that is to be read, by this process or another replica.
         skipped: Discovered instances that cannot be read as they are, or are read as they were, with the reasons.
 
     """
@@ -80,6 +83,7 @@ class Fleet:
         self._cashier = cashier
         self._jobs = jobs
         self._members: tuple[Member, ...] = ()
+        self.configured: tuple[AgentOS, ...] = ()
         self.skipped: Mapping[str, tuple[str, ...]] = {}
         self._leaving: dict[str, float] = {}
         """names of instances that are gone → monotonic time at which they went"""
@@ -94,6 +98,11 @@ class Fleet:
     def members(self) -> Sequence[Member]:
         """Every AgentOS, in the order of the configuration."""
         return self._members
+
+    @property
+    def names(self) -> set[str]:
+        """Those that are to be read, and those that are still shown though they are gone."""
+        return {one.name for one in self.configured} | self._leaving.keys()
 
     @property
     def ready(self) -> bool:
@@ -115,11 +124,12 @@ class Fleet:
         built: list[Member] = []
         skipped: dict[str, tuple[str, ...]] = {}
         try:
-            for agentos in filter(lambda one: config.shard.has(one.name), config.agentos):
-                member = before.get(agentos.name)
-                if member is None or (member.agentos, member.timing) != (agentos, timing):
+            for agentos in filter(lambda one: self._shared.leads(one.name), config.own):
+                member, lease = before.get(agentos.name), self._shared.lease(agentos.name)
+                # What a poller of an earlier lease knows may be out of date: another replica has read meanwhile.
+                if member is None or (member.agentos, member.timing, member.lease) != (agentos, timing, lease):
                     try:
-                        member = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier))
+                        member = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier), lease)
                         built.append(member)
                     except ConfigError as error:
                         if not agentos.discovered:
@@ -161,7 +171,7 @@ class Fleet:
             )
             self._jobs.add(traces, poll, plan.config.poll_interval, delay=place * spread)
             self._jobs.add(sessions, survey, plan.config.sessions_interval, delay=place * spread)
-        self._members, self.skipped = plan.members, plan.skipped
+        self._members, self.skipped, self.configured = plan.members, plan.skipped, plan.config.own
         known = await asyncio.to_thread(self._shared.totals.agentos_names)
         for name in known - names - self._leaving.keys():
             self._shared.totals.forget_gauges(name)

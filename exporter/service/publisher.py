@@ -13,10 +13,8 @@ from exporter.metrics.render import Renderer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from exporter.core.model import Clock
-    from exporter.ledger.store import Ledger
+    from exporter.bookkeeping.shared import Shared
     from exporter.metrics.render import Rendered
-    from exporter.metrics.totals import Totals
 
 log = structlog.get_logger(__name__)
 
@@ -31,17 +29,28 @@ _SHARE: Final = 4
 class Publisher:
     """Publishes whenever something changed, and every few seconds."""
 
-    def __init__(self, totals: Totals, ledger: Ledger, lock: asyncio.Lock, clock: Clock) -> None:
-        self._totals = totals
-        self._ledger = ledger
-        self._lock = lock
-        self._clock = clock
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._totals = shared.totals
+        self._ledger = shared.ledger
+        self._clock = shared.clock
         self._renderer = Renderer()
         self._wake = asyncio.Event()
         self._refresh: Sequence[Callable[[], Awaitable[None]]] = ()
         self._refreshed = float("-inf")
         self._version = 0
-        self.rendered: Rendered | None = None
+        self._term = 0
+        self._rendered: Rendered | None = None
+        self._showing = asyncio.Lock()
+
+    @property
+    def rendered(self) -> Rendered | None:
+        """What was published; None while it may show what another replica shows by now."""
+        leases = self._ledger.leases
+        if leases is None:
+            return self._rendered
+        leases.expire()
+        return self._rendered if self._term == leases.term else None
 
     def refresh_with(self, refresh: Sequence[Callable[[], Awaitable[None]]]) -> None:
         """What sets the gauges that change with time alone, before a publish."""
@@ -62,17 +71,23 @@ class Publisher:
                 for refresh in self._refresh:
                     await refresh()
                 self._refreshed = self._clock.monotonic()
-            async with self._lock:
+            async with self._shared.lock:
                 due = self._totals.due(self._clock.monotonic())
                 await asyncio.to_thread(self._ledger.expose, self._totals.durable(due))
                 self._totals.show(due)
         except StateError as error:
             # What cannot be committed is not exposed; the rest is served.
             log.warning("publish", error=str(error))
-        version, families = await asyncio.to_thread(self._totals.families)
-        rendered = await asyncio.to_thread(self._renderer.render, families)
-        # In one step of the event loop: a scrape is booked on the version it was given.
-        self._version, self.rendered = version, rendered
+        await self.show()
+
+    async def show(self) -> None:
+        """Render what is true now, and put the bytes in place. The state is not asked, which may hang."""
+        async with self._showing:
+            term = self._shared.term
+            version, families = await asyncio.to_thread(self._totals.families)
+            rendered = await asyncio.to_thread(self._renderer.render, families)
+            # In one step of the event loop: a scrape is booked on the version it was given.
+            self._version, self._rendered, self._term = version, rendered, term
 
     async def run(self) -> None:
         """Publish until cancelled."""

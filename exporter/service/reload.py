@@ -57,7 +57,7 @@ class Reloader:
         self._prices = prices
         self._lock = asyncio.Lock()
         self._discoverer = discoverer
-        self._applied = discoverer.instances(config.agentos)
+        self._applied = (discoverer.instances(config.agentos), shared.led)
         self._tell(successful=True)
 
     async def reload(self) -> str:
@@ -106,6 +106,7 @@ class Reloader:
         """Raises ConfigError and StateError; nothing has changed then."""
         lists = await self._discoverer.prepare(new.discovery) if "discovery" in changed else None
         whole = replace(new, agentos=self._discoverer.instances(new.agentos, lists))
+        led = self._shared.led
         plan = await self._fleet.prepare(whole)
         try:
             if "labels.user" in changed:
@@ -122,12 +123,13 @@ class Reloader:
         if lists is not None:
             await self._discoverer.use(lists)
         await self._fleet.apply(plan)
-        self._applied = whole.agentos
+        self._applied = (whole.agentos, led)
 
     async def rediscover(self) -> None:
-        """Read the instances that lists name now, if they are others. What keeps them from being read is logged."""
+        """Read what lists name now, and what is led now, if that changed. What keeps it from being read is logged."""
         async with self._lock:
-            if self._discoverer.instances(self.config.agentos) == self._applied and not self._fleet.skipped:
+            now = (self._discoverer.instances(self.config.agentos), self._shared.led)
+            if now == self._applied and not self._fleet.skipped:
                 return
             try:
                 await self._put_in_force(self.config, ("agentos",))
@@ -149,7 +151,7 @@ class Reloader:
 
 async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
     """Raises StateError; the budgets before then hold."""
-    names = [one.name for one in config.agentos if config.shard.has(one.name)]
+    names = [one.name for one in config.own]
     # What is spent on an AgentOS is known to the shard that reads it alone.
     budgets = [one for one in config.budgets if not one.agentos or config.shard.has(one.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new

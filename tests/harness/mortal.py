@@ -76,7 +76,7 @@ class Home:
         _hurry(self.ledger)
         self.totals = self._restored()
         shared = self.shared = Shared(self.ledger, self.totals, clock)
-        self.publisher = Publisher(self.totals, self.ledger, shared.lock, clock)
+        self.publisher = Publisher(shared)
         self.publisher._renderer = _Families()  # type: ignore[assignment]
         shared.changed = self.publisher.changed
         budget = Budget(name="all", period=Period.MONTH, limit=1)

@@ -33,7 +33,7 @@ class Fault:
     noticed: tuple[str, ...]
 
 
-_BEGIN = "        with self.transaction(write=True) as connection:\n"
+_COMMIT = "        with self.transaction(write=True, agentos=changes.agentos, lease=changes.lease) as connection:\n"
 
 FAULTS = {
     "a span counts each time it is read": Fault(
@@ -74,12 +74,12 @@ FAULTS = {
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",
-        f"{_BEGIN}            statements.write_traces(connection, [trace_row",
+        f"{_COMMIT}            statements.write_traces(connection, [trace_row",
         "        if changes.cursor is not None:\n"
         "            with self.transaction(write=True) as connection:\n"
         "                db, data = changes.cursor\n"
         "                statements.write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])\n"
-        f"{_BEGIN}            statements.write_traces(connection, [trace_row",
+        f"{_COMMIT}            statements.write_traces(connection, [trace_row",
         CRASH,
     ),
     "the position moves before its batch is committed": Fault(
@@ -89,9 +89,9 @@ FAULTS = {
         unit("api_readers"),
     ),
     "totals show before they are committed": Fault(
-        "exporter/bookkeeping/intake.py",
-        "        self._ledger.commit(changes)\n        self._totals.apply(changes.plan)",
-        "        self._totals.apply(changes.plan)\n        self._ledger.commit(changes)",
+        "exporter/bookkeeping/shared.py",
+        "        self.ledger.commit(changes)\n",
+        "        self.totals.apply(changes.plan)\n        self.ledger.commit(changes)\n        return\n",
         unit("intake"),
     ),
     "values show before it is committed that they were exposed": Fault(
@@ -125,7 +125,7 @@ FAULTS = {
     ),
     "commits and exposing are not kept apart": Fault(
         "exporter/service/publisher.py",
-        "            async with self._lock:\n                due",
+        "            async with self._shared.lock:\n                due",
         "            if True:\n                due",
         CRASH,
     ),

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.cli.main import main
 from exporter.core.errors import StateError, StateRefused
+from exporter.ledger.leases import FLEET, Leases, share
 from exporter.ledger.postgres import StateDatabase
+from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
-from tests.harness import load, truth
-from tests.harness.agentos import RunningAgentOS
-from tests.harness.exporter import RunningExporter, total
-from tests.harness.kills import Watch
 from tests.harness.ledgers import TOOL, changes
 from tests.harness.postgres import Postgres
 
@@ -32,16 +31,17 @@ Open = Callable[..., Ledger]
 
 @pytest.fixture
 def opened(postgres: Postgres) -> Iterator[Open]:
-    """Opens ledgers in one schema, by default as a process that waits for nobody."""
+    """Opens ledgers in one schema: by default for a process alone, else for one that is to be elected."""
     url = postgres.url("state")
     with contextlib.ExitStack() as stack:
 
         def connect(connection: type[psycopg.Connection] = psycopg.Connection) -> psycopg.Connection:
             return connection.connect(url, prepare_threshold=None)
 
-        def open_one(holder: str = "one", *, patience: float = 0.0, **options) -> Ledger:
-            options = {"schema": "agentos_exporter", "lease": LEASE, "connect": connect} | options
-            ledger = Ledger(StateDatabase("postgresql://here/state", holder=holder, patience=patience, **options))
+        def open_one(holder: str = "one", *, lease: float = LEASE, whole: bool = True, **options) -> Ledger:
+            leases = options.pop("leases", None) or Leases(holder, lease)
+            options = {"schema": "agentos_exporter", "whole": whole, "connect": connect} | options
+            ledger = Ledger(StateDatabase("postgresql://here/state", leases=leases, **options))
             stack.callback(ledger.close)
             return ledger
 
@@ -135,39 +135,176 @@ def test_a_later_schema_version_is_refused(opened: Open, postgres: Postgres) -> 
         opened()
 
 
-# The lease
+# Leases
 
 
-def test_a_second_process_is_refused_and_told_who_has_it(opened: Open) -> None:
+def expire(postgres: Postgres, name: str = "%") -> None:
+    postgres.sql(f"UPDATE agentos_exporter.lease SET until = now() - interval '1 s' WHERE name LIKE '{name}'", "state")
+
+
+def test_a_state_that_is_one_s_alone_is_nobody_else_s(opened: Open) -> None:
     opened("one, process 1")
+    for whole in (True, False):
+        with pytest.raises(StateRefused, match=r"another agentos-exporter \(one, process 1\) is using it"):
+            opened("two", whole=whole)
+
+
+def test_what_replicas_use_is_nobody_s_alone(opened: Open) -> None:
+    one = opened("one, process 1", whole=False, lease=600)
+    one.elect(["os"])
     with pytest.raises(StateRefused, match=r"another agentos-exporter \(one, process 1\) is using it"):
         opened("two")
+    one.close()
+    opened("two")
 
 
-def test_who_lost_the_lease_commits_nothing_any_more(opened: Open, postgres: Postgres) -> None:
-    old = opened("old")
+def test_replicas_share_evenly_and_one_that_goes_leaves_its_part_to_the_others(opened: Open) -> None:
+    names = [f"os{number}" for number in range(10)]
+    replicas = {name: opened(name, whole=False, lease=600) for name in "abc"}
+    for ledger in replicas.values():
+        ledger.elect([])
+    for ledger in replicas.values():
+        ledger.elect(names)
+
+    def led() -> dict[str, set[str]]:
+        return {name: set(ledger.leases.held) for name, ledger in replicas.items()}
+
+    assert [len(some) for some in led().values()] == [4, 3, 3]
+    assert set().union(*led().values()) == set(names)
+    before = led()
+    replicas.pop("a").close()
+    votes = [ledger.elect(names) for ledger in replicas.values()]
+    assert [vote.share for vote in votes] == [5, 5]
+    assert all(before[name] < led()[name] for name in "bc")
+    assert votes[-1].leaders == {name: holder for holder, some in led().items() for name in some}
+    # One that comes gets what others hand over.
+    late = opened("late", whole=False, lease=600)
+    assert late.elect(names).share == 3
+    assert late.leases.held == {}
+    replicas["b"].release(["os1"])
+    late.elect(names)
+    assert set(late.leases.held) <= {"os1"}
+
+
+@given(st.integers(0, 300), st.integers(1, 9), st.data())
+def test_shares(count: int, replicas: int, data: st.DataObject) -> None:
+    """All is shared, evenly; when one goes, nobody has less."""
+    names = sorted("abcdefghi"[:replicas])
+    shares = {name: share(count, names, name) for name in names}
+    assert sum(shares.values()) == count
+    assert max(shares.values()) - min(shares.values()) <= 1
+    gone = data.draw(st.sampled_from(names))
+    left = [name for name in names if name != gone]
+    assert all(share(count, left, name) >= shares[name] for name in left)
+    assert share(count, left, gone) == 0
+
+
+def test_who_lost_a_lease_commits_nothing_any_more(opened: Open, postgres: Postgres) -> None:
+    old, new = opened("old", whole=False), opened("new", whole=False)
+    old.elect(["os"])
     old.commit(changes("t"))
-    postgres.sql("UPDATE agentos_exporter.lease SET until = now() - interval '1 s'", "state")
-    new = opened("new")
-    for write in (lambda: old.commit(changes("u")), old.renew, lambda: old.keep_budgets({}), old.user_key):
-        with pytest.raises(StateRefused, match="another agentos-exporter took it over"):
+    term, exposed = old.leases.term, list(changes().plan.series)
+    postgres.sql("DELETE FROM agentos_exporter.replica", "state")  # as if its heart had stopped
+    expire(postgres)
+    new.elect(["os"])
+    assert "os" in new.leases.held
+    for write in (
+        lambda: old.commit(changes("u")),
+        lambda: old.expose(exposed),
+        lambda: old.prune("os", "db", created_before=0, active_before=0),
+    ):
+        with pytest.raises(StateRefused, match="its lease is lost"):
             write()
+    assert old.leases.term > term
     new.commit(changes("u"))
-    old.close()  # which must not end the lease of the new one
-    with pytest.raises(StateRefused, match="new"):
-        opened("third")
+    old.close()  # which must not end the leases of the new one
+    assert opened("third", whole=False).elect(["os"]).leaders == {"os": "new"}
     assert new.records("os", ["t", "u"]).keys() == {"t", "u"}
 
 
-def test_the_lease_grows_with_each_sign_of_life(opened: Open, postgres: Postgres) -> None:
-    ledger, ends = opened(lease=3600.0), []
-    for alive in (ledger.renew, lambda: ledger.commit(changes("t"))):
-        ends.append(postgres.sql("SELECT until FROM agentos_exporter.lease", "state"))
+def test_a_lease_grows_with_each_vote_and_each_commit(opened: Open, postgres: Postgres) -> None:
+    ledger, ends = opened(whole=False, lease=3600.0), []
+    until = "SELECT until FROM agentos_exporter.lease WHERE name = 'agentos:os'"
+    ledger.elect(["os"])
+    for alive in (lambda: ledger.elect(["os"]), lambda: ledger.commit(changes("t"))):
+        ends.append(postgres.sql(until, "state"))
         alive()
-    ends.append(postgres.sql("SELECT until FROM agentos_exporter.lease", "state"))
+    ends.append(postgres.sql(until, "state"))
     assert ends == sorted(set(ends))
     ledger.close()
-    opened("the next one waits for nobody")
+    assert "os" in opened("the next one waits for nobody", whole=False).elect(["os"]).leaders
+
+
+def test_leases_run_out_by_the_clock_of_who_holds_them(opened: Open) -> None:
+    now = [0.0]
+    ledger = opened(whole=False, leases=Leases("one", 10.0, lambda: now[0]))
+    ledger.elect(["os", FLEET])
+    first = ledger.leases.held
+    term = ledger.leases.term
+    now[0] = 9.9
+    assert ledger.leases.held == first
+    ledger.elect(["os"])
+    now[0] = 19.8
+    assert ledger.leases.held == first
+    assert ledger.leases.term == term
+    now[0] = 19.9
+    assert ledger.leases.held == {}
+    assert ledger.leases.term == term + 1
+
+
+def test_another_version_is_not_voted_for(opened: Open, postgres: Postgres) -> None:
+    ledger = opened(whole=False, lease=600)
+    ledger.elect(["os"])
+    postgres.sql("UPDATE agentos_exporter.meta SET value = '99' WHERE key = 'version'", "state")
+    with pytest.raises(StateRefused, match="another version of agentos-exporter has changed it"):
+        ledger.elect(["os"])
+
+
+def test_an_upgrade_takes_the_leases_of_the_version_before(opened: Open, postgres: Postgres) -> None:
+    old = opened("old", whole=False, lease=600)
+    old.elect(["os"])
+    old.commit(changes("t"))
+    for statement in ("UPDATE meta SET value = '5' WHERE key = 'version'", "ALTER TABLE series DROP COLUMN agentos"):
+        postgres.sql(f"SET search_path TO agentos_exporter; {statement}", "state")
+    new = opened("new", whole=False, lease=600)
+    with pytest.raises(StateRefused, match="its lease is lost"):
+        old.commit(changes("u"))
+    new.elect(["os"])
+    assert {one.metric: one.value for one in new.load(["os"])[0] if one.metric == TOOL} == {TOOL: 1}
+    assert new.load(["another"])[0] == []
+    new.commit(changes("u"))
+
+
+def test_several_that_start_at_once_make_the_schema_once(opened: Open) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ledgers = list(pool.map(lambda number: opened(f"replica {number}", whole=False), range(4)))
+    assert [ledger.cursors("os") for ledger in ledgers] == [{}] * 4
+
+
+def test_two_leaders_charge_one_budget(opened: Open) -> None:
+    one, two = (opened(name, whole=False, lease=600) for name in ("one", "two"))
+    for ledger in (one, two):
+        ledger.elect([])
+    budgets = {"b": ("definition", 0), "c": ("definition", 0)}
+    for ledger in (one, two):
+        ledger.elect(["os", "so"])
+        ledger.keep_budgets(budgets)
+
+    def charge(ledger: Ledger) -> None:
+        (name,) = ledger.leases.held
+        for _ in range(50):
+            spending = {("b", 7): 1, ("c", 7): 10**20, ("b", 9): 1}
+            ledger.commit(Changes(name, spending=dict(sorted(spending.items(), reverse=ledger is one))))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(charge, (one, two)))
+    assert one.spent(0) == {("b", 7): 100, ("b", 9): 100, ("c", 7): 100 * 10**20}
+    # With another definition it is another budget: who has the old one charges nothing to it.
+    two.keep_budgets(budgets | {"b": ("new", 0)})
+    with pytest.raises(StateRefused, match="another replica has another definition of budget b"):
+        charge(one)
+    charge(two)
+    assert two.spent(0)["b", 7] == 50
 
 
 # Connections that break
@@ -205,7 +342,7 @@ def test_a_commit_whose_answer_is_lost(opened: Open, postgres: Postgres, when: s
     assert ledger.records("os", ["v"])
 
 
-def test_where_it_cannot_be_told_whether_a_commit_was_done_the_process_ends(opened: Open, postgres: Postgres) -> None:
+def test_where_it_cannot_be_told_whether_a_commit_was_done_the_lease_ends(opened: Open, postgres: Postgres) -> None:
     url, down = postgres.url("state"), []
 
     def connect() -> psycopg.Connection:
@@ -213,72 +350,56 @@ def test_where_it_cannot_be_told_whether_a_commit_was_done_the_process_ends(open
             raise ValueError("as of a password that cannot be read")
         return Breaks.connect(url, prepare_threshold=None)
 
-    ledger = opened(connect=connect)
+    ledger = opened(connect=connect, whole=False, lease=600)
+    ledger.elect(["os"])
     ledger.commit(changes("t"))
     Breaks.when = "after"
     down.append(True)
-    for _ in range(2):
-        with pytest.raises(StateRefused, match="whether the last batch was committed cannot be told"):
-            ledger.commit(changes("u"))
+    with pytest.raises(StateRefused, match="whether the last batch was committed cannot be told"):
+        ledger.commit(changes("u"))
     down.clear()
+    with pytest.raises(StateRefused, match="its lease is lost"):
+        ledger.commit(changes("v"))
+    expire(postgres)
+    ledger.elect(["os"])
+    assert ledger.records("os", ["t", "u", "v"]).keys() == {"t", "u"}
+    ledger.commit(changes("v"))
 
 
-def test_commits_that_are_gone_end_the_process(opened: Open, postgres: Postgres) -> None:
-    """As after a failover to a standby that lacked them: what memory counted would be counted again."""
-    ledger = opened()
+def test_commits_that_are_gone_cost_the_lease(opened: Open, postgres: Postgres) -> None:
+    """As after a failover to a standby that lacked them: what memory counted would be written over them."""
+    ledger = opened(whole=False, lease=600)
+    ledger.elect(["os"])
     for trace in ("t", "u"):
         ledger.commit(changes(trace))
     postgres.sql("DELETE FROM agentos_exporter.traces WHERE id = 'u'", "state")
-    postgres.sql("UPDATE agentos_exporter.lease SET commits = commits - 1", "state")
-    with pytest.raises(StateRefused, match="commits are gone"):
+    postgres.sql("UPDATE agentos_exporter.lease SET commits = commits - 1 WHERE name = 'agentos:os'", "state")
+    other = opened("vote", whole=False, lease=600)
+    assert "os" in other.elect(["os"]).leaders
+    before = ledger.leases.held["os"]
+    with pytest.raises(StateRefused, match="or commits are gone"):
         ledger.commit(changes("u"))
+    expire(postgres)
+    other.close()
+    ledger.elect(["os"])
+    assert ledger.leases.held["os"] is not before
+    ledger.commit(changes("u"))
+
+
+def test_a_vote_notices_commits_that_are_gone(opened: Open, postgres: Postgres) -> None:
+    ledger = opened(whole=False, lease=600)
+    ledger.elect(["os"])
+    ledger.commit(changes("t"))
+    postgres.sql("UPDATE agentos_exporter.lease SET commits = 0", "state")
+    term = ledger.leases.term
+    ledger.elect(["os"])
+    assert ledger.leases.held == {}
+    assert ledger.leases.term == term + 1
 
 
 def test_an_owner_that_hangs_in_a_transaction_is_told_of(opened: Open, postgres: Postgres) -> None:
     opened().close()
     with psycopg.connect(postgres.url("state")) as hanging:
         hanging.execute("UPDATE agentos_exporter.lease SET holder = 'hanging'")
-        with pytest.raises(StateRefused, match="is using it"):
+        with pytest.raises((StateRefused, StateError), match=r"is using it|lock timeout"):
             opened("two")
-
-
-# Daemons
-
-
-def settings(postgres: Postgres) -> dict[str, object]:
-    return {"state": {"url": postgres.url("state"), "lease": f"{LEASE:.0f}s"}}
-
-
-def test_kills(tmp_path: Path, postgres: Postgres) -> None:
-    database = f"sqlite:{tmp_path / 'agno.db'}"
-    with (
-        RunningAgentOS(sys.executable, database) as agentos,
-        RunningExporter(tmp_path, {"it": agentos.base_url}, **settings(postgres)) as exporter,
-        Watch(f"{exporter.base_url}/metrics") as watch,
-    ):
-        for number in range(4):
-            outcome = asyncio.run(load.drive(agentos.base_url, runs=6, seed=number, leaving=False))
-            assert outcome.failed == {}
-            before = watch.spans
-            truth.wait_until(lambda before=before: watch.spans > before)
-            if number == 2:
-                postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'state'"
-                             " AND pid <> pg_backend_pid()", "postgres")  # fmt: skip
-            exporter.kill()
-            exporter.start()
-        agentos.wait_until_quiet()
-        expected = truth.count(database, "it")
-        samples = exporter.agree(expected)
-        assert exporter.stop()[0] == 0
-    assert watch.violations == []
-    assert expected.traces == 24
-    assert total(samples, "agentos_exporter_state_durable") == 1
-
-
-def test_a_daemon_that_lost_its_state_ends(tmp_path: Path, postgres: Postgres) -> None:
-    with RunningExporter(tmp_path, {"nobody": "http://127.0.0.1:9"}, **settings(postgres)) as exporter:
-        postgres.sql("UPDATE agentos_exporter.lease SET token = token + 1", "state")
-        assert exporter.process is not None
-        assert exporter.process.wait(60) == 1
-        assert "another agentos-exporter took it over; this one counts nothing any more" in exporter.logs
-        exporter.process = None

@@ -1,0 +1,250 @@
+"""Which AgentOS instances a process leads, where several share a state: a lease for each, in the state itself.
+
+A lease is a row with a number, the fencing token, that grows with each holder, and with the number of commits so far.
+Each transaction that writes for an AgentOS asks for both and keeps the row locked until it ends. So whoever lost a
+lease, however late it notices, commits nothing any more, and whoever missed a commit writes nothing over it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+FLEET: Final = ""
+"""The name under which what concerns all instances together is led, as budgets over all of them are."""
+WHOLE: Final = "all"
+"""The row of who owns the whole state, as a copy does; who leads an AgentOS has a row of its own, see `row_of`."""
+_PREFIX: Final = "agentos:"
+
+MAKE_TABLES: Final = (
+    """
+CREATE TABLE IF NOT EXISTS lease (
+    name text PRIMARY KEY, token bigint NOT NULL, holder text NOT NULL,
+    until timestamptz NOT NULL, commits bigint NOT NULL
+)
+""",
+    "CREATE TABLE IF NOT EXISTS replica (holder text PRIMARY KEY, until timestamptz NOT NULL)",
+    "INSERT INTO lease VALUES ('all', 0, '', '-infinity', 0) ON CONFLICT DO NOTHING",
+)
+TABLES: Final = frozenset({"lease", "replica"})
+_ALIVE: Final = """
+INSERT INTO replica VALUES (:holder, clock_timestamp() + make_interval(secs => :seconds))
+ON CONFLICT (holder) DO UPDATE SET until = excluded.until
+"""
+_REPLICAS: Final = "SELECT holder FROM replica WHERE until > clock_timestamp() ORDER BY holder"
+_BURY: Final = """
+DELETE FROM replica WHERE holder IN (
+    SELECT holder FROM replica WHERE until < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED
+)
+"""
+_RENEW: Final = """
+UPDATE lease SET until = clock_timestamp() + make_interval(secs => :seconds)
+WHERE holder = :holder AND name = ANY(CAST(:names AS text[])) RETURNING name, token, commits
+"""
+_INTRODUCE: Final = """
+INSERT INTO lease SELECT unnest(CAST(:names AS text[])), 0, '', '-infinity', 0 ON CONFLICT DO NOTHING
+"""
+# What another replica takes at this moment is skipped: nobody waits for each other in a circle.
+_ACQUIRE: Final = """
+UPDATE lease SET token = token + 1, holder = :holder, until = clock_timestamp() + make_interval(secs => :seconds)
+WHERE name IN (
+    SELECT name FROM lease WHERE name = ANY(CAST(:names AS text[])) AND until < clock_timestamp()
+    ORDER BY name LIMIT :most FOR UPDATE SKIP LOCKED
+) RETURNING name, token, commits
+"""
+_LEADERS: Final = """
+SELECT name, holder FROM lease WHERE until > clock_timestamp() AND name = ANY(CAST(:names AS text[]))
+"""
+_HOLD: Final = """
+UPDATE lease SET until = clock_timestamp() + make_interval(secs => :seconds), commits = commits + 1
+WHERE name = :name AND token = :token AND holder = :holder AND commits = :commits RETURNING commits
+"""
+_FIND: Final = "SELECT token, holder, commits FROM lease WHERE name = :name FOR UPDATE"
+_IN_USE: Final = "SELECT holder FROM lease WHERE until > clock_timestamp() AND holder <> :holder ORDER BY name LIMIT 1"
+_OWNER: Final = "SELECT holder FROM lease WHERE name = 'all' AND until > clock_timestamp()"
+_SERIALISE: Final = "SELECT 1 FROM lease WHERE name = 'all' FOR UPDATE"
+_SHARE: Final = "SELECT 1 FROM lease WHERE name = 'all' FOR SHARE"
+_FENCE: Final = "UPDATE lease SET token = token + 1, until = clock_timestamp() WHERE holder <> :holder"
+_RELEASE: Final = """
+UPDATE lease SET until = clock_timestamp() WHERE holder = :holder AND name = ANY(CAST(:names AS text[]))
+"""
+_LEAVE: Final = "DELETE FROM replica WHERE holder = :holder"
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A lease that is held; one that is lost and taken again is another.
+
+    `commits` are those of all its holders so far, as far as they are known to be done.
+    """
+
+    token: int
+    commits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """How leadership stands after a vote.
+
+    Attributes:
+        leaders: AgentOS → who leads it; those that nobody leads are missing.
+        share: How many AgentOS instances this process is to lead.
+
+    """
+
+    leaders: Mapping[str, str] = field(default_factory=dict)
+    share: int = 0
+
+
+class Leases:
+    """The leases that one process holds. What takes no connection returns at once, and is for any thread."""
+
+    def __init__(self, holder: str, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`holder` names the process, unlike any other; a lease lasts `seconds` since it was last renewed."""
+        self.holder = holder
+        self.seconds = seconds
+        self.now = monotonic
+        self._guard = threading.Lock()
+        self._held: dict[str, Lease] = {}
+        """row → lease"""
+        self._deadline = 0.0
+        self.term = 0
+        """grows whenever a lease is lost"""
+
+    @property
+    def held(self) -> dict[str, Lease]:
+        """The leases that are held and have not run out, by AgentOS."""
+        self.expire()
+        with self._guard:
+            return {_name(row): lease for row, lease in self._held.items() if row != WHOLE}
+
+    def expire(self) -> None:
+        """Lose all leases if they ran out: another process may have taken them."""
+        with self._guard:
+            if self._held and self.now() >= self._deadline:
+                self._held.clear()
+                self.term += 1
+
+    def lose(self, row: str) -> None:
+        """Hold this lease no more."""
+        with self._guard:
+            if self._held.pop(row, None) is not None:
+                self.term += 1
+
+    def find(self, row: str) -> Lease | None:
+        """The lease of a row, if it is held."""
+        with self._guard:
+            return self._held.get(row)
+
+    def elected(self, mine: Mapping[str, Lease], began: float) -> None:
+        """Take note of the leases of a vote that is committed; it `began` at this monotonic time."""
+        with self._guard:
+            if any(mine.get(row) is not lease for row, lease in self._held.items()):
+                self.term += 1
+            self._held = dict(mine)
+            self._deadline = began + self.seconds
+
+    # In a transaction
+
+    def vote(self, connection: sa.Connection, wanted: Collection[str]) -> tuple[Election, dict[str, Lease]]:
+        """Renew what is held, and take what is free up to a fair share of `wanted`; see `elected`."""
+        self._send(connection, _SHARE)
+        self._send(connection, _ALIVE)
+        self._send(connection, _BURY)
+        with self._guard:
+            held = dict(self._held)
+        mine: dict[str, Lease] = {}
+        for row, token, commits in self._send(connection, _RENEW, names=[*held]).all():
+            if (token, commits) == (held[row].token, held[row].commits):
+                mine[row] = held[row]
+        most = share(len(wanted), list(self._send(connection, _REPLICAS).scalars()), self.holder)
+        rows = [row_of(name) for name in wanted]
+        # What was just lost is not taken back in the same turn: what it was to this process is to be forgotten first.
+        free = [row for row in rows if row not in held]
+        if free and len(mine) < most and self.owner(connection) is None:
+            self._send(connection, _INTRODUCE, names=free)
+            taken = self._send(connection, _ACQUIRE, names=free, most=most - len(mine)).all()
+            mine |= {row: Lease(token, commits) for row, token, commits in taken}
+        leaders = self._send(connection, _LEADERS, names=rows).all()
+        return Election({_name(row): holder for row, holder in leaders}, most), mine
+
+    def hold(self, connection: sa.Connection, row: str, lease: Lease) -> bool:
+        """Lock a lease for this transaction, and count its commit; False if the lease is lost."""
+        found = self._send(connection, _HOLD, name=row, token=lease.token, commits=lease.commits)
+        return found.first() is not None
+
+    def was_committed(self, connection: sa.Connection, row: str, lease: Lease) -> bool | None:
+        """Whether one transaction more than `lease` says was committed; None if the lease is lost."""
+        # Locked, it cannot be counted behind our back any more by a transaction that broke.
+        token, holder, commits = self._send(connection, _FIND, name=row).one()
+        if (token, holder) != (lease.token, self.holder) or commits not in {lease.commits, lease.commits + 1}:
+            return None
+        return bool(commits == lease.commits + 1)
+
+    def own(self, connection: sa.Connection) -> tuple[str, Lease | None]:
+        """Take the whole state, unless somebody else leads a part of it: (who, '' for nobody, the lease)."""
+        self._send(connection, _SERIALISE)
+        other = self._send(connection, _IN_USE).scalar()
+        if other is not None:
+            return str(other), None
+        ((_, token, commits),) = self._send(connection, _ACQUIRE, names=[WHOLE], most=1).all()
+        return "", Lease(token, commits)
+
+    def owner(self, connection: sa.Connection) -> str | None:
+        """Who owns the whole state; None if nobody does."""
+        return self._send(connection, _OWNER).scalar()
+
+    def serialise(self, connection: sa.Connection) -> None:
+        """Let no other process do this, or vote, until the transaction ends."""
+        self._send(connection, _SERIALISE)
+
+    def fence(self, connection: sa.Connection) -> None:
+        """Take the leases of all others from them: what they write is of an earlier version."""
+        self._send(connection, _FENCE)
+
+    def release(self, connection: sa.Connection, names: Iterable[str]) -> None:
+        """Let others lead these AgentOS instances, of which nothing is shown any more."""
+        self._release(connection, [row_of(name) for name in names])
+
+    def leave(self, connection: sa.Connection) -> None:
+        """Let others have everything; this process is no replica any more."""
+        self._release(connection, list(self._held))
+        self._send(connection, _LEAVE)
+
+    def _release(self, connection: sa.Connection, rows: list[str]) -> None:
+        self._send(connection, _RELEASE, names=rows)
+        with self._guard:
+            for row in rows:
+                self._held.pop(row, None)
+
+    def _send(self, connection: sa.Connection, text: str, **values: object) -> sa.CursorResult[*tuple[Any, ...]]:
+        known = {"holder": self.holder, "seconds": self.seconds, **values}
+        statement = sa.text(text)
+        return connection.execute(statement, {name: known[name] for name in statement.compile().params})
+
+
+def row_of(agentos: str) -> str:
+    """The row of who leads an AgentOS."""
+    return _PREFIX + agentos
+
+
+def _name(row: str) -> str:
+    return row.removeprefix(_PREFIX)
+
+
+def share(count: int, replicas: list[str], me: str) -> int:
+    """How many of `count` are for `me`: as many as for each other of the replicas; what is left, for the first of them.
+
+    When one of them goes, nobody's share becomes less.
+    """
+    if me not in replicas:
+        return 0
+    most, rest = divmod(count, len(replicas))
+    return most + (replicas.index(me) < rest)

@@ -1,0 +1,172 @@
+"""Which AgentOS instances this process reads, where replicas share a state: each has one leader among them.
+
+What is led is read and shown. Another replica that takes an instance over counts on from the state, so whoever loses
+one shows nothing of it from that moment on, and forgets what it knew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.core.errors import StateError
+from exporter.ledger.leases import FLEET, Election
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable
+
+    from exporter.bookkeeping.shared import Shared
+    from exporter.ledger.leases import Lease, Leases
+    from exporter.service.jobs import Jobs
+
+log = structlog.get_logger(__name__)
+
+_LEADER: Final = "agentos_exporter_leader"
+VOTES: Final = 3
+"""Votes in the time of a lease: two may fail."""
+LOOK: Final = 1.0
+"""Seconds at most until it is noticed that a lease was lost between two votes."""
+
+
+class Leadership:
+    """Wins and loses AgentOS instances while the daemon runs. `shared.led` is what it tells everybody else.
+
+    Attributes:
+        leaders: AgentOS → who leads it, as of the last vote.
+
+    """
+
+    def __init__(self, shared: Shared, leases: Leases, wanted: Callable[[], Collection[str]]) -> None:
+        """`wanted` names the instances that are to be read, by this process or another."""
+        self._shared = shared
+        self._leases = leases
+        self._wanted = wanted
+        self._election = Election()
+        self._error = ""
+        self._voted = asyncio.Event()
+        self._show: Callable[[], Awaitable[None]] | None = None
+        self._refit: Callable[[], Awaitable[None]] | None = None
+        self._told: set[str] = set()
+        self._tell({})
+
+    async def begin(self, wanted: Collection[str]) -> None:
+        """Lead what is free, before anything is read. Raises StateError."""
+        await self._vote(wanted)
+        await self._take_up()
+
+    def start(self, jobs: Jobs) -> None:
+        """Vote from now on."""
+        jobs.add("votes", self.vote, self._leases.seconds / VOTES, at_once=False)
+
+    async def run(self, show: Callable[[], Awaitable[None]], refit: Callable[[], Awaitable[None]]) -> None:
+        """Follow each vote, until cancelled. `show` renders /metrics anew, `refit` reads what is led and no more."""
+        self._show, self._refit = show, refit
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._voted.wait()
+            self._voted.clear()
+            try:
+                await self.follow()
+            except Exception:
+                log.exception("leadership_bug")
+
+    @property
+    def leaders(self) -> dict[str, str]:
+        """AgentOS → who leads it, as of the last vote."""
+        return dict(self._election.leaders)
+
+    async def vote(self) -> None:
+        """Renew the leases, and win what is free. What goes wrong is logged."""
+        try:
+            await self._vote(self._wanted())
+            self._error = ""
+        except StateError as error:
+            if str(error) != self._error:
+                log.warning("leadership", error=str(error))
+            self._error = str(error)
+        self._voted.set()
+
+    async def _vote(self, wanted: Collection[str]) -> None:
+        self._election = await asyncio.to_thread(self._shared.ledger.elect, {*wanted, FLEET})
+
+    async def follow(self) -> None:
+        """Drop what was lost, take up what was won, and hand over what is more than a fair share."""
+        # Read first: a lease that is lost from here on makes another term.
+        term, held = self._leases.term, self._leases.held
+        led = self._shared.led or {}
+        lost = [name for name, lease in led.items() if held.get(name) is not lease]
+        self._count(led)
+        if lost:
+            log.warning("leadership", reason="other replicas may lead these by now", agentos=sorted({*lost} - {FLEET}))
+            await self._drop(lost, term)
+        elif term != self._shared.term:
+            self._shared.term = term
+            await self._rendered()
+        try:
+            if await self._take_up():
+                await self._refitted()
+            await self._hand_over()
+        except StateError as error:
+            log.warning("leadership", error=str(error))
+
+    async def _take_up(self) -> bool:
+        """Lead what is held and not yet led; False if there is nothing. Raises StateError."""
+        led = dict(self._shared.led or {})
+        won = {name: lease for name, lease in self._leases.held.items() if name not in led}
+        if not won:
+            return False
+        series, admitted = await asyncio.to_thread(self._shared.ledger.load, list(won))
+        for name in won:
+            self._shared.totals.forget(name)
+        self._shared.totals.restore(series, admitted)
+        log.info("leadership", won=sorted(won.keys() - {FLEET}), leads=len((led | won).keys() - {FLEET}))
+        self._tell(led | won)
+        return True
+
+    async def _hand_over(self) -> None:
+        """Let others have what is more than a fair share, and what nobody wants any more. Raises StateError."""
+        wanted = {*self._wanted(), FLEET}
+        led = sorted((self._shared.led or {}).keys() & wanted)
+        gone = (self._shared.led or {}).keys() - wanted
+        names = [*gone, *led[self._election.share :]]
+        if names:
+            log.info("leadership", handed_over=sorted({*names} - {FLEET}))
+            await self._drop(names, self._shared.term)
+            await asyncio.to_thread(self._shared.ledger.release, names)
+
+    async def _drop(self, names: Iterable[str], term: int) -> None:
+        """Show these no more, then read them no more, then forget them."""
+        gone = set(names)
+        self._tell({name: lease for name, lease in (self._shared.led or {}).items() if name not in gone})
+        self._shared.term = term
+        await self._rendered()
+        await self._refitted()
+        for name in gone:
+            self._shared.totals.forget(name)
+
+    def _tell(self, led: dict[str, Lease]) -> None:
+        """Let everybody know what is led."""
+        self._shared.led = led
+        self._shared.totals.lead(frozenset(led))
+        self._count(led)
+
+    def _count(self, led: Collection[str]) -> None:
+        """Show which of those that are to be read are led."""
+        wanted = {*self._wanted()} - {FLEET}
+        for name in wanted:
+            self._shared.totals.gauge(_LEADER, (name,), int(name in led))
+        for name in self._told - wanted:
+            self._shared.totals.gauge(_LEADER, (name,), None)
+        self._told = wanted
+
+    async def _rendered(self) -> None:
+        if self._show is not None:
+            await self._show()
+
+    async def _refitted(self) -> None:
+        if self._refit is not None:
+            await self._refit()
