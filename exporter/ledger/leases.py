@@ -138,6 +138,12 @@ class Leases:
             if self._held.pop(row, None) is not None:
                 self.term += 1
 
+    def give_up(self, rows: Iterable[str]) -> None:
+        """Hold these leases no more; the term goes on, since nothing that they were for is shown."""
+        with self._guard:
+            for row in rows:
+                self._held.pop(row, None)
+
     def find(self, row: str) -> Lease | None:
         """The lease of a row, if it is held."""
         with self._guard:
@@ -220,9 +226,7 @@ class Leases:
 
     def _release(self, connection: sa.Connection, rows: list[str]) -> None:
         self._send(connection, _RELEASE, names=rows)
-        with self._guard:
-            for row in rows:
-                self._held.pop(row, None)
+        self.give_up(rows)
 
     def _send(self, connection: sa.Connection, text: str, **values: object) -> sa.CursorResult[*tuple[Any, ...]]:
         known = {"holder": self.holder, "seconds": self.seconds, **values}

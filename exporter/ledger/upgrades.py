@@ -41,12 +41,11 @@ def upgrade(connection: sa.Connection, have: Container[str], version: int) -> No
 
 
 def _write_anew(connection: sa.Connection, anew: Iterable[sa.Table]) -> None:
-    """Write the rows of tables that had fewer columns; what is no longer durable is dropped."""
+    """Write the rows of tables that had other columns."""
     for table in anew:
         if table is tables.series:
             rows = connection.exec_driver_sql("SELECT metric, labels, value, shown FROM old_series").all()
-            kept = [row for row in rows if row.metric not in METRICS or METRICS[row.metric].life is Life.DURABLE]
-            statements.write_series(connection, [_series_row(*row) for row in kept])
+            statements.write_series(connection, [_series_row(*row) for row in rows])
         else:
             rows = connection.exec_driver_sql("SELECT label, value FROM old_admissions").all()
             statements.write_admissions(connection, [(label, digest(value), value) for label, value in rows])

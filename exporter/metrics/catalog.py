@@ -534,14 +534,16 @@ _ALL: Final = (
         "agentos_exporter_series_limited_total",
         ("metric", "label"),
         "Increments that the limits folded into `other`; label is '' where the limit of the metric as a whole did.",
-        life=Life.PROCESS,
+        notes="With replicas it starts at 0 with the process.",
     ),
     _counter(
         "agentos_exporter_label_values_shortened_total",
         ("metric", "label"),
         "Increments under a label value that was shortened, as it is longer than `limits.label_value_length`.",
-        life=Life.PROCESS,
-        notes="The end of such a value is … and 8 hex digits of a digest: values that differ only there stay two.",
+        notes=(
+            "The end of such a value is … and 8 hex digits of a digest: values that differ only there stay two. "
+            "With replicas it starts at 0 with the process."
+        ),
     ),
 )
 

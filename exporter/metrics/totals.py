@@ -87,7 +87,7 @@ class Plan:
     admitted: list[tuple[str, str]] = field(default_factory=list)
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
     folded: dict[Key, int] = field(default_factory=dict)
-    """increments of counters of the process: what the limits did"""
+    """what the limits did, where it is not kept: it belongs to no AgentOS, and each has a leader of its own"""
 
 
 class _Series:
@@ -207,7 +207,7 @@ class Totals:
             for label, value in admitted:
                 self._admitted.setdefault(label, set()).add(value)
             for stored in series:
-                if stored.metric in METRICS and METRICS[stored.metric].life is Life.DURABLE:
+                if stored.metric in self._series:
                     self._put(stored)
 
     def _put(self, stored: StoredSeries) -> None:
@@ -478,4 +478,7 @@ class _Planner:
 
     def _fold(self, counter: str, metric: str, label: str, amount: int) -> None:
         key = (counter, (metric, label))
-        self._plan.folded[key] = self._plan.folded.get(key, 0) + amount
+        if self._totals._led is None:  # noqa: SLF001
+            self._add(*key, amount)
+        else:
+            self._plan.folded[key] = self._plan.folded.get(key, 0) + amount

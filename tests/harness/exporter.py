@@ -44,6 +44,7 @@ class RunningExporter:
     Attributes:
         base_url: of its web server.
         state: its state file.
+        ahead: seconds by which its wall clock is ahead from the next start on.
         process: the running process, None while there is none.
 
     """
@@ -71,6 +72,7 @@ class RunningExporter:
         self.base_url = f"http{'' if web is None else 's'}://127.0.0.1:{self.port}"
         self.state = folder / "state.db"
         self.process: forks.Running | None = None
+        self.ahead = 0
         config = {
             **QUICK,
             "state": str(self.state),
@@ -120,8 +122,11 @@ class RunningExporter:
 
     def spawn(self, *, fork: bool = True) -> None:
         """Start the process, forked or anew, and wait for nothing."""
+        program, arguments = ("exporter",), self._arguments
+        if self.ahead:
+            program, arguments = ("tests/harness/ahead.py",), (str(self.ahead), *arguments)
         self.process = forks.start(
-            "exporter", *self._arguments, output=self._log, environment=self._environment, fork=fork
+            *program, *arguments, output=self._log, environment=self._environment, fork=fork and not self.ahead
         )
 
     def start(self, *, deadline: float = HANG) -> None:

@@ -33,7 +33,14 @@ class Replicas:
 
     """
 
-    def __init__(self, folder: Path, count: int, instances: Mapping[str, str], state: str, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        instances: Mapping[str, str | Mapping[str, object]],
+        state: str,
+        **settings: object,
+    ) -> None:
         """`state` is the URL of the database, `settings` are keys of the configuration file."""
         self.names = list(instances)
         self.exporters = []

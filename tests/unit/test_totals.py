@@ -457,3 +457,28 @@ def test_threads_lose_nothing():
         totals.value("agentos_exporter_api_requests_total", ("os", f"e{place}", "200")) or 0 for place in range(20)
     )
     assert total == 1200
+
+
+# Replicas
+
+
+def test_with_replicas_what_the_limits_did_lives_with_the_process():
+    daemon = Daemon(limits=Limits(values_per_label=1))
+    daemon.totals.lead(frozenset({"os"}))
+    daemon.count(tools("a", "b", "c"))
+    assert daemon.value(LIMITED, TOOL, "tool") == 2
+    assert not [one for one in daemon.ledger.load()[0] if one.metric == LIMITED]
+
+
+def test_what_is_forgotten_while_it_is_to_be_shown_stays_forgotten():
+    daemon = Daemon(hold=0)
+    daemon.count(tools("a"))
+    daemon.publish()
+    daemon.scrape()
+    due = daemon.totals.due(1)
+    assert due
+    daemon.totals.forget("os")
+    daemon.totals.show(due)
+    assert daemon_shown(daemon).keys() == {("agentos_exporter_series", ("agentos_exporter_series",))} or not [
+        key for key in daemon.shown if key[0] in {TOOL, DURATION}
+    ]
