@@ -7,14 +7,22 @@ import re
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+import psycopg
+
 from benchmarks.measure import cpu, quantile
+from exporter.ledger.leases import FLEET, Leases
+from exporter.ledger.postgres import StateDatabase
+from exporter.ledger.store import Ledger
 from tests.harness import truth
 from tests.harness.postgres import Postgres
-from tests.harness.replicas import LEADER, LEASE, Replicas
+from tests.harness.replicas import IDLE, LEADER, LEASE, Replicas
 from tests.harness.seed import seed
 
+_NAMES = 64
+"""Instances whose history is read: each is read gently, so it takes many to keep a core busy."""
 _SPANS = re.compile(r"^agentos_spans_total\{.*\} (\S+)$", re.MULTILINE)
 
 
@@ -22,7 +30,7 @@ def main(*, quick: bool) -> None:
     """Print both."""
     with tempfile.TemporaryDirectory() as folder, Postgres() as postgres:
         _take_over(Path(folder), postgres, instances=20 if quick else 200, kills=2 if quick else 10)
-        _throughput(Path(folder), postgres, traces=200 if quick else 2000)
+        _throughput(Path(folder), postgres, traces=100 if quick else 800)
 
 
 def _take_over(folder: Path, postgres: Postgres, *, instances: int, kills: int) -> None:
@@ -30,7 +38,7 @@ def _take_over(folder: Path, postgres: Postgres, *, instances: int, kills: int) 
     (own := folder / "take-over").mkdir()
     took: list[float] = []
     others = 0
-    with Replicas(own, 4, names, postgres.url("taken"), poll_interval="10s") as replicas:
+    with Replicas(own, 4, names, postgres.url("taken"), **IDLE) as replicas:
         for number in range(kills):
             before = replicas.wait_until_shared()
             dead = number % 4
@@ -53,14 +61,21 @@ def _take_over(folder: Path, postgres: Postgres, *, instances: int, kills: int) 
 def _throughput(folder: Path, postgres: Postgres, *, traces: int) -> None:
     """Let 8 instances be read from tables, so that no AgentOS is the limit."""
     database = f"sqlite:{folder}/agno.db"
-    spans = 8 * seed(database, traces, until=datetime.now(UTC) - timedelta(minutes=20), prompt_bytes=(50, 80))
-    names = {f"it{number}": {"database": f"sqlite:///{folder}/agno.db"} for number in range(8)}
-    print(f"{os.cpu_count()} cores; {spans:,} spans under 8 names, read from tables")
+    until = datetime.now(UTC) - timedelta(minutes=20)
+    spans = _NAMES * seed(database, traces, until=until, prompt_bytes=(50, 80), http_roots=False)
+    names = {f"it{number}": {"database": f"sqlite:///{folder}/agno.db"} for number in range(_NAMES)}
+    print(f"{os.cpu_count()} cores; {spans:,} spans under {_NAMES} names, read from tables")
     rates = {}
     for count in (1, 4):
         (own := folder / f"replicas-{count}").mkdir()
-        with Replicas(own, count, names, postgres.url(f"read{count}"), initial_lookback="3h") as replicas:
+        url = postgres.url(f"read{count}")
+        # Until all of them run, none of them leads.
+        connect = partial(psycopg.connect, url, prepare_threshold=None)
+        holder = Ledger(StateDatabase("here", connect, Leases("benchmark", 600), schema="agentos_exporter"))
+        holder.elect([*names, FLEET])
+        with Replicas(own, count, names, url, initial_lookback="3h") as replicas:
             before, began = _cpu(replicas), time.monotonic()
+            holder.close()
             truth.wait_until(lambda replicas=replicas: _read(replicas) >= spans, deadline=1200, pause=0.2)
             seconds = time.monotonic() - began
             rates[count] = spans / seconds

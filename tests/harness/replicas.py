@@ -23,6 +23,8 @@ from tests.harness.patience import HANG
 
 LEADER = "agentos_exporter_leader"
 LEASE = 3.0
+IDLE = {"poll_interval": "10s", "sessions_interval": "1h", "overlap": "5m", "trace_horizon": "10m"}
+"""Settings for many instances that are not there."""
 
 
 class Replicas:

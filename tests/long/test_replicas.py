@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness import upheavals
 from tests.harness.postgres import Postgres
-from tests.harness.replicas import Replicas
+from tests.harness.replicas import IDLE, Replicas
 
 pytestmark = pytest.mark.postgres
 
@@ -18,7 +18,7 @@ def test_each_span_counts_once(what: str, tmp_path: Path) -> None:
 
 def test_killing_one_moves_only_its_share(tmp_path: Path, postgres: Postgres) -> None:
     names = {f"it{number}": "http://127.0.0.1:9" for number in range(200)}
-    with Replicas(tmp_path, 4, names, postgres.url("state"), poll_interval="10s") as replicas:
+    with Replicas(tmp_path, 4, names, postgres.url("state"), **IDLE) as replicas:
         before = replicas.wait_until_shared()
         replicas.exporters[2].kill()
         after = replicas.wait_until_shared()

@@ -25,7 +25,7 @@ from tests.harness.postgres import Postgres
 
 pytestmark = pytest.mark.postgres
 
-LEASE = 1.0
+LEASE = 600.0
 Open = Callable[..., Ledger]
 
 
