@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from exporter.metrics.increments import Key
 
 _USER_KEY: Final = "user_key"
+_CREATED: Final = "created"
 _KEY_BYTES: Final = 32
 
 
@@ -60,6 +61,8 @@ class Ledger:
         self._place = StateFile(place) if place is None or isinstance(place, Path) else place
         self.begun_anew: list[str] = []
         """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
+        self.created = 0
+        """when the totals began to count, in microseconds; see `date`"""
         self._guard = threading.Lock()
         self._started = False
         try:
@@ -263,6 +266,14 @@ class Ledger:
         return found
 
     # Writing
+
+    def date(self, now: int) -> None:
+        """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
+        with self.transaction(write=True) as connection, self._understood("its date"):
+            found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED)).scalar()
+            if found is None:
+                connection.execute(sa.insert(tables.meta).values(key=_CREATED, value=str(now)))
+            self.created = now if found is None else int(found)
 
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""

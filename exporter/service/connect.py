@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exporter.config import AgentOS
+    from exporter.config import AgentOS, Secret
     from exporter.core.model import Clock
     from exporter.sources.api.source import AgentOSSource
     from exporter.sources.position import Settings
@@ -41,9 +41,7 @@ def make_source(
         ConfigError: that names the AgentOS, whatever keeps a client or a driver from being made.
 
     """
-    if agentos.proxy is not None and (password := urlsplit(agentos.proxy.reveal()).password):
-        register_secret(password)
-        register_secret(unquote(password))
+    register_proxy(agentos.proxy)
     try:
         if agentos.databases:
             targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
@@ -92,6 +90,13 @@ def open_ledger(state: Path | SharedState | None, *, must_exist: bool = False) -
     schema = state.location.schema
     name = str(state.location)
     return Ledger(StateDatabase(name, connect, schema=schema, holder=holder, lease=state.lease, must_exist=must_exist))
+
+
+def register_proxy(proxy: Secret | None) -> None:
+    """The password of a proxy never shows in a log."""
+    if proxy is not None and (password := urlsplit(proxy.reveal()).password):
+        register_secret(password)
+        register_secret(unquote(password))
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from exporter.core.errors import StateError
-from exporter.metrics.render import Renderer
+from exporter.core.model import MICROSECONDS
+from exporter.metrics.render import Renderer, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -41,19 +42,22 @@ class Publisher:
         self._refresh: Sequence[Callable[[], Awaitable[None]]] = ()
         self._refreshed = float("-inf")
         self._version = 0
+        self._began = clock.now()
         self.rendered: Rendered | None = None
+        self.snapshot: Snapshot | None = None
+        """what was published last, for those who do not scrape"""
 
-    def refresh_with(self, refresh: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """What sets the gauges that change with time alone, before a publish."""
-        self._refresh = refresh
+    def refresh_with(self, *refresh: Callable[[], Awaitable[None]]) -> None:
+        """What sets the gauges that change with time alone, before a publish, beside what does so already."""
+        self._refresh = (*self._refresh, *refresh)
 
     def changed(self) -> None:
         """Something is new: publish soon."""
         self._wake.set()
 
-    def scraped(self) -> None:
-        """Take note of a scrape of the published bytes."""
-        self._totals.scraped(self._version, self._clock.monotonic())
+    def scraped(self, version: int | None = None) -> None:
+        """Take note that somebody was given the published bytes, or what was published as an earlier version."""
+        self._totals.scraped(self._version if version is None else version, self._clock.monotonic())
 
     async def publish(self) -> None:
         """Expose what is due (committed first), render, and put the bytes in place. An error of the state is logged."""
@@ -73,6 +77,8 @@ class Publisher:
         rendered = await asyncio.to_thread(self._renderer.render, families)
         # In one step of the event loop: a scrape is booked on the version it was given.
         self._version, self.rendered = version, rendered
+        created = self._ledger.created / MICROSECONDS
+        self.snapshot = Snapshot(version, self._clock.now(), families, rendered, created, self._began)
 
     async def run(self) -> None:
         """Publish until cancelled."""

@@ -32,6 +32,8 @@ EMPTY = {
     ("agentos-cost", "Cost of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",
     ("agentos-exporter", "Shortened label values"): "no name of the demo is that long",
+    ("agentos-exporter", "Pushes per minute, by outcome"): "the demo pushes nothing",
+    ("agentos-exporter", "Age of what a target has"): "the demo pushes nothing",
 }
 """Panels that are rightly empty in a demo of a few minutes, and why."""
 
