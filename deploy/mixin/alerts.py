@@ -549,6 +549,26 @@ def _limited(_: Settings) -> list[Alert]:
     ]
 
 
+def _push(settings: Settings) -> list[Alert]:
+    def pushes(outcome: str) -> str:
+        return by((*TARGET, "target"), f"increase(agentos_exporter_push_total{{outcome{outcome}}}[15m])")
+
+    failed, taken = pushes('!="ok"'), pushes('="ok"')
+    return [
+        Alert(
+            "AgentOSExporterPushFailing",
+            f"{failed} > 0\nunless\n{taken} > 0",
+            WARNING,
+            "{{ $labels.target }} takes no metrics",
+            'About {{ $value | printf "%.0f" }} pushes to {{ $labels.target }} failed in the last 15m, and none was '
+            "taken whole. Counters catch up with the next one that is; until then it knows nothing new of any AgentOS.",
+            "agentos-exporter",
+            (),
+            settings.push_failing_for,
+        )
+    ]
+
+
 def _down(settings: Settings) -> list[Alert]:
     job = settings.exporter_job
     operator = "=" if re.fullmatch(r"[\w:/-]+", job) else "=~"
@@ -574,5 +594,5 @@ _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
     "agentos-alerts-models": (_provider, _tool, _runaway, _usage, _cache),
     "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
-    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _down),
+    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _push, _down),
 }

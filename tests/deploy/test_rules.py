@@ -60,6 +60,7 @@ LEFT_OUT = {
         "backlog": _NO_TRAFFIC,
         "missing": "an absent target is what it reports: a test of its own, as it has no labels",
     },
+    "AgentOSExporterPushFailing": {"quiet": _NO_TRAFFIC, "backlog": _NO_TRAFFIC},
     "AgentOSHiddenSpans": {"backlog": _A_FACT},
     "AgentOSPollStalled": {"quiet": "a poll without new traces ends well, too"},
     "AgentOSRunawayRun": {"backlog": _A_FACT},

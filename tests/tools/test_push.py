@@ -150,7 +150,7 @@ async def test_a_server_that_was_down_misses_no_increment(tmp_path: Path, protoc
             await sender.target.send()  # as at the end of the daemon
             assert sender.outcomes()["ok"] > before["ok"]
 
-            snapshot = sender.target._taken
+            snapshot = sender.publisher.snapshot
             assert snapshot is not None
             assert server.series(snapshot.at) == rendered(snapshot.rendered.text)
             found = server.ask("query", query=f"{metric}[20m]", time=f"{snapshot.at:.3f}")["result"]

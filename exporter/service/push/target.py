@@ -10,7 +10,7 @@ import asyncio
 import base64
 import email.utils
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ from exporter.core.errors import ConfigError
 from exporter.core.logs import register_secret
 from exporter.core.model import MICROSECONDS
 from exporter.metrics.catalog import PUSH_OUTCOMES
+from exporter.metrics.render import Rendered
 from exporter.service.connect import register_proxy
 from exporter.sources.api.http import system_authorities
 
@@ -44,6 +45,8 @@ _PUSHES: Final = "agentos_exporter_push_total"
 _LAG: Final = "agentos_exporter_push_lag_seconds"
 _ANSWER_BYTES: Final = 64 * 1024
 _SAID_LENGTH: Final = 200
+_NOTHING: Final = Rendered(b"", b"", b"", b"")
+"""Stands for the bytes of a snapshot that is kept to see what ends."""
 _TAKEN: Final = ("ok", "partial")
 _RETRIED: Final = ("unreachable", "timeout", "throttled", "server_error")
 
@@ -89,13 +92,13 @@ class Target:
     async def send(self) -> None:
         """Send the newest snapshot, unless the target has it. Never raises."""
         snapshot = self._publisher.snapshot
-        if snapshot is None or snapshot is self._taken:
+        if snapshot is None or (self._taken is not None and self._taken.version == snapshot.version):
             return
         self._begun = True
         verdict = await self._send(snapshot)
         self._totals.add(_PUSHES, (self.name, verdict.outcome))
         if verdict.outcome in _TAKEN:
-            self._taken = snapshot
+            self._taken = replace(snapshot, rendered=_NOTHING)
             # A 0 that was sent is seen, as one that was scraped.
             self._publisher.scraped(snapshot.version)
         self._failures = self._failures + 1 if verdict.outcome in _RETRIED else 0
