@@ -40,7 +40,7 @@ from exporter.service.web.server import Server
 from exporter.service.web.site import InstanceStatus, Paths
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from exporter.config import Config, Web
     from exporter.metrics.render import Rendered
@@ -176,7 +176,7 @@ async def running(
         stack.push_async_callback(server.stop)
         pusher = Pusher(config.push, _instance(server.port), publisher, shared, jobs)
         publisher.refresh_with(pusher.refresh)
-        stack.push_async_callback(pusher.finish)
+        stack.push_async_callback(_at_once, pusher.finish, server.stop)
         await server.start()
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
@@ -296,6 +296,11 @@ def _server(web: Web, site: Site, live: LiveWebConfig, reloader: Reloader) -> Se
     paths = Paths(web.route_prefix, web.telemetry_path, web.external_path or web.route_prefix)
     app = make_app(site, live, paths, reload=reloader.reload if web.lifecycle else None)
     return Server(app, from_systemd() if web.systemd_socket else listen(web.addresses), live)
+
+
+async def _at_once(*ends: Callable[[], Awaitable[None]]) -> None:
+    """End several things that each take a while."""
+    await asyncio.gather(*(end() for end in ends))
 
 
 def _instance(port: int) -> str:

@@ -53,10 +53,19 @@ _RETRIED: Final = ("unreachable", "timeout", "throttled", "server_error")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a push; `pause` is how many seconds the target asks to be left alone."""
+    """What came of a push.
+
+    Attributes:
+        outcome: One of `PUSH_OUTCOMES`.
+        reason: For the log.
+        status: Of the answer, if it was no success.
+        pause: How many seconds the target asks to be left alone.
+
+    """
 
     outcome: str
     reason: str = ""
+    status: int | None = None
     pause: float = 0.0
 
 
@@ -76,7 +85,7 @@ class Target:
         self._begun = False
         self._turn_at = self._again_at = shared.clock.monotonic()
         self._failures = 0
-        self._said: set[str] = set()
+        self._said: set[tuple[str, int | None]] = set()
         for outcome in PUSH_OUTCOMES:
             self._totals.add(_PUSHES, (self.name, outcome), 0)
 
@@ -162,8 +171,8 @@ class Target:
         if response.is_success:
             return self._taken_by(response, bytes(answer))
         said = shown(" ".join(answer.decode("utf-8", "replace").split()), _SAID_LENGTH)
-        reason = f"{response.status_code} {said}".strip()
-        return Verdict(_outcome(response.status_code), reason, self._asked(response.headers.get("retry-after")))
+        status, pause = response.status_code, self._asked(response.headers.get("retry-after"))
+        return Verdict(_outcome(status), f"{status} {said}".strip(), status, pause)
 
     def _taken_by(self, response: httpx.Response, answer: bytes) -> Verdict:
         """What a target says that took the request, maybe in part."""
@@ -210,7 +219,7 @@ class Target:
                 log.info("push", target=self.name, outcome="ok")
             self._said.clear()
             return
-        kind = f"{verdict.outcome} {verdict.reason[:3] if verdict.reason[:3].isdecimal() else ''}"
+        kind = (verdict.outcome, verdict.status)
         if kind not in self._said:
             self._said.add(kind)
             log.warning("push", target=self.name, outcome=verdict.outcome, error=verdict.reason)
