@@ -25,7 +25,7 @@ from deploy.mixin.promql import (
     ROOT,
     TARGET,
     TOOL,
-    bound,
+    bucket,
     by,
     duration,
     number,
@@ -106,14 +106,15 @@ def _run_errors(settings: Settings) -> list[Alert]:
 
 
 def _slow_runs(settings: Settings) -> list[Alert]:
-    le = bound(settings.latency_objective_seconds)
+    objective = settings.latency_objective_seconds
+    within = bucket(objective)
 
     def slow(window: str) -> str:
         count = by(ROOT, f"increase(agentos_run_duration_seconds_count[{window}])")
-        in_time = by(ROOT, f'increase(agentos_run_duration_seconds_bucket{{le="{le}"}}[{window}])')
+        in_time = by(ROOT, f"increase(agentos_run_duration_seconds_bucket{{{within}}}[{window}])")
         return f"(\n  {count}\n  -\n  {in_time}\n)"
 
-    limit = duration(round(settings.latency_objective_seconds)) if settings.latency_objective_seconds >= 1 else f"{le}s"
+    limit = duration(round(objective)) if objective >= 1 else f"{float(objective)}s"
     return _burns(
         settings,
         "AgentOSLatencyBudgetBurn",
@@ -282,7 +283,7 @@ def _failing(labels: tuple[str, ...], errors: str, calls: str, window: str, rati
 
 def _runaway(settings: Settings) -> list[Alert]:
     calls = number(settings.runaway_llm_calls)
-    most = f'agentos_run_llm_calls_bucket{{le="{bound(settings.runaway_llm_calls)}"}}'
+    most = f"agentos_run_llm_calls_bucket{{{bucket(settings.runaway_llm_calls)}}}"
     # Increases are not whole, and two of them differ in their last bits: one run is anything above a half.
     return [
         Alert(
