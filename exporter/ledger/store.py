@@ -270,10 +270,9 @@ class Ledger:
     def date(self, now: int) -> None:
         """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
         with self.transaction(write=True) as connection, self._understood("its date"):
-            found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED)).scalar()
-            if found is None:
-                connection.execute(sa.insert(tables.meta).values(key=_CREATED, value=str(now)))
-            self.created = now if found is None else int(found)
+            statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
+            found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
+            self.created = int(found.scalar_one())
 
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""
