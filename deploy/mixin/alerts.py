@@ -25,7 +25,7 @@ from deploy.mixin.promql import (
     ROOT,
     TARGET,
     TOOL,
-    bound,
+    bucket,
     by,
     duration,
     number,
@@ -106,14 +106,15 @@ def _run_errors(settings: Settings) -> list[Alert]:
 
 
 def _slow_runs(settings: Settings) -> list[Alert]:
-    le = bound(settings.latency_objective_seconds)
+    objective = settings.latency_objective_seconds
+    within = bucket(objective)
 
     def slow(window: str) -> str:
         count = by(ROOT, f"increase(agentos_run_duration_seconds_count[{window}])")
-        in_time = by(ROOT, f'increase(agentos_run_duration_seconds_bucket{{le="{le}"}}[{window}])')
+        in_time = by(ROOT, f"increase(agentos_run_duration_seconds_bucket{{{within}}}[{window}])")
         return f"(\n  {count}\n  -\n  {in_time}\n)"
 
-    limit = duration(round(settings.latency_objective_seconds)) if settings.latency_objective_seconds >= 1 else f"{le}s"
+    limit = duration(round(objective)) if objective >= 1 else f"{float(objective)}s"
     return _burns(
         settings,
         "AgentOSLatencyBudgetBurn",
@@ -282,7 +283,7 @@ def _failing(labels: tuple[str, ...], errors: str, calls: str, window: str, rati
 
 def _runaway(settings: Settings) -> list[Alert]:
     calls = number(settings.runaway_llm_calls)
-    most = f'agentos_run_llm_calls_bucket{{le="{bound(settings.runaway_llm_calls)}"}}'
+    most = f"agentos_run_llm_calls_bucket{{{bucket(settings.runaway_llm_calls)}}}"
     # Increases are not whole, and two of them differ in their last bits: one run is anything above a half.
     return [
         Alert(
@@ -578,6 +579,26 @@ def _leaders(settings: Settings) -> list[Alert]:
     ]
 
 
+def _push(settings: Settings) -> list[Alert]:
+    def pushes(outcome: str) -> str:
+        return by((*TARGET, "target"), f"increase(agentos_exporter_push_total{{outcome{outcome}}}[15m])")
+
+    failed, taken = pushes('!="ok"'), pushes('="ok"')
+    return [
+        Alert(
+            "AgentOSExporterPushFailing",
+            f"{failed} > 0\nunless\n{taken} > 0",
+            WARNING,
+            "{{ $labels.target }} takes no metrics",
+            'About {{ $value | printf "%.0f" }} pushes to {{ $labels.target }} failed in the last 15m, and none was '
+            "taken whole. Counters catch up with the next one that is; until then it knows nothing new of any AgentOS.",
+            "agentos-exporter",
+            (),
+            settings.push_failing_for,
+        )
+    ]
+
+
 def _down(settings: Settings) -> list[Alert]:
     job = settings.exporter_job
     operator = "=" if re.fullmatch(r"[\w:/-]+", job) else "=~"
@@ -620,5 +641,5 @@ _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
     "agentos-alerts-models": (_provider, _tool, _runaway, _usage, _cache),
     "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
-    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _leaders, _down),
+    "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _push, _leaders, _down),
 }

@@ -78,6 +78,7 @@ _WHEN: Final = {
     "AgentOSHiddenSpans": "{hidden_ratio} of the spans, or {hidden_traces_ratio} of the traces, of 6h never showed",
     "AgentOSSeriesLimited": "names beyond the limits were counted as `other`",
     "AgentOSExporterNoLeader": "no replica of the exporter reads an AgentOS for {leader_for}; `warning`: several do",
+    "AgentOSExporterPushFailing": "pushes to a target fail, and none of 15m was taken whole, for {push_failing_for}",
     "AgentOSExporterDown": "an exporter cannot be scraped, goes up and down (answers less than {exporter_flap_ratio} "
     "of the scrapes of 15m), or there is none; `warning`: it is a replica, and others read",
 }

@@ -46,9 +46,9 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def bound(value: float) -> str:
-    """A bucket's `le` as the exporter writes it: 60 is `60.0`."""
-    return repr(float(value))
+def bucket(value: float) -> str:
+    """The matcher of a bucket: the bound 60 is `60.0` after a scrape, and `60` where Prometheus received OTLP."""
+    return f'le=~"{int(value)}|{int(value)}\\\\.0"' if value == int(value) else f'le="{float(value)!r}"'
 
 
 def by(labels: tuple[str, ...], inner: str, *, how: str = "sum") -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from deploy.mixin.promql import AGENTOS, KIND, MODEL, ROOT, TOOL, bound, by, share
+from deploy.mixin.promql import AGENTOS, KIND, MODEL, ROOT, TOOL, bucket, by, share
 from deploy.mixin.settings import Settings
 
 WINDOWS: Final = ("5m", "30m", "1h", "6h", "3d")
@@ -59,8 +59,8 @@ def _increase(metric: str, window: str) -> str:
 
 def _slo(window: str, settings: Settings) -> list[dict[str, str]]:
     count = by(ROOT, _rate("agentos_run_duration_seconds_count", window))
-    le = bound(settings.latency_objective_seconds)
-    in_time = by(ROOT, _rate(f'agentos_run_duration_seconds_bucket{{le="{le}"}}', window))
+    within = bucket(settings.latency_objective_seconds)
+    in_time = by(ROOT, _rate(f"agentos_run_duration_seconds_bucket{{{within}}}", window))
     errors, runs = by(ROOT, _rate("agentos_run_errors_total", window)), by(ROOT, _rate("agentos_runs_total", window))
     return [
         _rule(f"agentos_root:run_errors:ratio_rate{window}", share(errors, runs)),

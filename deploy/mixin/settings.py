@@ -222,6 +222,8 @@ class Settings:
     """Share of scrapes in 15m below which an exporter that goes up and down counts as down."""
     exporter_flap_changes: Positive = 3
     """Changes between up and down in 15m from which it does: a restart makes two."""
+    push_failing_for: Duration = "5m"
+    """How long no push to a target must have been taken whole, after 15m of it."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from exporter.config import AgentOS, Config, Database, Web, format_duration
+from typing import TYPE_CHECKING
+
+from exporter.config import AgentOS, Config, Database, Push, Secret, Tls, Web, format_duration
 from exporter.core.logs import redact
 from exporter.core.text import escaped
 from exporter.counting.budgets import Budget
 from exporter.pricing import money
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def describe(config: Config) -> list[str]:
@@ -34,6 +39,8 @@ def describe(config: Config) -> list[str]:
         facts += [("", ""), ("agentos", agentos.name), *((f"  {key}", text) for key, text in _instance(agentos))]
     for budget in config.budgets:
         facts += [("", ""), ("budget", budget.name), *((f"  {key}", text) for key, text in _budget(budget))]
+    for push in config.push:
+        facts += [("", ""), ("push", push.name), *((f"  {key}", text) for key, text in _push(push))]
     return [escaped(f"{key:<19} {text}").rstrip() for key, text in facts]
 
 
@@ -61,32 +68,45 @@ def _budget(budget: Budget) -> list[tuple[str, str]]:
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
     if agentos.databases:
         return [fact for one in agentos.databases for fact in _database(one)]
-    token = "none"  # noqa: S105
-    if agentos.token_file is not None:
-        token = f"from the file {agentos.token_file}"
-    elif agentos.token is not None:
-        token = f"from the environment variable {agentos.token_env}"
     facts = [
         ("url", agentos.url),
-        ("token", token),
+        ("token", _origin(agentos.token_file, agentos.token, agentos.token_env)),
         ("databases", ", ".join(agentos.db_ids) if agentos.db_ids is not None else "all that AgentOS lists"),
     ]
-    if agentos.proxy is not None:
-        facts.append(("proxy", redact(agentos.proxy.reveal())))
-    if agentos.tls is not None:
+    return [*facts, *_way(agentos.proxy, agentos.tls)]
+
+
+def _push(push: Push) -> list[tuple[str, str]]:
+    token, password = push.token, push.password
+    facts = [(f"{push.protocol}_url", push.url), ("every", format_duration(push.interval))]
+    if push.username is not None:
+        facts.append(("password", _origin(password.file, password.value, password.variable)))
+    else:
+        facts.append(("token", _origin(token.file, token.value, token.variable)))
+    facts += [("header", name) for name, _ in push.headers]
+    facts += [("label", f"{name} {value}") for name, value in push.labels]
+    return [*facts, *_way(push.proxy, push.tls)]
+
+
+def _origin(file: Path | None, secret: Secret | None, variable: str | None) -> str:
+    """Where a token or password comes from."""
+    if file is not None:
+        return f"from the file {file}"
+    return "none" if secret is None else f"from the environment variable {variable}"
+
+
+def _way(proxy: Secret | None, tls: Tls | None) -> list[tuple[str, str]]:
+    facts = [] if proxy is None else [("proxy", redact(proxy.reveal()))]
+    if tls is not None:
         for key in ("ca_file", "cert_file", "key_file", "server_name"):
-            value = getattr(agentos.tls, key)
+            value = getattr(tls, key)
             if value is not None:
                 facts.append((f"tls.{key}", str(value)))
     return facts
 
 
 def _database(one: Database) -> list[tuple[str, str]]:
-    password = "none"  # noqa: S105
-    if one.password_file is not None:
-        password = f"from the file {one.password_file}"
-    elif one.password is not None:
-        password = f"from the environment variable {one.password_env}"
+    password = _origin(one.password_file, one.password, one.password_env)
     place = one.location
     schema = f", schema {place.schema}" if place.schema else ""
     return [("database", f"{place}{schema}"), ("user", place.user or "none"), ("password", password)]

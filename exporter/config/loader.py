@@ -19,7 +19,8 @@ import yaml
 
 from exporter import REVISION_VARIABLE
 from exporter.config.files import content, head, parse_path, path_shown, reason
-from exporter.config.secrets import Noun, Secret, like_secret, secret_path, secret_variable
+from exporter.config.push import read_push
+from exporter.config.secrets import Found, Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
     DEFAULT_LEASE,
     DEFAULT_STATE,
@@ -140,7 +141,18 @@ _NOT_SHORTER: Final = (
 )
 
 _LISTS: Final = ("agentos_file_sd", "agentos_http_sd")
-_TOP: Final = (*_DURATIONS, "state", "agentos", "labels", "limits", "prices", "prices_update", "budgets", *_LISTS)
+_TOP: Final = (
+    *_DURATIONS,
+    "state",
+    "agentos",
+    "labels",
+    "limits",
+    "prices",
+    "prices_update",
+    "budgets",
+    *_LISTS,
+    "push",
+)
 _API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
 _TABLES: Final = tuple(one.name for one in fields(location.Tables))
 _DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
@@ -162,10 +174,6 @@ _HINTS: Final = {
     "log_format": "use the flag --log.format",
     "insecure_skip_verify": "name the authority in ca_file instead",
 }
-
-
-_Secret = tuple[Path | None, str | None, Secret | None]
-"""Of a password: its file, its environment variable, what the variable holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +390,7 @@ class _Loader:
     def _state(self, table: _Table, values: dict[str, Any]) -> None:
         """A path, memory, a URL, or a mapping of a URL and what is beside it."""
         schema, lease = None, DEFAULT_LEASE
-        secret: _Secret = (None, None, None)
+        secret: Found = (None, None, None)
         key = "state"
         if isinstance(table.entries.get("state"), yaml.MappingNode):
             inner = table.mapping("state", _STATE)
@@ -434,6 +442,7 @@ class _Loader:
             values["agentos"] = instances
         values["discovery"] = self._discovery(table)
         values["budgets"] = self._budgets(table)
+        values["push"] = read_push(table, secret=self._secret, tls=self._tls, proxy=self._environment_proxy)
         return values
 
     def _budgets(self, table: _Table) -> tuple[Budget, ...]:
@@ -702,7 +711,7 @@ class _Loader:
             path, env, password = outer.password_file, outer.password_env, outer.password
         return _Shared(schema or outer.schema, path, env, password, {**outer.tables, **tables})
 
-    def _secret(self, table: _Table, noun: Noun) -> _Secret:
+    def _secret(self, table: Table, noun: Noun) -> Found:
         """That of a token or password."""
         of_file, of_variable = f"{noun}_file", f"{noun}_env"
         if of_file in table.entries and of_variable in table.entries:
@@ -742,7 +751,7 @@ class _Loader:
                 ids.append(value)
         return tuple(ids)
 
-    def _tls(self, entry: _Table, url: str | None) -> Tls | None:
+    def _tls(self, entry: Table, url: str | None) -> Tls | None:
         table = entry.mapping("tls", _TLS)
         if table is None:
             return None
@@ -759,7 +768,7 @@ class _Loader:
             _loads(table, "cert_file", pair, "together with key_file it is no PEM certificate with its unencrypted key")
         return tls
 
-    def _pem(self, table: _Table, key: str) -> Path | None:
+    def _pem(self, table: Table, key: str) -> Path | None:
         path = table.parsed(key, parse_path(self.base))
         if path is None:
             return None
@@ -771,7 +780,7 @@ class _Loader:
         return path
 
 
-def _loads(table: _Table, key: str, tls: Tls, message: str) -> None:
+def _loads(table: Table, key: str, tls: Tls, message: str) -> None:
     if tls.ca_file is None and tls.cert_file is None:
         return
     try:
@@ -785,7 +794,7 @@ def _share(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
 
 
 def parse_state(
-    base: Path, schema: str | None = None, secret: _Secret = (None, None, None), lease: float = DEFAULT_LEASE
+    base: Path, schema: str | None = None, secret: Found = (None, None, None), lease: float = DEFAULT_LEASE
 ) -> Callable[[str], Path | SharedState | None]:
     """A parser of `state`: a path relative to `base`, memory (None), or the URL of a PostgreSQL database."""
 

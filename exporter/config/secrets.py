@@ -38,6 +38,10 @@ class Secret:
         return hash(self._value)
 
 
+Found = tuple[Path | None, str | None, Secret | None]
+"""Of a token or password: its file, its environment variable, what the variable holds."""
+
+
 def read_secret(path: Path, noun: Noun) -> str:
     """The token or password that a file holds. Raises RefusedError that names the file and the cure."""
     shown, wanted = path_shown(path), f"it must be a file that holds the {noun}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import ssl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from exporter.config.secrets import Secret, read_secret
+from exporter.config.secrets import Noun, Secret, read_secret
 from exporter.config.shard import Shard
 from exporter.core.document import RefusedError
 from exporter.core.errors import ConfigError
@@ -201,6 +202,61 @@ class Discovery:
         return f"agentos_{self.mechanism}_sd {', '.join(self.where)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A token or password: `value` is what the environment variable held at start; a `file` is read again."""
+
+    noun: Noun
+    value: Secret | None = None
+    file: Path | None = None
+    variable: str | None = None
+
+    def read(self) -> str | None:
+        """What it is at this moment; None where none is configured. Raises RefusedError that names the file."""
+        if self.file is not None:
+            return read_secret(self.file, self.noun)
+        return None if self.value is None else self.value.reveal()
+
+
+class Protocol(enum.StrEnum):
+    """What a target of `push` understands."""
+
+    OTLP = "otlp"
+    REMOTE_WRITE = "remote_write"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One target that metrics are sent to.
+
+    Attributes:
+        name: The value of the label `target`; host and port of the URL unless the configuration gives one.
+        url: The whole URL.
+        protocol: How it is spoken to.
+        interval: Seconds between two pushes.
+        timeout: Seconds that the target has for an answer.
+        headers: Further headers.
+        username: Of basic authentication, with `password`.
+        token: A bearer token.
+        labels: For remote write labels of each series, for OTLP attributes of the resource.
+        proxy: The URL of the proxy that leads there; None for none.
+
+    """
+
+    name: str
+    url: str
+    protocol: Protocol
+    interval: float = 30.0
+    timeout: float = 10.0
+    headers: tuple[tuple[str, Secret], ...] = ()
+    username: str | None = None
+    password: Credential = Credential("password")
+    token: Credential = Credential("token")
+    tls: Tls | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    proxy: Secret | None = None
+
+
 class Address(NamedTuple):
     """Where to listen; an empty host stands for all interfaces, port 0 for any free one; `path` is that of a socket."""
 
@@ -259,6 +315,7 @@ class Config:
     prices: Path | None = None
     prices_update: bool = False
     budgets: tuple[Budget, ...] = ()
+    push: tuple[Push, ...] = ()
     web: Web = field(default_factory=Web)
     log_level: str = "info"
     log_format: str | None = None

@@ -166,6 +166,7 @@ class _Write:
 find_records: Final = _Find(sa.select(tables.traces).where(tables.traces.c.agentos == AGENTOS), tables.traces.c.id)
 find_parts: Final = _Find(PARTS, tables.sessions.c.digest)
 
+add_meta: Final = _Write(tables.meta, keep=("value",))
 write_traces: Final = _Write(tables.traces)
 # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
 write_series: Final = _Write(tables.series, keep=("shown",))

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from exporter.metrics.increments import Key
 
 _USER_KEY: Final = "user_key"
+_CREATED: Final = "created"
 _KEY_BYTES: Final = 32
 
 
@@ -64,6 +65,8 @@ class Ledger:
         """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
         self._definitions: dict[str, str] = {}
         """of the budgets in force in this process, by name"""
+        self.created = 0
+        """when the totals began to count, in microseconds; see `date`"""
         self._guard = threading.Lock()
         self._started = False
         try:
@@ -292,6 +295,13 @@ class Ledger:
         return found
 
     # Writing
+
+    def date(self, now: int) -> None:
+        """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
+        with self.transaction(write=True) as connection, self._understood("its date"):
+            statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
+            found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
+            self.created = int(found.scalar_one())
 
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""

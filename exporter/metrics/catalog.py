@@ -529,6 +529,22 @@ _ALL: Final = (
         "holds.",
         notes="Absent without such a file.",
     ),
+    _counter(
+        "agentos_exporter_push_total",
+        ("target", "outcome"),
+        "Pushes to a target by outcome: "
+        "ok, partial, unreachable, timeout, unauthorized, throttled, refused, server_error, bug.",
+        life=Life.PROCESS,
+        notes="Absent without `push`. refused: any other answer than 401, 403 and 429 that is no success and no error "
+        "of the server. partial: taken, but for some points.",
+    ),
+    _gauge(
+        "agentos_exporter_push_lag_seconds",
+        ("target",),
+        "How long ago the newest snapshot that a target took was published.",
+        unit=MICROSECONDS,
+        notes="Absent until the target took a first one.",
+    ),
     _gauge("agentos_exporter_series", ("metric",), "Series of a metric, histograms counted once per label set."),
     _counter(
         "agentos_exporter_series_limited_total",
@@ -559,6 +575,9 @@ OUTCOMES: Final = (
     "bad_answer",
     "silent_empty",
     "state_error",
+)
+PUSH_OUTCOMES: Final = (
+    *("ok", "partial", "unreachable", "timeout", "unauthorized", "throttled", "refused", "server_error", "bug"),
 )
 VALUE_FIELDS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_write", "reasoning", "total", "cost")
 IGNORED_REASONS: Final = ("own", "too_old", "malformed", "unreadable")

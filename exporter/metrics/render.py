@@ -24,7 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from exporter.core.model import MICROSECONDS
-from exporter.metrics.catalog import Kind, Metric
+from exporter.metrics.catalog import METRICS, Kind, Life, Metric
 from exporter.metrics.totals import Exemplar, Family, Sample
 
 EXEMPLAR_LABEL: Final = "trace_id"
@@ -47,6 +47,52 @@ class Rendered:
     openmetrics: bytes
     text_gzip: bytes
     openmetrics_gzip: bytes
+    own: Sequence[metrics_core.Metric] = ()
+    """process_* and python_info, which are in no family"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was published at one moment.
+
+    Attributes:
+        version: That of `Totals.families`.
+        at: When it was published, in seconds since the epoch.
+        families: All that have samples.
+        rendered: The same as /metrics sends it.
+        durable_since: From when counters in the state count, in seconds since the epoch.
+        process_since: The same of counters that live with the process.
+
+    """
+
+    version: int
+    at: float
+    families: Sequence[Family]
+    rendered: Rendered
+    durable_since: float
+    process_since: float
+
+    def metrics(self) -> list[metrics_core.Metric]:
+        """All that /metrics shows, as prometheus_client's own."""
+        return [*map(metric_family, self.families), *self.rendered.own]
+
+    def since(self, metric: str) -> float:
+        """From when a metric counts."""
+        known = METRICS.get(metric)
+        return self.durable_since if known is not None and known.life is Life.DURABLE else self.process_since
+
+    def gone_since(self, before: Snapshot) -> list[metrics_core.Metric]:
+        """The series that an earlier snapshot had, and this one has no more."""
+        now = {family.metric.name: family for family in self.families}
+        gone: list[metrics_core.Metric] = []
+        for old in before.families:
+            new = now.get(old.metric.name)
+            if new is None or new.version != old.version:
+                kept = {sample.labels for sample in new.samples} if new is not None else set()
+                rows = tuple(sample for sample in old.samples if sample.labels not in kept)
+                if rows:
+                    gone.append(metric_family(Family(old.metric, old.version, rows)))
+        return gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +135,17 @@ class Renderer:
         """
         with self._lock:
             self._kept = {family.metric.name: self._bytes(family) for family in families if family.samples}
-            parts = [*self._kept.values(), self._process()]
+            own = [metric for collector in self._own for metric in collector.collect()]
+            parts = [*self._kept.values(), _render(0, own)]
         text = b"".join(part.text for part in parts)
         open_text = b"".join((*(part.openmetrics for part in parts), _EOF))
-        return Rendered(text, open_text, _gzip(text), _gzip(open_text))
+        return Rendered(text, open_text, _gzip(text), _gzip(open_text), own)
 
     def _bytes(self, family: Family) -> _Bytes:
         kept = self._kept.get(family.metric.name)
         if kept is not None and kept.version == family.version:
             return kept
         return _render(family.version, [metric_family(family)])
-
-    def _process(self) -> _Bytes:
-        return _render(0, [metric for collector in self._own for metric in collector.collect()])
 
 
 def metric_family(family: Family) -> metrics_core.Metric:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exporter.config import AgentOS
+    from exporter.config import AgentOS, Secret
     from exporter.core.model import Clock
     from exporter.sources.api.source import AgentOSSource
     from exporter.sources.position import Settings
@@ -42,9 +42,7 @@ def make_source(
         ConfigError: that names the AgentOS, whatever keeps a client or a driver from being made.
 
     """
-    if agentos.proxy is not None and (password := urlsplit(agentos.proxy.reveal()).password):
-        register_secret(password)
-        register_secret(unquote(password))
+    register_proxy(agentos.proxy)
     try:
         if agentos.databases:
             targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
@@ -102,6 +100,13 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
     location = state.location
     place = StateDatabase(str(location), connect, leases, schema=location.schema, whole=whole, must_exist=must_exist)
     return Ledger(place)
+
+
+def register_proxy(proxy: Secret | None) -> None:
+    """The password of a proxy never shows in a log."""
+    if proxy is not None and (password := urlsplit(proxy.reveal()).password):
+        register_secret(password)
+        register_secret(unquote(password))
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import platform
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from exporter.service.jobs import Jobs
 from exporter.service.leadership import Leadership
 from exporter.service.prices import Prices, make_pricer
 from exporter.service.publisher import Publisher
+from exporter.service.push.pusher import Pusher
 from exporter.service.reload import Reloader, put_budgets_in_force
 from exporter.service.web.app import make_app
 from exporter.service.web.listen import from_systemd, listen
@@ -36,7 +38,7 @@ from exporter.service.web.server import Server
 from exporter.service.web.site import InstanceStatus, Paths
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from exporter.config import Config, Web
     from exporter.metrics.render import Rendered
@@ -179,6 +181,9 @@ async def running(
         jobs.add("instances", reloader.rediscover, LOOK)
         server = _server(config.web, site, live, reloader)
         stack.push_async_callback(server.stop)
+        pusher = Pusher(config.push, _instance(server.port), publisher, shared, jobs)
+        publisher.refresh_with(pusher.refresh)
+        stack.push_async_callback(_at_once, pusher.finish, server.stop)
         await server.start()
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
@@ -253,6 +258,7 @@ async def _shared(config: Config, clock: Clock) -> Shared:
         totals = Totals(config.limits, zero_hold=config.zero_hold)
         if ledger.leases is None:
             totals.restore(*await asyncio.to_thread(ledger.load))
+        await asyncio.to_thread(ledger.date, clock.now_us())
     except BaseException:
         await asyncio.to_thread(ledger.close)
         raise
@@ -276,7 +282,7 @@ async def _publisher(
         if live.path is not None:
             shared.totals.gauge("agentos_exporter_web_config_last_reload_successful", (), int(not live.problems))
 
-    publisher.refresh_with([fleet.refresh, refresh_budgets, prices.refresh, refresh_web])
+    publisher.refresh_with(fleet.refresh, refresh_budgets, prices.refresh, refresh_web)
     await publisher.publish()
     return publisher
 
@@ -286,6 +292,16 @@ def _server(web: Web, site: Site, live: LiveWebConfig, reloader: Reloader) -> Se
     paths = Paths(web.route_prefix, web.telemetry_path, web.external_path or web.route_prefix)
     app = make_app(site, live, paths, reload=reloader.reload if web.lifecycle else None)
     return Server(app, from_systemd() if web.systemd_socket else listen(web.addresses), live)
+
+
+async def _at_once(*ends: Callable[[], Awaitable[None]]) -> None:
+    """End several things that each take a while."""
+    await asyncio.gather(*(end() for end in ends))
+
+
+def _instance(port: int) -> str:
+    """What tells this exporter from others to those who do not scrape it; port 0 stands for none."""
+    return f"{socket.gethostname()}:{port}" if port else socket.gethostname()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

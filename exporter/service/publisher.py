@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from exporter.core.errors import StateError
-from exporter.metrics.render import Renderer
+from exporter.core.model import MICROSECONDS
+from exporter.metrics.render import Renderer, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -40,29 +41,36 @@ class Publisher:
         self._refreshed = float("-inf")
         self._version = 0
         self._term = 0
-        self._rendered: Rendered | None = None
+        self._began = shared.clock.now()
+        self._snapshot: Snapshot | None = None
         self._showing = asyncio.Lock()
 
     @property
-    def rendered(self) -> Rendered | None:
-        """What was published; None while it may show what another replica shows by now."""
+    def snapshot(self) -> Snapshot | None:
+        """What was published last; None while it may show what another replica shows by now."""
         leases = self._ledger.leases
         if leases is None:
-            return self._rendered
+            return self._snapshot
         leases.expire()
-        return self._rendered if self._term == leases.term else None
+        return self._snapshot if self._term == leases.term else None
 
-    def refresh_with(self, refresh: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """What sets the gauges that change with time alone, before a publish."""
-        self._refresh = refresh
+    @property
+    def rendered(self) -> Rendered | None:
+        """The same as it is scraped."""
+        snapshot = self.snapshot
+        return None if snapshot is None else snapshot.rendered
+
+    def refresh_with(self, *refresh: Callable[[], Awaitable[None]]) -> None:
+        """What sets the gauges that change with time alone, before a publish, beside what does so already."""
+        self._refresh = (*self._refresh, *refresh)
 
     def changed(self) -> None:
         """Something is new: publish soon."""
         self._wake.set()
 
-    def scraped(self) -> None:
-        """Take note of a scrape of the published bytes."""
-        self._totals.scraped(self._version, self._clock.monotonic())
+    def scraped(self, version: int | None = None) -> None:
+        """Take note that somebody was given the published bytes, or what was published as an earlier version."""
+        self._totals.scraped(self._version if version is None else version, self._clock.monotonic())
 
     async def publish(self) -> None:
         """Expose what is due (committed first), render, and put the bytes in place. An error of the state is logged."""
@@ -86,8 +94,10 @@ class Publisher:
             term = self._shared.term
             version, families = await asyncio.to_thread(self._totals.families)
             rendered = await asyncio.to_thread(self._renderer.render, families)
+            created = self._ledger.created / MICROSECONDS
+            snapshot = Snapshot(version, self._clock.now(), families, rendered, created, self._began)
             # In one step of the event loop: a scrape is booked on the version it was given.
-            self._version, self._rendered, self._term = version, rendered, term
+            self._version, self._snapshot, self._term = version, snapshot, term
 
     async def run(self) -> None:
         """Publish until cancelled."""

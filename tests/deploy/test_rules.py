@@ -61,6 +61,7 @@ LEFT_OUT = {
         "missing": "an absent target is what it reports: a test of its own, as it has no labels",
     },
     "AgentOSExporterNoLeader": {"sparse": _NO_TRAFFIC, "quiet": _NO_TRAFFIC, "backlog": _NO_TRAFFIC},
+    "AgentOSExporterPushFailing": {"quiet": _NO_TRAFFIC, "backlog": _NO_TRAFFIC},
     "AgentOSHiddenSpans": {"backlog": _A_FACT},
     "AgentOSPollStalled": {"quiet": "a poll without new traces ends well, too"},
     "AgentOSRunawayRun": {"backlog": _A_FACT},

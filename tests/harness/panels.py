@@ -33,6 +33,8 @@ EMPTY = {
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",
     ("agentos-exporter", "Who reads what"): "the demo's state is no PostgreSQL: it has no replicas",
     ("agentos-exporter", "Shortened label values"): "no name of the demo is that long",
+    ("agentos-exporter", "Pushes per minute, by outcome"): "the demo pushes nothing",
+    ("agentos-exporter", "Age of what a target has"): "the demo pushes nothing",
 }
 """Panels that are rightly empty in a demo of a few minutes, and why."""
 

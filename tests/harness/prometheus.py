@@ -97,6 +97,8 @@ class RunningPrometheus(ServingProcess, Prometheus):
         scrape_interval: str = "1s",
         evaluation_interval: str = "1s",
         scrape: Mapping[str, object] | None = None,
+        flags: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         """Describe it; entering the context starts it.
 
@@ -109,6 +111,8 @@ class RunningPrometheus(ServingProcess, Prometheus):
             scrape_interval: of all targets.
             evaluation_interval: of the groups that give none.
             scrape: further keys of the scrape configuration.
+            flags: further flags.
+            settings: further keys of the whole configuration.
 
         """
         config = {
@@ -121,6 +125,7 @@ class RunningPrometheus(ServingProcess, Prometheus):
                 }
             ],
             "rule_files": [str(path.resolve()) for path in rules],
+            **(settings or {}),
         }
         if alertmanager is not None:
             config["alerting"] = {
@@ -137,6 +142,7 @@ class RunningPrometheus(ServingProcess, Prometheus):
             "--log.level=warn",
             "--enable-feature=exemplar-storage",
             "--rules.alert.resend-delay=1s",
+            *flags,
         )
         super().__init__(command, f"http://127.0.0.1:{port}", ready="/-/ready")
 

@@ -113,7 +113,7 @@ FAULTS = {
     ),
     "nobody tells that there was a scrape": Fault(
         "exporter/service/publisher.py",
-        "        self._totals.scraped(self._version, self._clock.monotonic())",
+        "        self._totals.scraped(self._version if version is None else version, self._clock.monotonic())",
         "        pass",
         DAEMON,
     ),
@@ -128,6 +128,15 @@ FAULTS = {
         "            async with self._shared.lock:\n                due",
         "            if True:\n                due",
         CRASH,
+    ),
+    "a 0 that was pushed is not seen": Fault(
+        "exporter/service/push/target.py", "self._publisher.scraped(snapshot.version)", "pass", unit("push")
+    ),
+    "what was pushed in vain waits for the next interval": Fault(
+        "exporter/service/push/target.py", "        if self._failures:\n", "        if False:\n", unit("push")
+    ),
+    "what ends is not told to who is pushed to": Fault(
+        "exporter/metrics/render.py", "                if rows:\n", "                if False:\n", unit("push")
     ),
     "Retry-After is passed over": Fault(
         "exporter/service/poller.py", "return max(pause, min(asked or 0.0, BACKOFF_LIMIT))", "return pause", DAEMON

@@ -90,6 +90,7 @@ def test_the_checks_of_schemas_can_fail(tmp_path: Path) -> None:
     [
         ("replicaCount", 2, "replicaCount"),
         ("config.agentos", [{"name": "a", "url": "http://a", "token": "secret"}], "config"),
+        ("config.push", [{"otlp_url": "http://a/v1/metrics", "token": "secret"}], "config"),
         ("config.agentos", [], "minItems"),
         ("config.state", "/data/state.db", "state"),
         ("image.digest", "latest", "digest"),
@@ -303,6 +304,13 @@ def test_it_may_go_where_the_urls_lead(agentos: list[dict[str, Any]], ports: lis
     policy = only("NetworkPolicy", objects(template(sets={"config.agentos": agentos})))
     _dns, rule = policy["spec"]["egress"]
     assert rule == {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
+
+
+def test_it_may_go_to_the_targets_of_a_push() -> None:
+    pushes = [{"otlp_url": "https://c:4318/v1/metrics"}, {"remote_write_url": "http://p/api/v1/write"}]
+    sets = {"config.agentos": [{"name": "a", "url": "http://a:7777"}], "config.push": pushes}
+    _dns, rule = only("NetworkPolicy", objects(template(sets=sets)))["spec"]["egress"]
+    assert [one["port"] for one in rule["ports"]] == [7777, 4318, 80]
 
 
 def test_given_ports_and_peers_hold() -> None:

@@ -11,6 +11,7 @@ from exporter.metrics.catalog import (
     LIMITED_LABELS,
     METRICS,
     OUTCOMES,
+    PUSH_OUTCOMES,
     ROOT_KINDS,
     WINDOWS,
     Kind,
@@ -111,6 +112,8 @@ def test_the_catalog_is_keyed_by_name():
 def test_enumerations_are_spelled_in_the_help():
     for outcome in OUTCOMES:
         assert outcome in METRICS["agentos_exporter_polls_total"].help
+    for outcome in PUSH_OUTCOMES:
+        assert outcome in METRICS["agentos_exporter_push_total"].help
     for reason in IGNORED_REASONS:
         assert reason in METRICS["agentos_exporter_ignored_traces_total"].help
     for kind in ROOT_KINDS:

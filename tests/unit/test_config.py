@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.config import AgentOS, Config, Database, Secret, SharedState, Tls, files, loader, shard
+from exporter.config import AgentOS, Config, Database, Push, Secret, SharedState, Tls, files, loader, shard
+from exporter.config.settings import Credential, Protocol
 from exporter.config.shard import Shard
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
@@ -97,6 +98,50 @@ def test_every_key() -> None:
     )
 
 
+def test_targets_that_metrics_are_pushed_to() -> None:
+    otlp, first, second = load_file(GOOD / "push.yml").push
+    assert otlp == Push(
+        "collector.example.com:4318",
+        "https://collector.example.com:4318/v1/metrics",
+        Protocol.OTLP,
+        interval=60,
+        timeout=5,
+        headers=(("X-Scope-OrgID", Secret("team-a")),),
+        token=Credential("token", file=GOOD / "../token"),
+        tls=Tls(ca_file=GOOD / "../pem/ca.pem", server_name="collector"),
+        labels=(("deployment.environment.name", "prod"), ("service.instance.id", "one")),
+    )
+    assert first == Push(
+        "prometheus.example.com:80",
+        "http://prometheus.example.com/api/v1/write",
+        Protocol.REMOTE_WRITE,
+        username="exporter",
+        password=Credential("password", Secret(ENVIRON["GOOD_TOKEN"]), variable="GOOD_TOKEN"),
+        labels=(("job", "agentos"), ("instance", "exporter-1")),
+    )
+    assert (first.interval, first.timeout, second.name) == (30, 10, "spare")
+    assert ENVIRON["GOOD_TOKEN"] not in repr(first)
+    environ = {**ENVIRON, "https_proxy": "http://proxy:3128", "no_proxy": "prometheus.example.com"}
+    assert [one.proxy for one in load_file(GOOD / "push.yml", environ).push] == [
+        Secret("http://proxy:3128"),
+        None,
+        None,
+    ]
+
+
+def test_a_push_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        if name == "opentelemetry.proto":
+            raise ModuleNotFoundError(name)  # as where `opentelemetry` is absent, too
+
+    monkeypatch.setattr("importlib.util.find_spec", absent)
+    assert problems({"config_file": GOOD / "push.yml"}, ENVIRON) == (
+        "push[0].otlp_url: needs the extra push: install agentos-exporter[push] (line 3)",
+        "push[1].remote_write_url: needs the extra push: install agentos-exporter[push] (line 10)",
+        "push[2].remote_write_url: needs the extra push: install agentos-exporter[push] (line 15)",
+    )
+
+
 def test_defaults() -> None:
     loaded = load_file(GOOD / "minimal.yml")
     assert loaded == Config(agentos=(AgentOS("prod", URL),), config_file=GOOD / "minimal.yml")
@@ -132,6 +177,7 @@ def test_defaults() -> None:
         "prices": None,
         "prices_update": False,
         "budgets": (),
+        "push": (),
         "web": {
             "addresses": (("", 9777, ""),),
             "config_file": None,

@@ -13,6 +13,7 @@ from exporter.counting.delta import SessionPart
 from exporter.counting.fold import RunRecord
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import store as ledger_module
+from exporter.ledger.copying import copy
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import APPLICATION_ID, SCHEMA_VERSION
@@ -284,6 +285,25 @@ def test_a_first_start_that_was_killed_half_way_is_no_obstacle(tmp_path):
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
     connection.close()
+
+
+def test_a_state_knows_since_when_it_counts(state, tmp_path):
+    ledger = Ledger(state)
+    assert ledger.created == 0
+    ledger.date(1_000)
+    assert ledger.created == 1_000
+    ledger.close()
+
+    again = Ledger(state)
+    again.date(2_000)
+    assert again.created == 1_000
+
+    target = Ledger(tmp_path / "copy.db")
+    copy(again, target)
+    target.date(3_000)
+    assert target.created == 1_000
+    for each in (again, target):
+        each.close()
 
 
 def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):

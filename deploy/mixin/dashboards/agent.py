@@ -21,7 +21,7 @@ from deploy.mixin.dashboards.panels import (
     value,
 )
 from deploy.mixin.dashboards.parts import buckets, mean, quantile, quantile_of_range, rate, share, total
-from deploy.mixin.promql import bound
+from deploy.mixin.promql import bucket
 from deploy.mixin.settings import Settings
 
 ITSELF = 'span_kind=~"agent|team"'
@@ -182,7 +182,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
-    normal = f'le="{bound(settings.runaway_llm_calls)}"'
+    normal = bucket(settings.runaway_llm_calls)
     return (
         stat(
             "Mean cost of a run",

@@ -45,6 +45,7 @@ def board(settings: Settings) -> Board:
             Row("Reading AgentOS", _polls()),
             Row("What is not seen", _gaps()),
             Row("What it costs AgentOS", _requests()),
+            Row("Push", _pushes()),
             Row("Series and limits", _series()),
             Row("Prices and version", _versions()),
             Row("Replicas and process", _process()),
@@ -246,6 +247,26 @@ def _requests() -> tuple[Panel, ...]:
             empty="none seen",
             stack=True,
             height=9,
+        ),
+    )
+
+
+def _pushes() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Pushes per minute, by outcome",
+            "Absent without `push`. A push that fails loses nothing: the next one sends the same counters.",
+            Query(f"60 * {rate('agentos_exporter_push_total', 'target, outcome')}", "{{target}} {{outcome}}"),
+            unit="short",
+            empty="nothing is pushed",
+            stack=True,
+        ),
+        series(
+            "Age of what a target has",
+            "It should stay near the target's `interval`.",
+            Query("max by (target) (agentos_exporter_push_lag_seconds{@})", "{{target}}"),
+            unit="s",
+            empty="nothing was taken",
         ),
     )
 

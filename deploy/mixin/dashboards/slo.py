@@ -21,7 +21,7 @@ from deploy.mixin.dashboards.panels import (
     value,
 )
 from deploy.mixin.dashboards.parts import share, total
-from deploy.mixin.promql import bound, number
+from deploy.mixin.promql import bucket, number
 from deploy.mixin.settings import Settings
 
 ERRORS = "agentos_root:run_errors:ratio_rate"
@@ -66,7 +66,7 @@ def percent(share_of_one: float) -> str:
 def _now(settings: Settings) -> tuple[Panel, ...]:
     allowed, slow_allowed = round(1 - settings.run_success_target, 6), round(1 - settings.latency_target, 6)
     failed = share(total("agentos_run_errors_total"), total("agentos_runs_total"))
-    within = f'le="{bound(settings.latency_objective_seconds)}"'
+    within = bucket(settings.latency_objective_seconds)
     in_time = total(f"{DURATION}_bucket", only=within)
     slow = f"(1 - {in_time} / ({total(f'{DURATION}_count')} > 0))"
     return (

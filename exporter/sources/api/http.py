@@ -68,7 +68,7 @@ def not_counted(endpoint: str, code: str, size: int) -> None:
 
 
 @functools.cache
-def _system_authorities() -> ssl.SSLContext:
+def system_authorities() -> ssl.SSLContext:
     """One context for all clients: each of its own would take half a megabyte, and 20 ms."""
     return httpx.create_ssl_context()
 
@@ -97,7 +97,7 @@ class Api:
         self._monotonic = monotonic
         self._on_answer = on_answer
         self._client = httpx.AsyncClient(
-            verify=tls if tls is not None else _system_authorities(),
+            verify=tls if tls is not None else system_authorities(),
             proxy=proxy,
             trust_env=False,  # which proxy it is was chosen already
             timeout=httpx.Timeout(None, connect=10.0),

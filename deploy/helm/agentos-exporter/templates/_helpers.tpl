@@ -129,8 +129,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $ports := .Values.networkPolicy.egressPorts }}
 {{- if and (not $ports) (not .Values.existingConfigMap) }}
 {{- $known := dict "http" 80 "https" 443 "postgresql" 5432 "mysql" 3306 }}
-{{- range .Values.config.agentos }}
-{{- $urls := list .url }}
+{{- range concat .Values.config.agentos (.Values.config.push | default list) }}
+{{- $urls := list .url .otlp_url .remote_write_url }}
 {{- range $database := kindIs "slice" .database | ternary .database (list .database) }}
 {{- $urls = append $urls (kindIs "map" $database | ternary (get (kindIs "map" $database | ternary $database dict) "url") $database) }}
 {{- end }}
