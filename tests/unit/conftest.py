@@ -7,6 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def unfiltered() -> None:
+    """Let a test capture what is logged, whatever the test before it configured."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
