@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from exporter.core.errors import StateRefused
 from exporter.core.model import Clock
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Shared:
 
         Raises StateError; nothing is counted then.
         """
+        if not (self.leads(changes.agentos) and self.lease(changes.agentos) is changes.lease):
+            raise StateRefused(f"another replica may read {changes.agentos} by now")
         changes.plan = self.totals.plan(delta, show=show)
         self.ledger.commit(changes)
         with self.totals.held():

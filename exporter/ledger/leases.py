@@ -7,6 +7,8 @@ lease, however late it notices, commits nothing any more, and whoever missed a c
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from dataclasses import dataclass, field
@@ -30,15 +32,15 @@ CREATE TABLE IF NOT EXISTS lease (
     until timestamptz NOT NULL, commits bigint NOT NULL
 )
 """,
-    "CREATE TABLE IF NOT EXISTS replica (holder text PRIMARY KEY, until timestamptz NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS replica (holder text PRIMARY KEY, until timestamptz NOT NULL, wants text NOT NULL)",
     "INSERT INTO lease VALUES ('all', 0, '', '-infinity', 0) ON CONFLICT DO NOTHING",
 )
 TABLES: Final = frozenset({"lease", "replica"})
 _ALIVE: Final = """
-INSERT INTO replica VALUES (:holder, clock_timestamp() + make_interval(secs => :seconds))
-ON CONFLICT (holder) DO UPDATE SET until = excluded.until
+INSERT INTO replica VALUES (:holder, clock_timestamp() + make_interval(secs => :seconds), :wants)
+ON CONFLICT (holder) DO UPDATE SET until = excluded.until, wants = excluded.wants
 """
-_REPLICAS: Final = "SELECT holder FROM replica WHERE until > clock_timestamp() ORDER BY holder"
+_PEERS: Final = "SELECT holder FROM replica WHERE until > clock_timestamp() AND wants = :wants ORDER BY holder"
 _BURY: Final = """
 DELETE FROM replica WHERE holder IN (
     SELECT holder FROM replica WHERE until < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED
@@ -78,6 +80,11 @@ UPDATE lease SET until = clock_timestamp() WHERE holder = :holder AND name = ANY
 _LEAVE: Final = "DELETE FROM replica WHERE holder = :holder"
 
 
+def monotonic() -> float:
+    """Seconds that go on while the machine is suspended, where the system can tell: leases run out meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
     """A lease that is held; one that is lost and taken again is another.
@@ -106,7 +113,7 @@ class Election:
 class Leases:
     """The leases that one process holds. What takes no connection returns at once, and is for any thread."""
 
-    def __init__(self, holder: str, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, holder: str, seconds: float, monotonic: Callable[[], float] = monotonic) -> None:
         """`holder` names the process, unlike any other; a lease lasts `seconds` since it was last renewed."""
         self.holder = holder
         self.seconds = seconds
@@ -149,37 +156,49 @@ class Leases:
         with self._guard:
             return self._held.get(row)
 
-    def elected(self, mine: Mapping[str, Lease], began: float) -> None:
-        """Take note of the leases of a vote that is committed; it `began` at this monotonic time."""
+    def elected(self, renewed: Mapping[str, Lease], won: Mapping[str, Lease], began: float) -> None:
+        """Take note of the leases of a vote that is committed; it `began` at this monotonic time.
+
+        What was lost while the vote was under way stays lost, whatever the vote renewed.
+        """
         with self._guard:
-            if any(mine.get(row) is not lease for row, lease in self._held.items()):
+            kept = {row: lease for row, lease in renewed.items() if self._held.get(row) is lease}
+            if self._held.keys() - kept.keys():
                 self.term += 1
-            self._held = dict(mine)
+            self._held = kept | dict(won)
             self._deadline = began + self.seconds
 
     # In a transaction
 
-    def vote(self, connection: sa.Connection, wanted: Collection[str]) -> tuple[Election, dict[str, Lease]]:
+    def vote(
+        self, connection: sa.Connection, wanted: Collection[str]
+    ) -> tuple[Election, dict[str, Lease], dict[str, Lease]]:
         """Renew what is held, and take what is free up to a fair share of `wanted`; see `elected`."""
+        # In one order everywhere: two that insert the same rows would wait for each other.
+        rows = sorted(row_of(name) for name in wanted)
+        wants = hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
         self._send(connection, _SHARE)
-        self._send(connection, _ALIVE)
+        self._send(connection, _ALIVE, wants=wants)
         self._send(connection, _BURY)
         with self._guard:
             held = dict(self._held)
-        mine: dict[str, Lease] = {}
-        for row, token, commits in self._send(connection, _RENEW, names=[*held]).all():
-            if (token, commits) == (held[row].token, held[row].commits):
-                mine[row] = held[row]
-        most = share(len(wanted), list(self._send(connection, _REPLICAS).scalars()), self.holder)
-        rows = [row_of(name) for name in wanted]
+        renewed = {
+            row: held[row]
+            for row, token, commits in self._send(connection, _RENEW, names=[*held]).all()
+            if (token, commits) == (held[row].token, held[row].commits)
+        }
+        # Who wants other instances takes no part in this: what it does not want would be left to nobody.
+        most = share(len(rows), list(self._send(connection, _PEERS, wants=wants).scalars()), self.holder)
+        won: dict[str, Lease] = {}
         # What was just lost is not taken back in the same turn: what it was to this process is to be forgotten first.
         free = [row for row in rows if row not in held]
-        if free and len(mine) < most and self.owner(connection) is None:
+        more = most - len(renewed.keys() & {*rows})
+        if free and more > 0 and self.owner(connection) is None:
             self._send(connection, _INTRODUCE, names=free)
-            taken = self._send(connection, _ACQUIRE, names=free, most=most - len(mine)).all()
-            mine |= {row: Lease(token, commits) for row, token, commits in taken}
+            taken = self._send(connection, _ACQUIRE, names=free, most=more).all()
+            won = {row: Lease(token, commits) for row, token, commits in taken}
         leaders = self._send(connection, _LEADERS, names=rows).all()
-        return Election({_name(row): holder for row, holder in leaders}, most), mine
+        return Election({_name(row): holder for row, holder in leaders}, most), renewed, won
 
     def hold(self, connection: sa.Connection, row: str, lease: Lease) -> bool:
         """Lock a lease for this transaction, and count its commit; False if the lease is lost."""
@@ -200,6 +219,8 @@ class Leases:
         other = self._send(connection, _IN_USE).scalar()
         if other is not None:
             return str(other), None
+        # One that hangs, and whose leases are over, must not commit either once it goes on.
+        self.fence(connection)
         ((_, token, commits),) = self._send(connection, _ACQUIRE, names=[WHOLE], most=1).all()
         return "", Lease(token, commits)
 
@@ -212,7 +233,7 @@ class Leases:
         self._send(connection, _SERIALISE)
 
     def fence(self, connection: sa.Connection) -> None:
-        """Take the leases of all others from them: what they write is of an earlier version."""
+        """Take the leases of all others from them."""
         self._send(connection, _FENCE)
 
     def release(self, connection: sa.Connection, names: Iterable[str]) -> None:

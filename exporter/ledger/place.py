@@ -41,8 +41,11 @@ class Place(Protocol):
         under another `lease` than this.
         """
 
-    def elect(self, wanted: Collection[str]) -> Election:
-        """Go on leading what this process leads, and lead more of what is `wanted` where it is free."""
+    def elect(self, wanted: Collection[str], mark: str) -> Election:
+        """Go on leading what this process leads, and lead more of what is `wanted` where it is free.
+
+        Raises StateRefused where the state has another `mark` by now: another version writes it.
+        """
 
     def release(self, names: Collection[str]) -> None:
         """Let other processes lead these AgentOS instances."""
@@ -58,6 +61,9 @@ class Place(Protocol):
 
     def explain(self, error: Exception, *, started: bool) -> StateError:
         """What an error of the driver means, and the cure; `started`: the place was in use already."""
+
+    def break_off(self, *, for_good: bool) -> None:
+        """Break the connection: who waits for the database in another thread fails now."""
 
     def close(self) -> None:
         """Let go of it; closing twice is harmless."""

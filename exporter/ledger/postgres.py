@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import sqlalchemy as sa
 
 from exporter.core.errors import StateError, StateRefused
@@ -44,7 +48,7 @@ class StateDatabase:
     def __init__(
         self,
         where: str,
-        connect: Callable[[], Any],
+        connect: Callable[[], psycopg.Connection[Any]],
         leases: Leases,
         *,
         schema: str,
@@ -72,8 +76,15 @@ class StateDatabase:
         self._whole = whole
         self._where = f"{where}, schema {schema}"
         self._begin = f'SET LOCAL search_path TO "{schema}"; {_LIMITS}'
+        self._connection: psycopg.Connection[Any] | None = None
+        self._ending = False
         self.engine = sa.create_engine(
-            "postgresql+psycopg://", creator=connect, paramstyle="format", pool_size=1, max_overflow=0, pool_timeout=2
+            "postgresql+psycopg://",
+            creator=functools.partial(self._connect, connect),
+            paramstyle="format",
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=2,
         )
         try:
             self._prepare(must_exist=must_exist)
@@ -95,6 +106,7 @@ class StateDatabase:
             encoding = connection.execute(sa.text("SHOW server_encoding")).scalar()
             if encoding != "UTF8":
                 raise StateRefused(f"{self}: the database is encoded in {encoding}; it must be one in UTF8")
+            _send(connection, self._begin)
             # Processes that start together make the schema once.
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": tables.APPLICATION_ID})
             tables_there = set(connection.execute(sa.text(_TABLES), {"schema": self.schema}).scalars())
@@ -103,7 +115,6 @@ class StateDatabase:
             known = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
             if connection.execute(known, {"schema": self.schema}).first() is None:
                 connection.execute(sa.schema.CreateSchema(self.schema))  # type: ignore[arg-type]
-            _send(connection, self._begin)
             if tables.meta.name in tables_there:
                 self.version(connection)
             elif tables_there - TABLES:
@@ -128,7 +139,7 @@ class StateDatabase:
             lease = None
         if lease is None:
             raise self._in_use(other)
-        self._leases.elected({WHOLE: lease}, began)
+        self._leases.elected({}, {WHOLE: lease}, began)
 
     def _in_use(self, other: str) -> StateRefused:
         return StateRefused(
@@ -188,7 +199,7 @@ class StateDatabase:
     def _was_committed(self, row: str, lease: Lease) -> bool:
         """Raises StateRefused where it cannot be told, or does not matter any more."""
         deadline = time.monotonic() + _UNCERTAIN
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._ending:
             with contextlib.suppress(sa.exc.DBAPIError), self.engine.begin() as connection:
                 _send(connection, self._begin)
                 done = self._leases.was_committed(connection, row, lease)
@@ -198,16 +209,16 @@ class StateDatabase:
             time.sleep(_PAUSE)
         raise self._lose(row, _UNKNOWN)
 
-    def elect(self, wanted: Collection[str]) -> Election:
+    def elect(self, wanted: Collection[str], mark: str) -> Election:
         """See Place."""
         began = self._leases.now()
         with self.engine.begin() as connection:
             _send(connection, self._begin)
-            known = sa.select(tables.meta.c.value).where(tables.meta.c.key == "version")
-            if connection.execute(known).scalar() != str(tables.SCHEMA_VERSION):
+            known = sa.select(tables.meta.c.value).where(tables.meta.c.key == tables.MARK)
+            if connection.execute(known).scalar() != mark:
                 raise StateRefused(f"{self}: another version of agentos-exporter has changed it; upgrade this one")
-            election, mine = self._leases.vote(connection, wanted)
-        self._leases.elected(mine, began)
+            election, renewed, won = self._leases.vote(connection, wanted)
+        self._leases.elected(renewed, won, began)
         return election
 
     def release(self, names: Collection[str]) -> None:
@@ -251,6 +262,23 @@ class StateDatabase:
         return StateError(
             f"{self}: {reason}" + ("; nothing was lost, and polling goes on from here" if started else "")
         )
+
+    def break_off(self, *, for_good: bool) -> None:
+        """See Place."""
+        self._ending = self._ending or for_good
+        if (connection := self._connection) is not None:
+            # A driver that waits for the server sees the end of the connection.
+            with (
+                contextlib.suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as same,
+            ):
+                same.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self, connect: Callable[[], psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
+        if self._ending:
+            raise psycopg.OperationalError("the daemon ends")
+        self._connection = connect()
+        return self._connection
 
     def close(self) -> None:
         """See Place. Others need not wait for the end of the leases."""

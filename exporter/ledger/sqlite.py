@@ -61,13 +61,16 @@ class StateFile:
         """See Place."""
         return self.engine.begin()
 
-    def elect(self, wanted: Collection[str]) -> Election:
+    def elect(self, wanted: Collection[str], mark: str) -> Election:
         """See Place: the lock on the file holds as long as the process lives."""
         raise NotImplementedError
 
     def release(self, names: Collection[str]) -> None:
         """See Place."""
         raise NotImplementedError
+
+    def break_off(self, *, for_good: bool) -> None:
+        """See Place: a file answers."""
 
     def fence(self, connection: sa.Connection) -> None:
         """See Place: there is no other process."""

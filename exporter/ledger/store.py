@@ -37,7 +37,7 @@ from exporter.ledger.records import (
     trace_row,
 )
 from exporter.ledger.sqlite import StateFile
-from exporter.ledger.upgrades import take_up_layouts, upgrade
+from exporter.ledger.upgrades import layouts_text, take_up_layouts, upgrade
 from exporter.metrics.totals import Plan, StoredSeries
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Ledger:
         """of the budgets in force in this process, by name"""
         self.created = 0
         """when the totals began to count, in microseconds; see `date`"""
+        self._mark = f"{tables.SCHEMA_VERSION} {digest(layouts_text())}"
         self._guard = threading.Lock()
         self._started = False
         try:
@@ -74,10 +75,20 @@ class Ledger:
                 self._prepare(connection)
                 with self._understood("the layout of a total"):
                     self.begun_anew = take_up_layouts(connection)
+                self._put_mark(connection)
             self._started = True
         except BaseException:
             self._place.close()
             raise
+
+    def _put_mark(self, connection: sa.Connection) -> None:
+        """Let no replica of another version write any more: its series have other labels, buckets or units."""
+        meta = tables.meta
+        if connection.execute(sa.select(meta.c.value).where(meta.c.key == tables.MARK)).scalar() == self._mark:
+            return
+        self._place.fence(connection)
+        connection.execute(sa.delete(meta).where(meta.c.key == tables.MARK))
+        connection.execute(sa.insert(meta).values(key=tables.MARK, value=self._mark))
 
     @property
     def durable(self) -> bool:
@@ -95,12 +106,16 @@ class Ledger:
         Raises StateError; what is led stays led until its leases run out.
         """
         with self._guard, self._explained():
-            return self._place.elect(wanted)
+            return self._place.elect(wanted, self._mark)
 
     def release(self, names: Collection[str]) -> None:
         """Let other processes lead these AgentOS instances. Raises StateError."""
         with self._guard, self._explained():
             self._place.release(names)
+
+    def break_off(self, *, for_good: bool = False) -> None:
+        """Let who waits for the database in another thread fail now; `for_good`: all that is tried from now on, too."""
+        self._place.break_off(for_good=for_good)
 
     def close(self) -> None:
         """Let go of the state; closing twice is harmless."""
@@ -144,7 +159,6 @@ class Ledger:
         if missing := sorted(expected - have):
             raise StateRefused(f"{self._place}: broken: table {missing[0]} is missing; {self._place.cure}")
         if found < tables.SCHEMA_VERSION:
-            self._place.fence(connection)
             with self._understood("a trace or a call"):
                 upgrade(connection, have, found)
             self._place.set_version(connection)
@@ -358,7 +372,9 @@ class Ledger:
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
         statements.write_series(connection, [series_row(one) for one in plan.series.values()])
-        statements.write_admissions(connection, [(label, digest(value), value) for label, value in plan.admitted])
+        # In one order everywhere: two that insert the same rows would wait for each other.
+        admitted = sorted(plan.admitted)
+        statements.write_admissions(connection, [(label, digest(value), value) for label, value in admitted])
 
     def _write_people(self, connection: sa.Connection, changes: Changes) -> None:
         if changes.observed_sessions:

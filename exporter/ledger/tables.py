@@ -13,7 +13,9 @@ APPLICATION_ID: Final = 0x41474F58
 FORMAT: Final = "agentos-exporter state"
 """What `meta` says of the whole, whatever engine it is on."""
 
-OWN_META: Final = ("format", "version")
+MARK: Final = "mark"
+"""The key of `meta` that says by which form of tables and series a state was last opened."""
+OWN_META: Final = ("format", "version", MARK)
 """Keys of `meta` that are about the tables themselves."""
 
 schema = sa.MetaData()

@@ -92,7 +92,7 @@ def _set(
 def take_up_layouts(connection: sa.Connection) -> list[str]:
     """Drop series whose metric has other labels, buckets or another unit in the catalog; return those metrics."""
     before = {row.metric: json.loads(row.layout) for row in connection.execute(sa.select(tables.layouts))}
-    now = {name: _layout(metric) for name, metric in METRICS.items() if metric.life is Life.DURABLE}
+    now = _layouts()
     changed = sorted(
         name
         for name, layout in now.items()
@@ -113,6 +113,15 @@ def _are_readable(connection: sa.Connection, metric: str) -> bool:
     except (ValueError, TypeError):
         return False
     return True
+
+
+def layouts_text() -> str:
+    """All that the series of this version mean, as a text that is another one for another version."""
+    return json.dumps(_layouts(), sort_keys=True)
+
+
+def _layouts() -> dict[str, dict[str, Any]]:
+    return {name: _layout(metric) for name, metric in METRICS.items() if metric.life is Life.DURABLE}
 
 
 def _layout(metric: Metric) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -41,12 +42,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from exporter.config import Config, Web
+    from exporter.ledger.store import Ledger
     from exporter.metrics.render import Rendered
     from exporter.service.poller import Poller
 
 log = structlog.get_logger(__name__)
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
+CLOSE_SECONDS: Final = 1.0
+"""What the state may take to let go of its leases in the end."""
+THREADS: Final = 64
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread hands over the interpreter: 5 ms by default, which is what a scrape takes in all."""
 
@@ -151,13 +156,15 @@ async def running(
     """
     # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
     sys.setswitchinterval(SWITCH_INTERVAL)
+    # However many wait for the state, some are left to render.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     for warning in config.warnings:
         log.warning("configuration", reason=warning)
     # What is entered first ends last.
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(log.info, "stopped")
         shared = await _shared(config, clock)
-        stack.push_async_callback(asyncio.to_thread, shared.ledger.close)
+        stack.push_async_callback(_close, shared.ledger)
         prices = Prices(await asyncio.to_thread(make_pricer, config), config.prices, shared)
         stack.push_async_callback(prices.aclose)
         cashier = Cashier(prices.pricer)
@@ -170,8 +177,9 @@ async def running(
         whole = replace(config, agentos=discoverer.instances(config.agentos))
         leadership = None
         if shared.ledger.leases is not None:
-            leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names)
+            leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names, lambda: fleet.unreadable)
             await leadership.begin([one.name for one in whole.own])
+            stack.push_async_callback(_cancelled, asyncio.create_task(leadership.keep()))
         await put_budgets_in_force(treasury, shared, whole)
         await fleet.apply(await fleet.prepare(whole))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
@@ -188,7 +196,6 @@ async def running(
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
         if leadership is not None:
-            leadership.start(jobs)
             following = asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
             stack.push_async_callback(_cancelled, following)
         stack.push_async_callback(jobs.stop)
@@ -302,6 +309,15 @@ async def _at_once(*ends: Callable[[], Awaitable[None]]) -> None:
 def _instance(port: int) -> str:
     """What tells this exporter from others to those who do not scrape it; port 0 stands for none."""
     return f"{socket.gethostname()}:{port}" if port else socket.gethostname()
+
+
+async def _close(ledger: Ledger) -> None:
+    """Let go of the state; a database that hangs is not waited for."""
+    closing = asyncio.create_task(asyncio.to_thread(ledger.close))
+    await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+    if not closing.done():
+        ledger.break_off(for_good=True)
+    await closing
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -105,13 +105,23 @@ class Fleet:
         return {one.name for one in self.configured} | self._leaving.keys()
 
     @property
+    def unreadable(self) -> set[str]:
+        """Those that are led, and that nobody reads here: they cannot be built."""
+        read = {one.agentos.name for one in self._members}
+        return {name for name in self.skipped if name not in read and self._shared.leads(name)}
+
+    @property
     def ready(self) -> bool:
         """Whether a first poll of each AgentOS has ended, well or badly; once this was so, it stays so."""
         self._was_ready = self._was_ready or all(one.poller.polled for one in self._members)
         return self._was_ready
 
-    async def prepare(self, config: Config) -> Plan:
+    async def prepare(self, config: Config, *, strict: bool = True) -> Plan:
         """Build what this configuration needs that is not there yet. No request is sent.
+
+        Args:
+            config: What is to be in force.
+            strict: Whether an AgentOS of the configuration itself that cannot be read is an error, rather than skipped.
 
         Raises:
             ConfigError: An AgentOS cannot be read as it is configured.
@@ -132,7 +142,7 @@ class Fleet:
                         member = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier), lease)
                         built.append(member)
                     except ConfigError as error:
-                        if not agentos.discovered:
+                        if strict and not agentos.discovered:
                             raise
                         skipped[agentos.name] = error.problems
                         if self.skipped.get(agentos.name) != error.problems:
@@ -186,7 +196,8 @@ class Fleet:
         now = self._shared.clock.monotonic()
         for name, left in list(self._leaving.items()):
             if now - left >= LET_GO and name not in self._let_go:
-                await self._resolve_waiting(name)
+                if self._shared.leads(name):
+                    await self._resolve_waiting(name)
                 self._let_go.add(name)
             if now - left >= GRACE:
                 self._shared.totals.take_off(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.core.errors import StateError
+from exporter.core.errors import StateError, StateRefused
 from exporter.ledger.leases import FLEET, Election
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from exporter.bookkeeping.shared import Shared
     from exporter.ledger.leases import Lease, Leases
-    from exporter.service.jobs import Jobs
 
 log = structlog.get_logger(__name__)
 
@@ -29,21 +28,30 @@ VOTES: Final = 3
 """Votes in the time of a lease: two may fail."""
 LOOK: Final = 1.0
 """Seconds at most until it is noticed that a lease was lost between two votes."""
+BARRED: Final = 10
+"""Leases for which this process does not want what it could not read: another may be able to."""
 
 
 class Leadership:
-    """Wins and loses AgentOS instances while the daemon runs. `shared.led` is what it tells everybody else.
+    """Wins and loses AgentOS instances while the daemon runs. `shared.led` is what it tells everybody else."""
 
-    Attributes:
-        leaders: AgentOS → who leads it, as of the last vote.
+    def __init__(
+        self,
+        shared: Shared,
+        leases: Leases,
+        wanted: Callable[[], Collection[str]],
+        unreadable: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`wanted` names the instances that are to be read, by this process or another.
 
-    """
-
-    def __init__(self, shared: Shared, leases: Leases, wanted: Callable[[], Collection[str]]) -> None:
-        """`wanted` names the instances that are to be read, by this process or another."""
+        `unreadable` names those that this process leads, and cannot read as they are configured.
+        """
         self._shared = shared
         self._leases = leases
-        self._wanted = wanted
+        self._all = wanted
+        self._unreadable = unreadable
+        self._barred: dict[str, float] = {}
+        """names that this process does not want → until when, in monotonic seconds"""
         self._election = Election()
         self._error = ""
         self._voted = asyncio.Event()
@@ -57,9 +65,11 @@ class Leadership:
         await self._vote(wanted)
         await self._take_up()
 
-    def start(self, jobs: Jobs) -> None:
-        """Vote from now on."""
-        jobs.add("votes", self.vote, self._leases.seconds / VOTES, at_once=False)
+    async def keep(self) -> None:
+        """Vote again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._leases.seconds / VOTES)
+            await self.vote()
 
     async def run(self, show: Callable[[], Awaitable[None]], refit: Callable[[], Awaitable[None]]) -> None:
         """Follow each vote, until cancelled. `show` renders /metrics anew, `refit` reads what is led and no more."""
@@ -91,11 +101,26 @@ class Leadership:
         self._voted.set()
 
     async def _vote(self, wanted: Collection[str]) -> None:
-        self._election = await asyncio.to_thread(self._shared.ledger.elect, {*wanted, FLEET})
+        ledger = self._shared.ledger
+        voting = asyncio.create_task(asyncio.to_thread(ledger.elect, {*wanted, FLEET}))
+        await asyncio.wait({voting}, timeout=self._leases.seconds)
+        if not voting.done():
+            ledger.break_off()  # a database that hangs may never answer on this connection
+        self._election = await voting
+
+    def _wanted(self) -> set[str]:
+        """What this process would read."""
+        now = self._leases.now()
+        self._barred = {name: until for name, until in self._barred.items() if until > now}
+        return {*self._all()} - self._barred.keys()
+
+    def _bar(self, name: str) -> None:
+        self._barred[name] = self._leases.now() + BARRED * self._leases.seconds
 
     async def follow(self) -> None:
         """Drop what was lost, take up what was won, and hand over what is more than a fair share."""
-        # Read first: a lease that is lost from here on makes another term.
+        self._leases.expire()
+        # Read before what is held: it is the older of the two if a lease is lost just now, and the next turn sees it.
         term, held = self._leases.term, self._leases.held
         led = self._shared.led or {}
         lost = [name for name, lease in led.items() if held.get(name) is not lease]
@@ -109,22 +134,36 @@ class Leadership:
         try:
             if await self._take_up():
                 await self._refitted()
+            for name in self._unreadable():
+                self._bar(name)
             await self._hand_over()
         except StateError as error:
             log.warning("leadership", error=str(error))
 
     async def _take_up(self) -> bool:
         """Lead what is held and not yet led; False if there is nothing. Raises StateError."""
-        led = dict(self._shared.led or {})
-        won = {name: lease for name, lease in self._leases.held.items() if name not in led}
+        before = dict(self._shared.led or {})
+        new = {name: lease for name, lease in self._leases.held.items() if name not in before}
+        won = {name: lease for name, lease in new.items() if await self._load(name)}
         if not won:
             return False
-        series, admitted = await asyncio.to_thread(self._shared.ledger.load, list(won))
-        for name in won:
-            self._shared.totals.forget(name)
-        self._shared.totals.restore(series, admitted)
-        log.info("leadership", won=sorted(won.keys() - {FLEET}), leads=len((led | won).keys() - {FLEET}))
-        self._tell(led | won)
+        led = before | won
+        log.info("leadership", won=sorted(won.keys() - {FLEET}), leads=len(led.keys() - {FLEET}))
+        self._tell(led)
+        return True
+
+    async def _load(self, name: str) -> bool:
+        """Learn what was counted of an AgentOS; False where it cannot be understood. Raises StateError."""
+        ledger, totals = self._shared.ledger, self._shared.totals
+        try:
+            series, admitted = await asyncio.to_thread(ledger.load, [name])
+        except StateRefused as error:
+            log.warning("leadership", agentos=name, error=str(error))
+            self._bar(name)
+            await asyncio.to_thread(ledger.release, [name])
+            return False
+        totals.forget(name)
+        totals.restore(series, admitted)
         return True
 
     async def _hand_over(self) -> None:
@@ -156,7 +195,7 @@ class Leadership:
 
     def _count(self, led: Collection[str]) -> None:
         """Show which of those that are to be read are led."""
-        wanted = {*self._wanted()} - {FLEET}
+        wanted = {*self._all()} - {FLEET}
         for name in wanted:
             self._shared.totals.gauge(_LEADER, (name,), int(name in led))
         for name in self._told - wanted:

@@ -102,12 +102,12 @@ class Reloader:
         self.config = new
         return ""
 
-    async def _put_in_force(self, new: Config, changed: tuple[str, ...]) -> None:
+    async def _put_in_force(self, new: Config, changed: tuple[str, ...], *, strict: bool = True) -> None:
         """Raises ConfigError and StateError; nothing has changed then."""
         lists = await self._discoverer.prepare(new.discovery) if "discovery" in changed else None
         whole = replace(new, agentos=self._discoverer.instances(new.agentos, lists))
         led = self._shared.led
-        plan = await self._fleet.prepare(whole)
+        plan = await self._fleet.prepare(whole, strict=strict)
         try:
             if "labels.user" in changed:
                 await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
@@ -131,8 +131,10 @@ class Reloader:
             now = (self._discoverer.instances(self.config.agentos), self._shared.led)
             if now == self._applied and not self._fleet.skipped:
                 return
+            # What is led says nothing of budgets, and the database need not be asked to stop reading.
+            changed = () if now[0] == self._applied[0] else ("agentos",)
             try:
-                await self._put_in_force(self.config, ("agentos",))
+                await self._put_in_force(self.config, changed, strict=False)
             except (ConfigError, StateError) as error:
                 log.warning("discovery", reason="what was found cannot be read; it is tried again", error=str(error))
             self._shared.changed()

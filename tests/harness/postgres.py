@@ -7,12 +7,15 @@ with Postgres() as postgres:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -98,6 +101,21 @@ class Postgres:
     def stop(self) -> None:
         """Stop the server as a crash would, without waiting for its clients; what is committed stays."""
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate", f"--pgdata={self._data}", check=False)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server's processes, as with a machine that is suspended: connections stay, nobody answers."""
+        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        pids = {main}
+        os.kill(main, signal.SIGSTOP)  # so that it starts no others
+        try:
+            pids |= {int(pid) for pid in Path(f"/proc/{main}/task/{main}/children").read_text().split()}
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def disconnect(self) -> None:
         """Let a standby take over no more: what its primary writes from now on is lost in a failover."""

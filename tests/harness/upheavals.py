@@ -14,6 +14,7 @@ from random import Random
 
 from tests.harness import load, truth
 from tests.harness.agentos import RunningAgentOS
+from tests.harness.patience import HANG
 from tests.harness.postgres import Postgres
 from tests.harness.replicas import LEASE, Replicas, Watch
 from tests.harness.tcp import Switch
@@ -68,6 +69,12 @@ def _restart_database(scene: Scene) -> None:
     scene.primary.start()
 
 
+def _freeze_database(scene: Scene) -> None:
+    time.sleep(scene.random.uniform(0, 2))
+    with scene.primary.frozen():
+        time.sleep(scene.random.uniform(0.5, 3) * LEASE)
+
+
 def _fail_over(scene: Scene) -> None:
     """The server dies, and its standby, which has all that was committed, takes its place."""
     standby = scene.stack.enter_context(Postgres(standby_of=scene.primary))
@@ -94,13 +101,17 @@ KINDS: dict[str, Callable[[Scene], None]] = {
     "kill beside other clocks": _kill_beside_other_clocks,
     "stop": _stop,
     "database restarts": _restart_database,
+    "database freezes": _freeze_database,
     "fail over": _fail_over,
     "connections are cut": _cut,
 }
 
 
-def survive(folder: Path, what: str, *, times: int, seed: int = 0) -> None:
-    """Let this happen so many times under load, and compare all that is shown with what AgentOS did."""
+def survive(folder: Path, what: str, *, times: int, seed: int = 0, deadline: float = HANG) -> None:
+    """Let this happen so many times under load, and compare all that is shown with what AgentOS did.
+
+    It is to be shown at the deadline, in seconds: what is to be asked for at some time waits for the clock that runs.
+    """
     database = f"sqlite:{folder / 'agno.db'}"
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(Postgres())
@@ -117,7 +128,7 @@ def survive(folder: Path, what: str, *, times: int, seed: int = 0) -> None:
                 KINDS[what](scene)
             agentos.wait_until_quiet()
             expected = together(database)
-            replicas.agree(expected)
+            replicas.agree(expected, deadline=deadline)
             passes = watch.passes
             truth.wait_until(lambda: watch.passes > passes + 5)
     assert watch.violations == []

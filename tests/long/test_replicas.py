@@ -13,7 +13,7 @@ pytestmark = pytest.mark.postgres
 
 @pytest.mark.parametrize("what", upheavals.KINDS)
 def test_each_span_counts_once(what: str, tmp_path: Path) -> None:
-    upheavals.survive(tmp_path, what, times=3 if what == "fail over" else 20, seed=1)
+    upheavals.survive(tmp_path, what, times=3 if what == "fail over" else 20, seed=1, deadline=1200)
 
 
 def test_killing_one_moves_only_its_share(tmp_path: Path, postgres: Postgres) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,9 +162,8 @@ def test_what_replicas_use_is_nobody_s_alone(opened: Open) -> None:
 def test_replicas_share_evenly_and_one_that_goes_leaves_its_part_to_the_others(opened: Open) -> None:
     names = [f"os{number}" for number in range(10)]
     replicas = {name: opened(name, whole=False, lease=600) for name in "abc"}
-    for ledger in replicas.values():
-        ledger.elect([])
-    for ledger in replicas.values():
+    for ledger in [*replicas.values()] * 3:  # the first has all until the others are there
+        ledger.release([*ledger.leases.held])
         ledger.elect(names)
 
     def led() -> dict[str, set[str]]:
@@ -255,7 +255,7 @@ def test_leases_run_out_by_the_clock_of_who_holds_them(opened: Open) -> None:
 def test_another_version_is_not_voted_for(opened: Open, postgres: Postgres) -> None:
     ledger = opened(whole=False, lease=600)
     ledger.elect(["os"])
-    postgres.sql("UPDATE agentos_exporter.meta SET value = '99' WHERE key = 'version'", "state")
+    postgres.sql("UPDATE agentos_exporter.meta SET value = '99' WHERE key = 'mark'", "state")
     with pytest.raises(StateRefused, match="another version of agentos-exporter has changed it"):
         ledger.elect(["os"])
 
@@ -264,7 +264,11 @@ def test_an_upgrade_takes_the_leases_of_the_version_before(opened: Open, postgre
     old = opened("old", whole=False, lease=600)
     old.elect(["os"])
     old.commit(changes("t"))
-    for statement in ("UPDATE meta SET value = '5' WHERE key = 'version'", "ALTER TABLE series DROP COLUMN agentos"):
+    for statement in (
+        "UPDATE meta SET value = '5' WHERE key = 'version'",
+        "UPDATE meta SET value = 'as of version 5' WHERE key = 'mark'",
+        "ALTER TABLE series DROP COLUMN agentos",
+    ):
         postgres.sql(f"SET search_path TO agentos_exporter; {statement}", "state")
     new = opened("new", whole=False, lease=600)
     with pytest.raises(StateRefused, match="its lease is lost"):
@@ -275,6 +279,56 @@ def test_an_upgrade_takes_the_leases_of_the_version_before(opened: Open, postgre
     new.commit(changes("u"))
 
 
+def test_a_version_with_other_series_takes_the_leases_as_well(opened: Open, postgres: Postgres) -> None:
+    """What the one before would write has other labels: it could not be read any more."""
+    old = opened("old", whole=False, lease=600)
+    old.elect(["os"])
+    old.commit(changes("t"))
+    postgres.sql("UPDATE agentos_exporter.meta SET value = 'with other labels' WHERE key = 'mark'", "state")
+    new = opened("new", whole=False, lease=600)
+    with pytest.raises(StateRefused, match="its lease is lost"):
+        old.commit(changes("u"))
+    new.elect(["os"])
+    assert "os" in new.leases.held
+
+
+def test_a_copy_fences_who_hangs(opened: Open, postgres: Postgres) -> None:
+    hung = opened("hung", whole=False, lease=600)
+    hung.elect(["os"])
+    hung.commit(changes("t"))
+    expire(postgres)
+    opened("copy")
+    with pytest.raises(StateRefused, match="its lease is lost"):
+        hung.commit(changes("u"))
+
+
+def test_who_wants_other_instances_takes_no_part_in_the_shares(opened: Open) -> None:
+    one, two = (opened(name, whole=False, lease=600) for name in ("one", "two"))
+    two.elect([FLEET])
+    names = [f"os{number}" for number in range(9)]
+    assert one.elect([*names, FLEET]).share == 10
+    assert two.elect(names[5:]).share == 4
+    assert {*one.leases.held} == {*names}
+    one.close()
+    two.elect(names[5:])
+    assert {*two.leases.held} - {FLEET} == {*names[5:]}
+
+
+def test_a_database_that_hangs_is_broken_off(opened: Open, postgres: Postgres) -> None:
+    ledger = opened(whole=False, lease=600)
+    ledger.elect(["os"])
+    with postgres.frozen(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ledger.elect, ["os"])
+        while not ledger._guard.locked():
+            time.sleep(0.01)
+        ledger.break_off(for_good=True)
+        with pytest.raises(StateError):
+            waiting.result()
+        with pytest.raises(StateError, match="the daemon ends"):
+            ledger.elect(["os"])
+        ledger.close()
+
+
 def test_several_that_start_at_once_make_the_schema_once(opened: Open) -> None:
     with ThreadPoolExecutor(4) as pool:
         ledgers = list(pool.map(lambda number: opened(f"replica {number}", whole=False), range(4)))
@@ -283,11 +337,10 @@ def test_several_that_start_at_once_make_the_schema_once(opened: Open) -> None:
 
 def test_two_leaders_charge_one_budget(opened: Open) -> None:
     one, two = (opened(name, whole=False, lease=600) for name in ("one", "two"))
-    for ledger in (one, two):
-        ledger.elect([])
+    one.elect(["os"])
+    two.elect(["so"])
     budgets = {"b": ("definition", 0), "c": ("definition", 0)}
     for ledger in (one, two):
-        ledger.elect(["os", "so"])
         ledger.keep_budgets(budgets)
 
     def charge(ledger: Ledger) -> None:

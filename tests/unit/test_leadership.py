@@ -1,6 +1,7 @@
 """What a replica shows and forgets as it wins and loses leases; votes are the test's. Real ones: tests/real."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from exporter.ledger.records import Changes
 from exporter.ledger.sqlite import StateFile
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
-from exporter.service.jobs import Jobs
 from exporter.service.leadership import Leadership
 from exporter.service.publisher import Publisher
 
@@ -33,11 +33,18 @@ class Voted(StateFile):
         self.share = 9
         self.released = []
         self.error = None
+        self.meanwhile = lambda: None
 
-    def elect(self, wanted):
+    def elect(self, wanted, mark):
         if self.error is not None:
             raise self.error
-        self.leases.elected({row_of(name): lease for name, lease in self.given.items()}, self.leases.now())
+        self.wanted = wanted
+        before, given = self.leases.held, {name: one for name, one in self.given.items() if name in wanted}
+        renewed = {row_of(name): lease for name, lease in given.items() if before.get(name) is lease}
+        won = {row_of(name): lease for name, lease in given.items() if before.get(name) is not lease}
+        began = self.leases.now()
+        self.meanwhile()
+        self.leases.elected(renewed, won, began)
         return Election(dict.fromkeys(self.given, self.leases.holder), self.share)
 
     def release(self, names):
@@ -66,7 +73,8 @@ class Replica:
         self.publisher = Publisher(self.shared)
         self.wanted = ["a", "b", "c"]
         self.refits = []
-        self.leadership = Leadership(self.shared, self.leases, lambda: self.wanted)
+        self.unreadable = set()
+        self.leadership = Leadership(self.shared, self.leases, lambda: self.wanted, lambda: self.unreadable)
         self.leadership._show = self.publisher.show
         self.leadership._refit = self._refit
 
@@ -108,7 +116,7 @@ async def test_what_is_led_is_shown_and_counted(replica):
     await replica.begin()
     for name in ("a", "b"):
         replica.count(name)
-    with pytest.raises(StateRefused, match="its lease is lost"):
+    with pytest.raises(StateRefused, match="another replica may read c by now"):
         replica.count("c")
     await replica.publisher.publish()
     assert replica.shown() == {"a": 1, "b": 1}
@@ -179,7 +187,8 @@ async def test_leases_that_ran_out(replica):
     replica.now += 14.9
     assert replica.shown() == {"a": 1}
     replica.now += 0.2
-    assert replica.shown() is None
+    await replica.leadership.follow()
+    assert replica.shown() == {}
     replica.place.error = StateError("the database is down")
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
@@ -217,7 +226,7 @@ async def test_what_nobody_wants_any_more_is_given_back(replica):
 
 
 async def test_a_state_that_cannot_be_loaded_is_tried_again(replica, monkeypatch):
-    def fail(names):
+    def fail(_):
         raise StateError("gone")
 
     load = replica.ledger.load
@@ -247,10 +256,73 @@ async def test_budgets_over_all_instances_have_a_leader_too(replica):
     assert replica.shown("agentos_budget_spent_usd") == {}
 
 
-async def test_it_follows_each_vote_until_it_is_cancelled(replica):
+async def test_a_lease_that_ran_out_while_a_vote_renewed_it_stays_lost(replica):
+    """The database hung in the vote: what this process knew may be half forgotten by now."""
     await replica.begin()
-    jobs = Jobs()
-    replica.leadership.start(jobs)
+    replica.count("a")
+    stale = Changes("a", lease=replica.shared.lease("a"))
+
+    def meanwhile():
+        replica.now += 16
+        replica.leases.expire()
+
+    replica.place.meanwhile = meanwhile
+    await replica.leadership.vote()
+    assert replica.leases.held == {}
+    delta = Delta("a")
+    delta.add(RUNS, ("a", "agent", "r"), 1)
+    with pytest.raises(StateRefused):
+        replica.ledger.commit(stale)
+    await replica.leadership.follow()
+    with pytest.raises(StateRefused, match="another replica may read a by now"):
+        replica.shared.commit(stale, delta, show=True)
+    assert [one.value for one in replica.ledger.load(["a"])[0]] == [1]
+
+
+async def test_what_cannot_be_understood_or_built_is_left_to_others_for_a_while(replica, monkeypatch):
+    load = replica.ledger.load
+
+    def broken(names):
+        if names == ["a"]:
+            raise StateRefused("a row is broken")
+        return load(names)
+
+    monkeypatch.setattr(replica.ledger, "load", broken)
+    with structlog.testing.capture_logs() as logs:
+        await replica.begin()
+    assert [(one["agentos"], one["error"]) for one in logs if "error" in one] == [("a", "a row is broken")]
+    assert replica.shared.led.keys() == {"b", FLEET}
+    assert replica.place.released == ["a"]
+    replica.unreadable = {"b"}
+    await replica.leadership.follow()
+    assert replica.place.released == ["a", "b"]
+    replica.unreadable = set()
+    await replica.leadership.vote()
+    assert replica.place.wanted == {"c", FLEET}
+    replica.now += 151
+    await replica.leadership.vote()
+    assert replica.place.wanted == {"a", "b", "c", FLEET}
+
+
+async def test_a_vote_that_hangs_is_broken_off(replica, monkeypatch):
+    await replica.begin()
+    monkeypatch.setattr(replica.leases, "seconds", 0.01)
+    hung = threading.Event()
+
+    def hang():
+        hung.wait(60)
+        raise StateError("the connection is gone")
+
+    replica.place.meanwhile = hang
+    replica.place.break_off = lambda **_: hung.set()
+    with structlog.testing.capture_logs() as logs:
+        await replica.leadership.vote()
+    assert [one["error"] for one in logs] == ["the connection is gone"]
+
+
+async def test_it_votes_and_follows_until_it_is_cancelled(replica, monkeypatch):
+    await replica.begin()
+    monkeypatch.setattr(replica.leases, "seconds", 0.03)
     seen = asyncio.Event()
 
     async def refit():
@@ -258,12 +330,15 @@ async def test_it_follows_each_vote_until_it_is_cancelled(replica):
             seen.set()
             raise RuntimeError("a bug")
 
-    task = asyncio.create_task(replica.leadership.run(replica.publisher.show, refit))
-    del replica.place.given["a"], replica.place.given["b"]
-    await replica.leadership.vote()
     with structlog.testing.capture_logs() as logs:
+        tasks = [
+            asyncio.create_task(replica.leadership.run(replica.publisher.show, refit)),
+            asyncio.create_task(replica.leadership.keep()),
+        ]
+        del replica.place.given["a"], replica.place.given["b"]
         await seen.wait()
         await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    assert [one["event"] for one in logs if one["log_level"] == "error"] == ["leadership_bug"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert "leadership_bug" in [one["event"] for one in logs if one["log_level"] == "error"]

@@ -78,7 +78,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 def _metrics(site: Site, request: Request) -> Response:
     rendered = site.rendered()
     if rendered is None:
-        return PlainTextResponse("Nothing is rendered yet.\n", 503)
+        return PlainTextResponse("Nothing can be shown just now.\n", 503)
     if request.method == "GET":
         # No await lies between `rendered` and this call, so the recorded version is the one that is sent.
         site.scraped()
