@@ -1,0 +1,153 @@
+"""The slow job of one AgentOS: surfaces that are refused, that fail and come back, restarts, and what gets old."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.core.errors import StateError
+from exporter.service.operations import OFF_FOR
+from tests.harness.surfaces import NAME, T0, Tables, World
+
+UP = "agentos_surface_up"
+RESOLVED = "agentos_approvals_resolved_total"
+SURFACES = ("approvals", "schedules", "queue", "evals", "knowledge", "memory")
+PARTS = ("approvals", "schedules", "queue", "eval-runs", "knowledge", "user_memory_stats")
+
+
+@pytest.fixture
+def tables() -> Tables:
+    tables = Tables()
+    tables.approve("a", "pending", T0)
+    tables.approve("b", "approved", T0)
+    tables.schedule("s", T0 + 3600)
+    tables.job("j", "queued", T0)
+    tables.contents = [{"id": 1, "status": "failed"}]
+    return tables
+
+
+@pytest.fixture
+def world(tables) -> World:
+    return World(None, tables)
+
+
+@pytest.mark.parametrize(("surface", "part"), list(zip(SURFACES, PARTS, strict=True)))
+@pytest.mark.parametrize(
+    ("code", "detail", "up"),
+    [
+        (401, "Token has expired", 0),
+        (403, "Insufficient permissions", 0),
+        (404, "Not Found", None),
+        (503, "not available: pass a `db` to AgentOS to enable this feature.", None),
+        (503, "Durable job queue is not enabled on this replica", 0),
+    ],
+)
+async def test_a_surface_that_is_refused_is_off_for_a_while_and_concerns_no_other(
+    world, tables, surface, part, code, detail, up
+):
+    tables.codes[part], tables.details[part] = code, detail
+    await world.look()
+    asked = dict(world.api.requests)
+    await world.look()
+    tables.codes.clear()
+    await world.look()
+    for one in SURFACES:
+        assert world.value(UP, one) == (up if one == surface else 1)
+    # It was not asked for again meanwhile.
+    endpoint = {"eval-runs": "eval_runs", "queue": "queue_stats", "knowledge": "knowledge_content"}.get(part, part)
+    assert world.api.requests[endpoint] == asked[endpoint]
+    await world.look(after=OFF_FOR)
+    assert world.value(UP, surface) == 1
+
+
+async def test_what_a_surface_said_vanishes_when_it_fails(world, tables):
+    await world.look()
+    assert world.value("agentos_approvals_pending", "required", "agent") == 1
+    tables.codes["approvals"] = 500
+    await world.look()
+    assert world.value("agentos_approvals_pending", "required", "agent") is None
+    assert world.value(UP, "approvals") == 0
+    assert world.value("agentos_queue_jobs", "queued") == 1
+    assert world.counters(RESOLVED) == {("required", "approved"): 1}
+    tables.codes.clear()
+    await world.look()
+    assert world.value("agentos_approvals_pending", "required", "agent") == 1
+
+
+async def test_the_scope_that_is_missing_is_logged_once(world, tables):
+    tables.codes["approvals"], tables.details["approvals"] = 403, "Insufficient permissions"
+    tables.codes["queue"] = 403
+    with capture_logs() as logs:
+        for _ in range(5):
+            await world.look(after=OFF_FOR + 1)
+    told = [one["error"] for one in logs if one["event"] == "surface_off"]
+    assert told == [
+        "approvals: 403 Insufficient permissions; the token needs the scope approvals:read",
+        "queue_stats: 403 ; the token needs the scope agent_os:admin",
+    ]
+
+
+async def test_what_is_old_vanishes_while_agentos_does_not_answer(world):
+    await world.look()
+    world.poller.health.outcome = "unreachable"
+    world.api.requests.clear()
+    await world.look(after=200)
+    world.operations.refresh()
+    assert world.value("agentos_queue_jobs", "queued") == 1
+    await world.look(after=200)
+    world.operations.refresh()
+    assert not world.api.requests, "the poller alone asks an AgentOS that is down"
+    assert world.value("agentos_queue_jobs", "queued") is None
+    assert [world.value(UP, one) for one in SURFACES] == [0] * len(SURFACES)
+
+
+async def test_nothing_is_asked_before_traces_were_read(world):
+    world.poller.health.last_success = None
+    await world.look()
+    assert world.api.requests == {}
+
+
+async def test_a_restart_counts_nothing_again_and_forgets_nothing(tmp_path, tables):
+    path = tmp_path / "state.db"
+    now = 0.0
+    for turn in range(6):
+        world = World(path, tables, now)
+        await world.look()
+        await world.look()
+        assert world.counters(RESOLVED) == {("required", "approved"): 1 + turn}
+        tables.approve("a", "approved", T0, T0)
+        tables.approve(f"turn{turn}", "pending", T0 + world.now)
+        now = world.now + 3 * 86_400 * (turn == 3)
+        if turn:
+            tables.approve(f"turn{turn - 1}", "approved", T0 + now, T0 + now)
+        world.ledger.close()
+
+
+async def test_a_commit_that_fails_is_made_up_for(world, tables, monkeypatch):
+    def fails(_changes):
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ledger, "commit", fails)
+        await world.look()
+        assert world.counters(RESOLVED) == {}
+        assert world.value(UP, "approvals") == 0
+    await world.look()
+    assert world.counters(RESOLVED) == {("required", "approved"): 1}
+
+
+async def test_a_surprise_in_one_surface_stops_no_other(world, monkeypatch):
+    def surprise(*_arguments, **_named):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.operations._ends, "position", surprise)
+    await world.look()
+    assert [world.value(UP, one) for one in SURFACES] == [0] * len(SURFACES)
+
+
+async def test_ids_are_forgotten_a_day_behind_the_position(world, tables):
+    await world.look()
+    assert world.ledger.ended(NAME, "approvals", ["b"]) == {"b"}
+    tables.approve("c", "approved", T0 + 2 * 86_400)
+    await world.look(after=2 * 86_400)
+    await world.look()
+    assert world.ledger.ended(NAME, "approvals", ["b", "c"]) == {"c"}
+    assert world.counters(RESOLVED) == {("required", "approved"): 2}
