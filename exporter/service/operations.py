@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from exporter.core.errors import ExporterError, SilentEmpty, SourceError
+from exporter.core.model import MICROSECONDS
 from exporter.service.poller import STALE_AFTER, gist
 from exporter.sources.operations import (
     APPROVALS,
@@ -105,6 +106,10 @@ class Operations:
         async with self._shared.lock:
             await asyncio.to_thread(self._ends.absorb, surface, reading, first=position is None)
         self._show(surface, reading)
+        if reading.gap:
+            reason = "rows that AgentOS deleted since the last reading are counted nowhere"
+            hours = round(reading.gap / MICROSECONDS / 3600)
+            log.warning("rows_unknown", agentos=self._ends.agentos, surface=surface, hours=hours, reason=reason)
         if standing.said:
             log.info("surface_read_again", agentos=self._ends.agentos, surface=surface)
         standing.said, standing.last_success = "", self._shared.clock.monotonic()

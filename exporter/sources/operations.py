@@ -78,6 +78,7 @@ class Reading:
         born: Labels of counters that are known beforehand.
         lost: Rows that waited and whose end nobody will know, by reason.
         forget_before: Rows dated before will not be read again.
+        gap: Microseconds since the reading before, if AgentOS may have deleted rows meanwhile that nobody saw.
         doubtful: AgentOS says that there is nothing where there was something, as it also does if its database fails.
 
     """
@@ -88,6 +89,7 @@ class Reading:
     born: Sequence[Labels] = ()
     lost: Mapping[str, int] = field(default_factory=dict)
     forget_before: int = 0
+    gap: int = 0
     doubtful: bool = False
 
 

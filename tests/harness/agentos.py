@@ -57,6 +57,7 @@ class RunningAgentOS:
         sampler: str | None = None,
         schema: str | None = None,
         cold: bool = False,
+        operations: bool = False,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Describe the server; entering the context starts it.
@@ -70,6 +71,7 @@ class RunningAgentOS:
             sampler: OTEL_TRACES_SAMPLER.
             schema: of agno's tables in a PostgreSQL database; default: agno's own.
             cold: let the first runs create agno's tables.
+            operations: with a queue and a knowledge base, as far as its release has them.
             environment: more variables of the process.
 
         """
@@ -82,6 +84,7 @@ class RunningAgentOS:
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
+        self._arguments += ["--operations"] if operations else []
         self._ready = f"ready {self.base_url}\n"
         self._environment = os.environ | (environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object

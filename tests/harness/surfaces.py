@@ -23,6 +23,7 @@ from exporter.service.operations import Operations
 from exporter.service.poller import Health
 from exporter.sources.api.http import Answer, TooLarge, UnknownRoute
 from exporter.sources.api.surfaces import ApiSurfaces
+from tests.harness.dying import hurry
 
 T0 = 1_790_000_000
 NAME = "it"
@@ -208,8 +209,10 @@ class World:
     def __init__(self, state: Path | None, tables: Tables, now: float = 0.0) -> None:
         self.tables = tables
         self.now = now
+        self.places: dict[str, list[dict[str, str]]] = {}
         clock = Clock(lambda: T0 + self.now, lambda: self.now)
         self.ledger = Ledger(state)
+        hurry(self.ledger)
         self.totals = Totals(Limits(), zero_hold=0)
         self.totals.restore(*self.ledger.load())
         self.shared = Shared(self.ledger, self.totals, clock)
@@ -219,7 +222,7 @@ class World:
             self.api,  # type: ignore[arg-type]
             clock,
             lookback=LOOKBACK * MICROSECONDS,
-            places=lambda _: [{}],
+            places=lambda part: self.places.get(part, [{}]),
         )
         ends = Ends(NAME, self.shared)
         self.operations = Operations(surfaces, ends, self.shared, self.poller)  # type: ignore[arg-type]

@@ -151,3 +151,30 @@ async def test_ids_are_forgotten_a_day_behind_the_position(world, tables):
     await world.look()
     assert world.ledger.ended(NAME, "approvals", ["b", "c"]) == {"c"}
     assert world.counters(RESOLVED) == {("required", "approved"): 2}
+
+
+async def test_jobs_that_agentos_deleted_during_a_long_downtime_are_said_to_be_unknown(world, tables):
+    with capture_logs() as logs:
+        await world.look()
+        await world.look(after=23 * 3600)
+        await world.look(after=30 * 3600)
+        await world.look()
+    assert [(one["surface"], one["hours"]) for one in logs if one["event"] == "rows_unknown"] == [("queue", 30)]
+
+
+async def test_a_part_without_a_database_is_absent(world):
+    world.places["knowledge"] = []
+    await world.look()
+    assert world.value(UP, "knowledge") is None
+    assert world.value(UP, "memory") == 1
+
+
+async def test_each_database_of_evaluations_has_a_position_of_its_own(world, tables):
+    tables.evaluate("e", "accuracy", "2026-09-21T14:00:00Z", avg_score=5)
+    world.places["evals"] = [{"db_id": "one"}, {"db_id": "two"}]
+    await world.look()
+    await world.look()
+    position = world.ledger.position(NAME, "evals")
+    assert position is not None
+    assert set(position["databases"]) == {"one", "two"}
+    assert sum(world.counters("agentos_eval_runs_total").values()) == 1

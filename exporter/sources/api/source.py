@@ -302,13 +302,18 @@ class AgentOSSource:
     # What waits
 
     def _places(self, part: str) -> list[dict[str, str]]:
-        """The databases or bases of a part of AgentOS, as parameters of a request; one without where it has one."""
+        """The databases or bases of a part of AgentOS, as parameters of a request.
+
+        One without any where it need not be named; none where AgentOS says that it has none.
+        """
         config = self._config
         said = None if config is None else getattr(config, part, None)
         bases = [one.id for one in getattr(said, "knowledge_instances", None) or ()]
         if len(bases) > 1:
             return [{"knowledge_id": base} for base in bases]
         found = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []
+        if said is not None and said.dbs == []:
+            return []
         if config is None and self.target.db_ids is not None:
             found = list(self.target.db_ids)
         return [{"db_id": db} for db in found] if len(found) > 1 else [{}]

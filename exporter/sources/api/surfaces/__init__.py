@@ -1,6 +1,6 @@
 """What AgentOS tells of itself beside traces, over its HTTP API.
 
-What its routes answer, measured on agno 3.1.10 and 2.6.22 with SQLite:
+What its routes answer, measured on agno 3.1.10, 2.6.22 and 2.3.26 with SQLite:
 
 | route | order | where it is not | when its database fails |
 |---|---|---|---|
@@ -10,7 +10,7 @@ What its routes answer, measured on agno 3.1.10 and 2.6.22 with SQLite:
 | /schedules/{id}/runs | created_at | | 404 "Schedule not found" |
 | /queue/stats, /queue/jobs | as asked for | 503; 404 on 2.6 | 200, no counts, an empty list |
 | /eval-runs | as asked for | 404 | 500; beyond its last page it counts 0 rows |
-| /knowledge/content | as asked for | 404 | 500 |
+| /knowledge/content | as asked for | 404; 400 on 2.3 | 500 |
 | /user_memory_stats, /memories | | 404 | 500 |
 
 Lists have the newest row first and, but for schedules, no tie-break. An emptiness after rows is doubtful: the caller
@@ -67,11 +67,11 @@ class ApiSurfaces:
             APPROVALS: Approvals(lists).read,
             SCHEDULES: Schedules(lists).read,
             QUEUE: Queue(lists).read,
-            EVALS: Evals(lists, lambda: places("evals")).read,
+            EVALS: Evals(lists, lambda: _there(places("evals"))).read,
         }
         self._holding = {
-            KNOWLEDGE: Knowledge(lists, lambda: places("knowledge")).read,
-            MEMORY: Memory(lists, lambda: places("memory")).read,
+            KNOWLEDGE: Knowledge(lists, lambda: _there(places("knowledge"))).read,
+            MEMORY: Memory(lists, lambda: _there(places("memory"))).read,
         }
 
     async def read(self, surface: str, position: Mapping[str, Any] | None) -> Reading:
@@ -81,12 +81,23 @@ class ApiSurfaces:
                 return await self._holding[surface]()
             return await self._ending[surface](position, self._clock.now_us() - self._lookback)
         except UnknownRoute as error:
-            raise NoSurface(str(error)) from error
+            raise NoSurface(_said(error)) from error
         except Unauthorized as error:
-            said = str(error).partition(";")[0]
-            raise Refused(f"{said}; the token needs the scope {SCOPES[surface]}") from error
+            raise Refused(f"{_said(error)}; the token needs the scope {SCOPES[surface]}") from error
         except ServerFailed as error:
             if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             kind: type[SourceError] = NoSurface if any(one in str(error) for one in _NOT_THERE) else Refused
             raise kind(str(error)) from error
+
+
+def _there(places: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    """The places. Raises NoSurface where there is none."""
+    if not places:
+        raise NoSurface("config: AgentOS names no database for it")
+    return places
+
+
+def _said(error: SourceError) -> str:
+    """What AgentOS said, without the cure, which is that of traces."""
+    return str(error).partition(";")[0]

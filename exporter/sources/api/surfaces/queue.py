@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _ENDED: Final = ("completed", "failed", "cancelled")
 _STATUSES: Final = ("queued", "running", *_ENDED, "paused")
+RETENTION: Final = 24 * 3600 * MICROSECONDS
+"""AgentOS deletes jobs that ended so long ago, unless it is told otherwise."""
 _LONGEST: Final = 10 * 365 * 86400
 """seconds"""
 
@@ -42,6 +44,8 @@ class _Standing(msgspec.Struct):
     list: Position
     some: bool = False
     """whether any job was there"""
+    looked: int = 0
+    """when it was last read, by AgentOS's clock"""
 
 
 _stats: Final = msgspec.json.Decoder(_Stats)
@@ -67,10 +71,11 @@ class Queue:
             raise SilentEmpty("queue_stats: AgentOS lists jobs and counts none; its database may fail")
         some = any(counts.values())
         return Reading(
-            position=msgspec.to_builtins(_Standing(read_to, some)),
+            position=msgspec.to_builtins(_Standing(read_to, some, now)),
             ended=[one for job in rows if (one := _ended(job)) is not None],
             gauges=_gauges(counts, stats.oldest_queued_age_seconds, now),
             forget_before=read_to.read_to - KEPT,
+            gap=now - before.looked if before.looked and now - before.looked > RETENTION else 0,
             doubtful=before.some and not some,
         )
 
