@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 OFF_FOR: Final = 600.0
-"""Seconds for which a surface is not asked for again that AgentOS does not have or refuses."""
+"""Seconds for which a surface is not asked for again that AgentOS refuses or does not have."""
 BELIEVED_AFTER: Final = 3
 """Readings in a row that must say that nothing is left, each after a good poll of traces, before it is believed."""
 _UP: Final = "agentos_surface_up"

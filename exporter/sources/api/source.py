@@ -307,6 +307,9 @@ class AgentOSSource:
         One without any where it need not be named; none where AgentOS says that it has none.
         """
         config = self._config
+        if part == "queue":
+            # To ask for one that is not there puts an error into AgentOS's own log.
+            return [] if config is not None and config.queue is not None and not config.queue.durable else [{}]
         said = None if config is None else getattr(config, part, None)
         bases = [one.id for one in getattr(said, "knowledge_instances", None) or ()]
         if len(bases) > 1:

@@ -61,6 +61,7 @@ class ApiSurfaces:
     ) -> None:
         """`lookback` is in microseconds; `places` names the databases of a part, as parameters of a request."""
         self._clock = clock
+        self._places = places
         self._lookback = lookback
         lists = Lists(api, clock)
         self._ending = {
@@ -77,6 +78,8 @@ class ApiSurfaces:
     async def read(self, surface: str, position: Mapping[str, Any] | None) -> Reading:
         """See OperationsSource."""
         try:
+            if surface == QUEUE:
+                _there(self._places("queue"))
             if surface in self._holding:
                 return await self._holding[surface]()
             return await self._ending[surface](position, self._clock.now_us() - self._lookback)
@@ -94,7 +97,7 @@ class ApiSurfaces:
 def _there(places: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
     """The places. Raises NoSurface where there is none."""
     if not places:
-        raise NoSurface("config: AgentOS names no database for it")
+        raise NoSurface("config: AgentOS says that it has none")
     return places
 
 
