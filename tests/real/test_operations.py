@@ -14,6 +14,7 @@ from tests.harness import truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, total
 from tests.harness.patience import HANG
+from tests.harness.postgres import Postgres
 
 NAME = "it"
 FILL = Path(__file__).parents[1] / "harness/waitingside.py"
@@ -25,6 +26,7 @@ COUNTERS = (
     "agentos_eval_runs_total",
 )
 
+UP = "agentos_surface_up"
 Counts = Counter[tuple[str, frozenset[tuple[str, str]]]]
 
 
@@ -53,25 +55,26 @@ def jobs(agentos: RunningAgentOS) -> list[dict[str, Any]]:
     return [] if answer.is_error else list(answer.json()["data"])
 
 
-def stored(path: Path, queue: list[dict[str, Any]]) -> Counts:
+def stored(url: str, queue: list[dict[str, Any]]) -> Counts:
     """What is to be shown, counted in AgentOS's own tables without the exporter's code."""
     counts: Counts = Counter()
 
     def add(metric: str, number: int = 1, **labels: str) -> None:
         counts[metric, frozenset({"agentos": NAME, **labels}.items())] += number
 
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sa.create_engine(url)
+    prefix = "agno" if engine.dialect.name == "sqlite" else "ai.agno"
     with engine.connect() as connection:
 
         def rows(columns: str, table: str, rest: str = "") -> Any:
-            return connection.exec_driver_sql(f"SELECT {columns} FROM agno_{table} {rest}")
+            return connection.exec_driver_sql(f"SELECT {columns} FROM {prefix}_{table} {rest}")
 
         for kind, source, status in rows("approval_type, source_type, status", "approvals"):
             if status == "pending":
                 add("agentos_approvals_pending", approval_type=kind, source_type=source)
             else:
                 add("agentos_approvals_resolved_total", approval_type=kind, resolution=status)
-        joined = "JOIN agno_schedules s ON s.id = schedule_id WHERE status != 'running'"
+        joined = f"JOIN {prefix}_schedules s ON s.id = schedule_id WHERE status != 'running'"
         for name, status in rows("s.name, status", "schedule_runs", joined):
             add("agentos_schedule_runs_total", schedule=name, status=status)
         for name, enabled in rows("name, enabled", "schedules"):
@@ -95,9 +98,9 @@ def shown(exporter: RunningExporter) -> Counts:
     return Counter({key: int(value) for key, value in samples if key[0] in names and value})
 
 
-def agree(exporter: RunningExporter, path: Path, agentos: RunningAgentOS) -> None:
+def agree(exporter: RunningExporter, url: str, agentos: RunningAgentOS) -> None:
     """Wait until both are the same, and see that more readings change nothing."""
-    expected = stored(path, jobs(agentos))
+    expected = stored(url, jobs(agentos))
     try:
         truth.wait_until(lambda: shown(exporter) == expected, deadline=HANG, pause=0.3)
     except TimeoutError:
@@ -112,32 +115,59 @@ def agree(exporter: RunningExporter, path: Path, agentos: RunningAgentOS) -> Non
 
 def exact(python: str | Path, tmp_path: Path, *, queue: bool) -> None:
     path = tmp_path / "agno.db"
-    database = f"sqlite:{path}"
+    database, url = f"sqlite:{path}", f"sqlite:///{path}"
     with RunningAgentOS(python, database, operations=True) as agentos:
         fill(python, database, 0)
         if queue:
             submit(agentos, "plain", "failing-model", "plain", "confirming")
         settings = {"operations_interval": "5s"}
         with RunningExporter(tmp_path, {NAME: agentos.base_url}, **settings) as exporter:
-            agree(exporter, path, agentos)
+            agree(exporter, url, agentos)
             exporter.kill()
             fill(python, database, 1)
             if queue:
                 submit(agentos, "plain")
             exporter.start()
-            agree(exporter, path, agentos)
+            agree(exporter, url, agentos)
             samples = exporter.samples()
             assert total(samples, "agentos_memories") == 6
             assert total(samples, "agentos_memory_users") == 2
             assert total(samples, "agentos_eval_score_count") == 6 * 30
             assert total(samples, "agentos_exporter_ignored_rows_total") == 0
             for surface in ("approvals", "schedules", "evals", "knowledge", "memory", *(["queue"] if queue else [])):
-                assert total(samples, "agentos_surface_up", surface=surface) == 1, surface
+                assert total(samples, UP, surface=surface) == 1, surface
             assert "CONTENT" not in exporter.metrics() + exporter.logs
 
 
 def test_the_newest_agno(tmp_path: Path) -> None:
     exact(sys.executable, tmp_path, queue=True)
+
+
+@pytest.mark.postgres
+def test_a_queue_in_postgresql_and_its_outage(tmp_path: Path, postgres: Postgres) -> None:
+    """AgentOS swallows the errors of its queue: it answers that there is none."""
+    plain = postgres.url("operations")
+    database, url = f"postgres:{plain}", plain.replace("postgresql:", "postgresql+psycopg:", 1)
+    with RunningAgentOS(sys.executable, database, operations=True) as agentos:
+        fill(sys.executable, database, 0)
+        submit(agentos, "plain", "failing-model", "confirming")
+        with RunningExporter(tmp_path, {NAME: agentos.base_url}, operations_interval="5s") as exporter:
+            agree(exporter, url, agentos)
+            rename(url, "agno_jobs", "away")
+            truth.wait_until(lambda: exporter.total(UP, surface="queue") == 0, deadline=HANG, pause=0.3)
+            assert "agentos_queue_jobs{" not in exporter.metrics(), "unknown is not zero"
+            assert exporter.total(UP, surface="approvals") == 1
+            rename(url, "away", "agno_jobs")
+            submit(agentos, "plain")
+            agree(exporter, url, agentos)
+
+
+def rename(url: str, table: str, to: str) -> None:
+    """Rename a table of AgentOS."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE ai.{table} RENAME TO {to}")
+    engine.dispose()
 
 
 @pytest.mark.compat
@@ -153,6 +183,6 @@ def test_the_oldest_agno_has_few_surfaces(tmp_path: Path) -> None:
     ):
         name = "agentos_exporter_api_requests_total"
         truth.wait_until(lambda: exporter.total(name, endpoint="user_memory_stats") > 0, deadline=HANG, pause=0.3)
-        up = {dict(labels)["surface"] for (metric, labels) in exporter.samples() if metric == "agentos_surface_up"}
+        up = {dict(labels)["surface"] for (metric, labels) in exporter.samples() if metric == UP}
         assert up <= {"evals", "knowledge", "memory"}
         assert "level=warning" not in exporter.logs

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from exporter.core.model import Clock
     from exporter.sources.api.http import Answer, Api
 
-MARGIN: Final = 10 * 60 * MICROSECONDS
+MARGIN: Final = 2 * 60 * MICROSECONDS
+"""For clocks of replicas that differ, and rows that are written late."""
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 """Longest answer, in bytes: of a page that is longer, fewer rows are asked for."""
 TIMEOUT: Final = 10.0
