@@ -102,7 +102,8 @@ class Operations:
             standing.doubts += self._poller.health.failures == 0
             if standing.doubts < BELIEVED_AFTER:
                 raise SilentEmpty(f"{surface}: AgentOS says that nothing is left; its database may fail")
-        standing.doubts = 0
+        else:
+            standing.doubts = 0
         async with self._shared.lock:
             await asyncio.to_thread(self._ends.absorb, surface, reading, first=position is None)
         self._show(surface, reading)

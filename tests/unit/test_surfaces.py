@@ -114,6 +114,29 @@ async def test_more_approvals_wait_than_are_listed(world, tables, monkeypatch):
     assert world.value("agentos_approvals_pending", "other", "other") == 50
 
 
+async def test_approvals_that_were_all_deleted_are_lost_in_the_end(world, tables):
+    tables.approve("a", "pending", T0)
+    await world.look()
+    tables.approvals.clear()
+    for _ in range(8):
+        await world.look()
+    assert world.value(LOST, "approvals", "gone") == 1
+    world.api.requests.clear()
+    await world.look()
+    assert "approval" not in world.api.requests
+
+
+async def test_one_of_old_approvals_that_is_deleted_is_not_asked_for_for_ever(world, tables):
+    tables.approve("a", "pending", T0)
+    tables.approve("b", "pending", T0)
+    await world.look()
+    await world.look(after=86_400)
+    del tables.approvals["a"]
+    for _ in range(3):
+        await world.look(after=3600)
+    assert world.value(LOST, "approvals", "gone") == 1
+
+
 # --- Long lists -----------------------------------------------------------------------------------------------------
 
 
@@ -168,13 +191,24 @@ async def test_rows_count_once_whatever_comes_between_the_turns(world, tables, s
     await world.look(after=0)
     for turn in range(chance.randint(1, 6)):
         for number in range(chance.choice([0, 3, 9, 10, 11, 100, 130])):
-            at = T0 + world.now - chance.randint(0, 300)
+            at = T0 + world.now - chance.randint(0, 100)
             tables.job(f"{turn}-{number}", chance.choice(["completed", "failed"]), at, at)
             expected += 1
         await world.look(after=chance.choice([5, 60, 86_400, 10 * 86_400]))
     for _ in range(3):
         await world.look()
     assert sum(world.counters(JOBS).values()) == expected
+
+
+async def test_rows_that_a_slow_clock_dates_are_counted(world, tables):
+    behind = 600
+    await world.look(after=0)
+    for number in range(40):
+        at = T0 + world.now - behind
+        tables.job(str(number), "completed", at, at)
+        await world.look(after=(60, 7200)[number % 10 == 0])
+    await world.look()
+    assert world.counters(JOBS) == {("writer", "completed"): 40}
 
 
 # --- Schedules ------------------------------------------------------------------------------------------------------
@@ -330,6 +364,18 @@ async def test_contents_and_memories(world, tables):
     shown = {status: world.value("agentos_knowledge_contents", status) for status in (*statuses[:4], "other")}
     assert shown == {"processing": 1, "completed": 2, "partial": 1, "failed": 1, "other": 2}
     assert (world.value("agentos_memories"), world.value("agentos_memory_users")) == (3, 2)
+
+
+async def test_contents_that_are_gone_are_believed_to_be_so_in_the_end(world, tables):
+    tables.contents = [{"id": 1, "status": "completed"}]
+    tables.memories = {"m1": "u1"}
+    await world.look()
+    tables.contents.clear()
+    tables.memories.clear()
+    for shown in (None, None, 0, 0, 0):
+        await world.look()
+        assert world.value("agentos_knowledge_contents", "completed") == shown
+        assert world.value("agentos_memories") == shown
 
 
 async def test_many_contents_are_counted_over_several_turns_and_then_rarely(world, tables):

@@ -81,7 +81,7 @@ class Approvals:
             for id_, one in before.waiting.items()
             if id_ not in now and id_ not in ended and (whole or one.created > oldest)
         }
-        followed = await follow(missing, self._one, believed=bool(rows or pending.data))
+        followed = await follow(missing, self._one, believed=read_to.some or not before.list.some)
         ended |= followed.ended
         kept = {id_: one for id_, one in before.waiting.items() if id_ not in missing and id_ not in ended}
         standing = _Standing(read_to, remembered({**kept, **now, **followed.waiting}))

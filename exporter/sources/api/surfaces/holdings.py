@@ -46,6 +46,7 @@ class Knowledge:
         self._at = 1
         self._not_before = 0
         self._some = False
+        """whether there ever was any"""
 
     async def read(self) -> Reading:
         """See OperationsSource. Raises SourceError."""
@@ -74,8 +75,8 @@ class Knowledge:
     def _whole(self, now: int) -> Reading:
         total = sum(self._counts.values())
         self._not_before = now + _REST if total > _MANY else 0
-        doubtful, self._some = self._some and not total, total > 0
-        return Reading(gauges={"agentos_knowledge_contents": self._counts}, doubtful=doubtful)
+        self._some = self._some or total > 0
+        return Reading(gauges={"agentos_knowledge_contents": self._counts}, doubtful=self._some and not total)
 
 
 class Memory:
@@ -92,9 +93,9 @@ class Memory:
         for place in self._places():
             users += await self._lists.total("/user_memory_stats", place, "user_memory_stats")
             memories += await self._lists.total("/memories", place, "memories")
-        doubtful, self._some = self._some and not memories, memories > 0
+        self._some = self._some or memories > 0
         gauges: dict[str, Mapping[Labels, float]] = {
             "agentos_memory_users": {(): users},
             "agentos_memories": {(): memories},
         }
-        return Reading(gauges=gauges, doubtful=doubtful)
+        return Reading(gauges=gauges, doubtful=self._some and not memories)

@@ -8,7 +8,7 @@ has no tie-break. It takes a bounded number of pages and goes on at the next tur
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -27,6 +27,8 @@ MARGIN: Final = 2 * 60 * MICROSECONDS
 """For clocks of replicas that differ, and rows that are written late."""
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 """Longest answer, in bytes: of a page that is longer, fewer rows are asked for."""
+SKEW: Final = 15 * 60 * MICROSECONDS
+"""By how much the clock that dates rows, which may be the database's, may be behind that of AgentOS."""
 TIMEOUT: Final = 10.0
 PROBE: Final = 10
 """Rows of the first page: mostly there are no more new ones."""
@@ -66,7 +68,7 @@ class Position(msgspec.Struct):
 
     Attributes:
         read_to: Rows that were written before were read, in microseconds of AgentOS's clock.
-        began: When the walk under way began, by the same clock.
+        began: The time up to which the walk under way reads, by the same clock; 0 where none is.
         page: The page at which it goes on; 0 where none is under way.
         size: Rows of its pages.
         some: Whether the list had any row.
@@ -148,9 +150,9 @@ async def walk(
             sizes = [max(1, asked // 5)]
             page = (page - 1) * asked // sizes[0] + 1
             continue
-        began = began or answer.date
         some = some or bool(answer.data)
         ats = [dated(row) for row in answer.data]
+        began = began or _newest(ats, answer.date)
         rows.extend(row for row, at in zip(answer.data, ats, strict=True) if at is not None and at >= floor)
         if len(answer.data) < asked or any(at is not None and at < floor for at in ats):
             # An empty list may be a database that fails: it moves nothing.
@@ -161,6 +163,12 @@ async def walk(
             page += 1
     # Rows that are deleted meanwhile bring later ones up, on to a page that was read: one is read again.
     return rows, Position(position.read_to, began, max(1, page - 1), sizes[-1], some)
+
+
+def _newest(ats: Iterable[int | None], date: int) -> int:
+    """Up to when a list is read whose first rows are dated so: not on to AgentOS's own clock, if another dates rows."""
+    past = (at for at in ats if at is not None and at <= date)
+    return max(date - SKEW, max(past, default=0))
 
 
 def decoder(row: type[Row]) -> msgspec.json.Decoder[Page[Row]]:
