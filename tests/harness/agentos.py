@@ -58,6 +58,7 @@ class RunningAgentOS:
         schema: str | None = None,
         cold: bool = False,
         operations: bool = False,
+        jwt_key: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Describe the server; entering the context starts it.
@@ -72,6 +73,7 @@ class RunningAgentOS:
             schema: of agno's tables in a PostgreSQL database; default: agno's own.
             cold: let the first runs create agno's tables.
             operations: with a queue and a knowledge base, as far as its release has them.
+            jwt_key: of HS256; JWTs are demanded, with their scopes.
             environment: more variables of the process.
 
         """
@@ -82,6 +84,7 @@ class RunningAgentOS:
         self._python = str(python)
         self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
+        options["--jwt-key"] = jwt_key
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
         self._arguments += ["--operations"] if operations else []

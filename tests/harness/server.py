@@ -518,6 +518,7 @@ def main() -> None:
     parser.add_argument("--security-key", help="demanded as a bearer token")
     parser.add_argument("--cold", action="store_true", help="let the first runs create the tables, as agno does")
     parser.add_argument("--operations", action="store_true", help="with a scheduler, a queue and a knowledge base")
+    parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
     if options.security_key:
@@ -529,7 +530,12 @@ def main() -> None:
 
     db = open_database(options.db, "harness-db", options.schema)
     second_db = open_database(options.second_db, "second-db") if options.second_db else None
-    more = operations(db, options.port) if options.operations else None
+    more = operations(db, options.port) if options.operations else {}
+    if options.jwt_key:
+        from agno.os.config import AuthorizationConfig
+
+        more["authorization"] = True
+        more["authorization_config"] = AuthorizationConfig(verification_keys=[options.jwt_key], algorithm="HS256")
     app = UnderWay(build(db, second_db, more).get_app())
 
     class Server(uvicorn.Server):

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 import sqlalchemy as sa
 
+from exporter.sources.operations import SCOPES
 from tests.harness import truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, total
@@ -186,3 +189,23 @@ def test_the_oldest_agno_has_few_surfaces(tmp_path: Path) -> None:
         up = {dict(labels)["surface"] for (metric, labels) in exporter.samples() if metric == UP}
         assert up <= {"evals", "knowledge", "memory"}
         assert "level=warning" not in exporter.logs
+
+
+def test_a_token_without_the_scopes_costs_traces_nothing(tmp_path: Path) -> None:
+    key = "0123456789abcdef" * 2
+    claims = {"sub": "exporter", "scopes": ["traces:read", "config:read"], "exp": int(time.time()) + 3600}
+    token = tmp_path / "token"
+    token.write_text(jwt.encode(claims, key, algorithm="HS256"))
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with RunningAgentOS(sys.executable, database, operations=True, jwt_key=key) as agentos:
+        reads = {"url": agentos.base_url, "token_file": str(token)}
+        with RunningExporter(tmp_path, {NAME: reads}, operations_interval="5s") as exporter:
+            wanted = {(UP, frozenset({("agentos", NAME), ("surface", surface)})) for surface in SCOPES}
+            truth.wait_until(lambda: wanted <= exporter.samples().keys(), deadline=HANG, pause=0.3)
+            assert exporter.total(UP) == 0
+            exporter.wait_until_polled(6)
+            assert exporter.total("agentos_up") == 1
+            told = [line for line in exporter.logs.splitlines() if "msg=surface_off" in line]
+    assert len(told) == len(SCOPES), "each is asked once"
+    for line, scope in zip(told, SCOPES.values(), strict=True):
+        assert f"the token needs the scope {scope}" in line
