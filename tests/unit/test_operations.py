@@ -1,5 +1,8 @@
 """The slow job of one AgentOS: surfaces that are refused, that fail and come back, restarts, and what gets old."""
 
+import random
+from collections import Counter
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -9,6 +12,8 @@ from tests.harness.surfaces import NAME, T0, Tables, World
 
 UP = "agentos_surface_up"
 RESOLVED = "agentos_approvals_resolved_total"
+RUNS = "agentos_schedule_runs_total"
+LOST = "agentos_exporter_ignored_rows_total"
 SURFACES = ("approvals", "schedules", "queue", "evals", "knowledge", "memory")
 PARTS = ("approvals", "schedules", "queue", "eval-runs", "knowledge", "user_memory_stats")
 
@@ -178,3 +183,48 @@ async def test_each_database_of_evaluations_has_a_position_of_its_own(world, tab
     assert position is not None
     assert set(position["databases"]) == {"one", "two"}
     assert sum(world.counters("agentos_eval_runs_total").values()) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_happens_each_row_that_ends_counts_once(tmp_path, seed):
+    """Rows are written and end, AgentOS fails in all its ways, and the exporter is killed, or away for days."""
+    chance, tables, now = random.Random(seed), Tables(), 0.0
+    tables.schedule("s", T0, name="nightly")
+    world = World(tmp_path / "state.db", tables)
+    await world.look(after=0)
+    approvals: list[str] = []
+    runs: list[str] = []
+    ended = Counter[str]()
+    for number in range(60):
+        at = int(T0 + world.now)
+        tables.approve(f"a{number}", "pending", at)
+        tables.run(f"r{number}", "s", "running", at)
+        approvals.append(f"a{number}")
+        runs.append(f"r{number}")
+        for _ in range(chance.randint(0, 2)):
+            if approvals:
+                one = approvals.pop(chance.randrange(len(approvals)))
+                created = tables.approvals[one]["created_at"]
+                tables.approve(one, chance.choice(["approved", "rejected"]), created, at)
+                ended["approvals"] += 1
+            if runs:
+                one = runs.pop(chance.randrange(len(runs)))
+                tables.run(one, "s", chance.choice(["success", "failed"]), tables.runs[one]["created_at"])
+                ended["runs"] += 1
+        tables.silent = chance.random() < 0.15
+        world.poller.health.failures = int(tables.silent)  # the sentinels of traces tell
+        tables.codes = {"approvals": 500} if chance.random() < 0.15 else {}
+        await world.look(after=chance.choice([5, 60, 60, 1200]))
+        if chance.random() < 0.2:
+            world.ledger.close()
+            now = world.now + chance.choice([0, 0, 3000])
+            world = World(tmp_path / "state.db", tables, now)
+    tables.silent, tables.codes, world.poller.health.failures = False, {}, 0
+    for _ in range(8):
+        await world.look()
+    assert sum(world.counters(RESOLVED).values()) == ended["approvals"]
+    assert sum(world.counters(RUNS).values()) == ended["runs"]
+    assert world.counters(LOST) == {}
+    waiting = world.value("agentos_approvals_pending", "required", "agent")
+    assert waiting == len(approvals)
+    world.ledger.close()
