@@ -404,3 +404,17 @@ def test_content_is_never_decoded():
     decoder = lists.decoder(lists._Rowless)
     page = decoder.decode(b'{"data": [{"payload": {"a": 1}}], "meta": {"total_count": 3}}')
     assert (page.total, msgspec.to_builtins(page.data)) == (3, [{}])
+
+
+async def test_what_was_read_is_not_read_again_while_the_list_looks_the_same(world, tables):
+    await world.look()
+    for number in range(90):
+        tables.evaluate(f"e{number}", "accuracy", iso(T0 + 100), avg_score=5)
+    await world.look()
+    world.api.requests.clear()
+    for _ in range(9):
+        await world.look()
+    assert world.api.requests["eval_runs"] == 9
+    tables.evaluate("late", "accuracy", iso(T0 + 50), avg_score=5)
+    await world.look()
+    assert world.counters(EVALS) == {("accuracy", "test of accuracy", "Writer"): 91}

@@ -23,6 +23,7 @@ _PATH: Final = "/approvals"
 _ENDPOINT: Final = "approvals"
 _SIZE: Final = 100
 _PENDING: Final = "pending"
+FEW: Final = 5
 _TYPES: Final = ("required", "audit")
 _SOURCES: Final = ("agent", "team", "workflow", "schedule")
 
@@ -72,8 +73,10 @@ class Approvals:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
         before = _Standing(Position(since + MARGIN)) if position is None else msgspec.convert(position, _Standing)
         pending, whole = await self._pending()
-        rows, read_to = await walk(self._fetch, lambda row: row.created, before.list, size=_SIZE)
         now = {id_: Waiting(created, one.labels) for id_, created, one in _named(pending.data)}
+        # Many that wait no more are cheaper to find in the list than one by one.
+        thorough = len(before.waiting.keys() - now.keys()) > FEW
+        rows, read_to = await walk(self._fetch, lambda row: row.created, before.list, size=_SIZE, thorough=thorough)
         ended = {id_: _ended(id_, created, one) for id_, created, one in _named(rows) if one.status != _PENDING}
         oldest = min((one.created for one in now.values()), default=0)
         missing = {

@@ -34,6 +34,8 @@ PROBE: Final = 10
 """Rows of the first page: mostly there are no more new ones."""
 WHOLE: Final = 5
 """Pages that are asked for as one, before pages are."""
+ALIKE: Final = 9
+"""Readings in a row that do not read again what was read, as neither the number of rows nor the newest has changed."""
 TURN: Final = 6
 """Requests of one walk in one turn."""
 PAGES: Final = 10
@@ -72,6 +74,9 @@ class Position(msgspec.Struct):
         page: The page at which it goes on; 0 where none is under way.
         size: Rows of its pages.
         some: Whether the list had any row.
+        look: How many rows the list had when it was last read down to the position, and the date of the newest; None
+            where that took several turns.
+        alike: Readings since then that found both unchanged.
 
     """
 
@@ -80,6 +85,8 @@ class Position(msgspec.Struct):
     page: int = 0
     size: int = 0
     some: bool = False
+    look: tuple[int, int] | None = None
+    alike: int = 0
 
 
 class Lists:
@@ -118,6 +125,7 @@ async def walk(
     position: Position,
     *,
     size: int = 100,
+    thorough: bool = False,
 ) -> tuple[list[Row], Position]:
     """Walk down a list, for some pages, to what was read before.
 
@@ -126,6 +134,7 @@ async def walk(
         dated: the time by which the list is ordered, in microseconds; None for a row without one, which is left out.
         position: where the last committed walk ended.
         size: rows of a page.
+        thorough: read down to the position even if the list looks as it did.
 
     Returns:
         The rows that may be new, and where the walk ended.
@@ -136,6 +145,7 @@ async def walk(
     """
     floor = position.read_to - MARGIN
     began, page, some = position.began, position.page, position.page > 0
+    look: tuple[int, int] | None = None
     sizes = [position.size] if page else [PROBE, size, size * WHOLE]
     page = page or 1
     rows: list[Row] = []
@@ -152,11 +162,17 @@ async def walk(
             continue
         some = some or bool(answer.data)
         ats = [dated(row) for row in answer.data]
-        began = began or _newest(ats, answer.date)
+        if not began:
+            # Not on to AgentOS's own clock: another one may date rows.
+            look = (answer.total, _newest(ats, answer.date))
+            began = max(answer.date - SKEW, look[1])
         rows.extend(row for row, at in zip(answer.data, ats, strict=True) if at is not None and at >= floor)
-        if len(answer.data) < asked or any(at is not None and at < floor for at in ats):
+        whole = len(answer.data) < asked or any(at is not None and at < floor for at in ats)
+        alike = position.alike + 1 if not thorough and len(sizes) > 1 and look == position.look else 0
+        if whole or 0 < alike <= ALIKE:
             # An empty list may be a database that fails: it moves nothing.
-            return rows, Position(max(position.read_to, began) if some else position.read_to, some=some)
+            read_to = max(position.read_to, began) if some else position.read_to
+            return rows, Position(read_to, some=some, look=look, alike=0 if whole else alike)
         if len(sizes) > 1:
             sizes = sizes[1:]  # the whole again, in one answer: between two pages rows of one second get lost
         else:
@@ -166,9 +182,8 @@ async def walk(
 
 
 def _newest(ats: Iterable[int | None], date: int) -> int:
-    """Up to when a list is read whose first rows are dated so: not on to AgentOS's own clock, if another dates rows."""
-    past = (at for at in ats if at is not None and at <= date)
-    return max(date - SKEW, max(past, default=0))
+    """The date of the newest row that is not of the future; 0 where there is none."""
+    return max((at for at in ats if at is not None and at <= date), default=0)
 
 
 def decoder(row: type[Row]) -> msgspec.json.Decoder[Page[Row]]:
