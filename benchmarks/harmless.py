@@ -95,7 +95,9 @@ async def _bytes(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         database = f"sqlite:{folder}/agno.db"
         with RunningAgentOS(sys.executable, database) as agentos:
-            async with _daemon(agentos.base_url, folder, poll_interval=5, overlap=20, sessions_interval=3600) as daemon:
+            async with _daemon(
+                agentos.base_url, folder, poll_interval=5, overlap=20, sessions_interval=3600, operations_interval=3600
+            ) as daemon:
                 await load.steady(agentos.base_url, rate=5, seconds=seconds, seed=4)
                 await asyncio.sleep(60)
                 polled = sum(

@@ -18,7 +18,8 @@ def describe(config: Config) -> list[str]:
     """What the configuration was understood as, in lines; of tokens only where they come from."""
     source = str(config.config_file) if config.config_file is not None else "none: flags and environment only"
     durations = (
-        *("poll_interval", "poll_deadline", "sessions_interval", "overlap", "trace_horizon", "initial_lookback"),
+        *("poll_interval", "poll_deadline", "sessions_interval", "operations_interval"),
+        *("overlap", "trace_horizon", "initial_lookback"),
         *("zero_hold", "stall_budget"),
     )
     facts = [

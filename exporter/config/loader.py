@@ -127,6 +127,7 @@ _DURATIONS: Final = {
     "poll_interval": (1.0, 3600.0),
     "poll_deadline": (1.0, 600.0),
     "sessions_interval": (1.0, _DAY),
+    "operations_interval": (5.0, _DAY),
     "overlap": (1.0, 3600.0),
     "trace_horizon": (1.0, _DAY),  # span ids are kept for a day: beyond, an open trace could not come back
     "initial_lookback": (0.0, 7 * _DAY),

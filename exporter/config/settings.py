@@ -303,6 +303,7 @@ class Config:
     poll_interval: float = 15.0
     poll_deadline: float = 60.0
     sessions_interval: float = 60.0
+    operations_interval: float = 60.0
     overlap: float = 60.0
     trace_horizon: float = 3600.0
     initial_lookback: float = 3600.0

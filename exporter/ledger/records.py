@@ -46,6 +46,24 @@ class Record(Known):
     spans: set[int] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class SurfaceChange:
+    """What a reading of one list of an AgentOS changes.
+
+    Attributes:
+        surface: The name of the list.
+        position: How far it is read; opaque to everyone but its source.
+        ended: Rows that are counted with it: their ids, and the times by which the list is ordered.
+        forget_before: Rows dated before will not be read again.
+
+    """
+
+    surface: str
+    position: Mapping[str, Any]
+    ended: Mapping[str, int]
+    forget_before: int
+
+
 @dataclass(slots=True)
 class Changes:
     """Everything that one transaction makes durable for one AgentOS."""
@@ -63,6 +81,7 @@ class Changes:
     lease: Lease | None = None
     """under which all of it was worked out; None where any that is held will do"""
     spending: Mapping[Charge, int] = field(default_factory=dict)
+    surface: SurfaceChange | None = None
 
 
 _decode_runs: Final = msgspec.json.Decoder(dict[int, RunRecord]).decode

@@ -165,6 +165,9 @@ class _Write:
 
 find_records: Final = _Find(sa.select(tables.traces).where(tables.traces.c.agentos == AGENTOS), tables.traces.c.id)
 find_parts: Final = _Find(PARTS, tables.sessions.c.digest)
+find_ended: Final = _Find(
+    sa.select(tables.ended.c.surface, tables.ended.c.id).where(tables.ended.c.agentos == AGENTOS), tables.ended.c.id
+)
 
 add_meta: Final = _Write(tables.meta, keep=("value",))
 write_traces: Final = _Write(tables.traces)
@@ -178,3 +181,5 @@ write_spending: Final = _Write(tables.spending)
 write_budgets: Final = _Write(tables.budgets)
 write_cursors: Final = _Write(tables.cursors)
 write_waiting: Final = _Write(tables.waiting)
+write_surfaces: Final = _Write(tables.surfaces)
+write_ended: Final = _Write(tables.ended)

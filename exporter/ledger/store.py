@@ -308,6 +308,20 @@ class Ledger:
                 found.update(connection.execute(query).scalars())
         return found
 
+    def position(self, agentos: str, surface: str) -> dict[str, Any] | None:
+        """How far a list of an AgentOS was read; None where it never was."""
+        known = tables.surfaces.c
+        query = sa.select(known.position).where(known.agentos == agentos, known.surface == surface)
+        with self.transaction() as connection, self._understood("the position in a list"):
+            found = connection.execute(query).scalar()
+            return None if found is None else dict(json.loads(found))
+
+    def ended(self, agentos: str, surface: str, ids: Iterable[str]) -> set[str]:
+        """Those of the rows of a list that are counted."""
+        with self.transaction() as connection:
+            rows = statements.find_ended(connection, agentos, list(ids))
+            return {row for found, row in rows if found == surface}
+
     # Writing
 
     def date(self, now: int) -> None:
@@ -365,6 +379,7 @@ class Ledger:
             self._write_people(connection, changes)
             self._write_spending(connection, changes.spending)
             self._write_waiting(connection, changes)
+            self._write_surface(connection, changes)
             if changes.cursor is not None:
                 db, data = changes.cursor
                 statements.write_cursors(connection, [(changes.agentos, db, json.dumps(dict(data)))])
@@ -431,6 +446,17 @@ class Ledger:
             for call in changes.waiting
         ]
         statements.write_waiting(connection, rows)
+
+    @staticmethod
+    def _write_surface(connection: sa.Connection, changes: Changes) -> None:
+        if (one := changes.surface) is None:
+            return
+        statements.write_surfaces(connection, [(changes.agentos, one.surface, json.dumps(dict(one.position)))])
+        rows = [(changes.agentos, one.surface, row, at) for row, at in one.ended.items()]
+        statements.write_ended(connection, rows)
+        known = tables.ended.c
+        old = (known.agentos == changes.agentos, known.surface == one.surface, known.at < one.forget_before)
+        connection.execute(sa.delete(tables.ended).where(*old))
 
     def expose(self, keys: Iterable[Key]) -> None:
         """Commit that these series show their value from now on; doing it twice is harmless."""

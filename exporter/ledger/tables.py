@@ -111,7 +111,7 @@ spending = sa.Table(
     sa.Column("start", sa.BigInteger, primary_key=True),
     sa.Column("spent", sa.Text, nullable=False),  # 10**-18 USD
 )
-ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4}
+ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4, "surfaces": 6, "ended": 6}
 """Tables that came with a later schema than the first."""
 waiting = sa.Table(
     "waiting",
@@ -125,3 +125,21 @@ waiting = sa.Table(
     sa.Index("waiting_since", "agentos", "since"),
 )
 """LLM calls that are counted, but for tokens and cost: they wait for the detail of their run"""
+surfaces = sa.Table(
+    "surfaces",
+    schema,
+    sa.Column("agentos", sa.Text, primary_key=True),
+    sa.Column("surface", sa.Text, primary_key=True),
+    sa.Column("position", sa.Text, nullable=False),
+)
+"""How far each list of an AgentOS was read, beside its traces"""
+ended = sa.Table(
+    "ended",
+    schema,
+    sa.Column("agentos", sa.Text, primary_key=True),
+    sa.Column("surface", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Index("ended_at", "agentos", "surface", "at"),
+)
+"""Rows of those lists that are counted"""

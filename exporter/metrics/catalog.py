@@ -81,7 +81,9 @@ def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(index for index, label in enumerate(labels) if label in LIMITED_LABELS)
 
 
-LIMITED_LABELS: Final = frozenset({"root", "agent", "provider", "model", "tool", "error_type", "user"})
+LIMITED_LABELS: Final = frozenset(
+    {"root", "agent", "provider", "model", "tool", "error_type", "user", "schedule", "name", "component"}
+)
 OTHER: Final = "other"
 
 DURATION_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800, 3600)
@@ -105,6 +107,9 @@ COST_USD: Final = (
     "100",
 )
 _U: Final = tuple(units(Decimal(bound)) for bound in COST_USD)
+SCORE: Final = 1000
+"""Storage units in a score of 1."""
+_S: Final = tuple(round(bound * SCORE) for bound in (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, *range(1, 11)))
 _N: Final = (1, 2, 3, 5, 8, 13, 21, 34, 55, 100)
 
 _B: Final = ("agentos", "root", "agent")
@@ -113,6 +118,9 @@ _MODEL: Final = ("agentos", "provider", "model")
 _CALL: Final = (*_B, "provider", "model")
 _USER: Final = ("agentos", "user")
 _BUDGET: Final = ("agentos", "budget", "period")
+_PENDING: Final = ("agentos", "approval_type", "source_type")
+_SCHEDULE: Final = ("agentos", "schedule")
+_EVAL: Final = ("agentos", "eval_type", "name", "component")
 
 
 def _counter(name: str, labels: tuple[str, ...], text: str, **more: object) -> Metric:
@@ -124,7 +132,7 @@ def _gauge(name: str, labels: tuple[str, ...], text: str, **more: object) -> Met
 
 
 def _histogram(name: str, labels: tuple[str, ...], text: str, buckets: tuple[int, ...], **more: object) -> Metric:
-    unit = MICROSECONDS if buckets is _D else USD if buckets is _U else 1
+    unit = MICROSECONDS if buckets is _D else USD if buckets is _U else SCORE if buckets is _S else 1
     return Metric(name, Kind.HISTOGRAM, labels, text, unit=unit, buckets=buckets, **more)  # type: ignore[arg-type]
 
 
@@ -400,6 +408,97 @@ _ALL: Final = (
         "Agents, teams and workflows of the AgentOS; agent is the name as spans spell it: join on it.",
     ),
     _gauge("agentos_up", ("agentos",), "1 if the last poll reached AgentOS and was believed, else 0."),
+    # What waits, and how it ended
+    _gauge(
+        "agentos_surface_up",
+        ("agentos", "surface"),
+        "1 if a part of AgentOS beside its traces could be read, 0 if it refuses or fails. "
+        "surface: approvals, schedules, queue, evals, knowledge, memory.",
+        notes="Absent where AgentOS has no such part. 0 for a token without the scope; the log names it.",
+    ),
+    _gauge(
+        "agentos_approvals_pending",
+        _PENDING,
+        "Approvals that wait for a person.",
+        notes="Beyond 1000 of them, the older ones count under `other`.",
+    ),
+    _gauge(
+        "agentos_approvals_oldest_pending_timestamp_seconds",
+        _PENDING,
+        "When the oldest approval that waits was asked for.",
+        unit=MICROSECONDS,
+        notes="Absent where none waits.",
+    ),
+    _counter(
+        "agentos_approvals_resolved_total",
+        ("agentos", "approval_type", "resolution"),
+        "Approvals that wait no more, by resolution: approved, rejected, expired, cancelled, other.",
+    ),
+    _histogram(
+        "agentos_approval_wait_seconds",
+        ("agentos", "approval_type"),
+        "Time from when an approval was asked for until it was resolved.",
+        _D,
+        notes="Where AgentOS has both times.",
+    ),
+    _counter(
+        "agentos_schedule_runs_total",
+        (*_SCHEDULE, "status"),
+        "Runs of schedules that ended, each attempt by itself, by status: success, failed, paused, cancelled, other.",
+        notes="AgentOS keeps no row of a run that it missed: agentos_schedule_next_run_timestamp_seconds then lies in "
+        "the past.",
+    ),
+    _gauge(
+        "agentos_schedule_last_run_timestamp_seconds",
+        _SCHEDULE,
+        "When the schedule last began a run.",
+        unit=MICROSECONDS,
+        notes="Absent before its first run.",
+    ),
+    _gauge(
+        "agentos_schedule_next_run_timestamp_seconds",
+        _SCHEDULE,
+        "When the schedule is to run next.",
+        unit=MICROSECONDS,
+        notes="Absent while it is disabled. A time in the past: AgentOS has missed it.",
+    ),
+    _gauge("agentos_schedule_enabled", _SCHEDULE, "1 if the schedule is enabled, else 0."),
+    _gauge(
+        "agentos_queue_jobs",
+        ("agentos", "status"),
+        "Jobs in the queue of AgentOS by status: queued, running, completed, failed, cancelled, paused.",
+        notes="AgentOS deletes what has ended after a day, or after its retention.",
+    ),
+    _gauge(
+        "agentos_queue_oldest_job_timestamp_seconds",
+        ("agentos",),
+        "When the oldest job that is queued was accepted.",
+        unit=MICROSECONDS,
+        notes="Absent where none is queued.",
+    ),
+    _counter(
+        "agentos_queue_jobs_finished_total",
+        ("agentos", "component", "status"),
+        "Jobs that ended, each attempt by itself, by the id of their agent, team or workflow and by status: "
+        "completed, failed, cancelled.",
+    ),
+    _counter("agentos_eval_runs_total", _EVAL, "Runs of evaluations, by the name of the evaluation."),
+    _histogram(
+        "agentos_eval_score",
+        _EVAL,
+        "Score of an evaluation run: accuracy 0 to 10, agent_as_judge and reliability 0 to 1.",
+        _S,
+        notes="accuracy: the average score. agent_as_judge: the part that passed. reliability: 1 passed, 0 failed. "
+        "performance has no score.",
+    ),
+    _gauge(
+        "agentos_knowledge_contents",
+        ("agentos", "status"),
+        "Contents of knowledge bases by status: processing, completed, partial, failed, other.",
+        notes="partial: some chunks cannot be found. Beyond 1000 contents they are counted every 10 minutes.",
+    ),
+    _gauge("agentos_memories", ("agentos",), "Memories of users that AgentOS holds."),
+    _gauge("agentos_memory_users", ("agentos",), "Users of whom AgentOS holds memories."),
     # The exporter itself
     _gauge("agentos_exporter_build_info", ("version", "revision", "python"), "The running exporter."),
     _gauge(
@@ -466,6 +565,12 @@ _ALL: Final = (
         "Values of spans that are no plausible numbers and count as not reported: token counts that are no whole "
         "number from 0 to 10^9, costs of a call that are none from 0 to 10^6 USD.",
         notes="field: input_tokens, output_tokens, cache_read, cache_write, reasoning, total, cost.",
+    ),
+    _counter(
+        "agentos_exporter_ignored_rows_total",
+        ("agentos", "surface", "reason"),
+        "Rows that were seen while they waited, and whose end is unknown: gone (AgentOS deleted them before it was "
+        "read), stuck (runs of schedules that did not end within a day).",
     ),
     _counter(
         "agentos_exporter_source_resets_total",
@@ -581,6 +686,7 @@ PUSH_OUTCOMES: Final = (
 )
 VALUE_FIELDS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_write", "reasoning", "total", "cost")
 IGNORED_REASONS: Final = ("own", "too_old", "malformed", "unreadable")
+ROW_REASONS: Final = ("gone", "stuck")
 ROOT_KINDS: Final = ("agent", "team", "workflow", "http", "unknown")
 WINDOWS: Final = {"5m": 300, "1h": 3600, "24h": 86400}
 """Windows of the activity gauges, in seconds."""

@@ -15,6 +15,15 @@ GROUPS: Final = {
     "Sessions and users": ("agentos_session", "agentos_active_", "agentos_user_"),
     "Budgets": ("agentos_budget_",),
     "What AgentOS says of itself": ("agentos_info", "agentos_component_", "agentos_up"),
+    "What waits, and how it ended": (
+        "agentos_surface_",
+        "agentos_approval",
+        "agentos_schedule_",
+        "agentos_queue_",
+        "agentos_eval_",
+        "agentos_knowledge_",
+        "agentos_memor",
+    ),
     "The exporter itself": ("agentos_exporter_",),
 }
 """Title of each part of the page, and how the names of its metrics start."""
@@ -44,9 +53,9 @@ that first showed up as 1 would lose its first event, and the alert with it. So 
 scraped, and for at least `zero_hold` (60 s) after that; only then it shows its value. Series found by the first poll of
 an AgentOS show their value at once.
 
-**Labels are limited.** Names that come from AgentOS (`root`, `agent`, `provider`, `model`, `tool`, `error_type`) and
-`user` are admitted up to a limit per label and per metric; what comes later is counted under `{OTHER}`, so sums stay
-exact.
+**Labels are limited.** Names that come from AgentOS (`root`, `agent`, `provider`, `model`, `tool`, `error_type`,
+`schedule`, `name`, `component`) and `user` are admitted up to a limit per label and per metric; what comes later is
+counted under `{OTHER}`, so sums stay exact.
 `agentos_exporter_series_limited_total` tells where that happened. A value that was admitted stays admitted.
 
 **Ids of runs, sessions and traces are never labels**, and neither are prompts, answers, tool arguments or error texts.

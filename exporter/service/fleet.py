@@ -16,9 +16,11 @@ import structlog
 
 from exporter.bookkeeping.enrich import EXPIRE_EVERY, PATIENCE, Enricher, Fetch, expire_quietly, no_details
 from exporter.bookkeeping.intake import Intake
+from exporter.bookkeeping.operations import Ends
 from exporter.core.errors import ConfigError, StateError
 from exporter.core.model import MICROSECONDS
 from exporter.service.connect import make_source
+from exporter.service.operations import Operations
 from exporter.service.poller import Figures, Poller
 from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from exporter.ledger.leases import Lease
     from exporter.metrics.totals import Totals
     from exporter.service.jobs import Jobs
+    from exporter.sources.operations import OperationsSource
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +48,9 @@ MOST_POLLS: Final = 32
 MOST_RETRIES: Final = 8
 """The same for instances whose last poll failed: those that are down wait for each other, and nobody waits for them."""
 
+MOST_LOOKS: Final = 8
+"""The same for what is beside traces, which never waits in their line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -54,6 +60,19 @@ class Member:
     timing: tuple[float, ...]
     poller: Poller
     lease: Lease | None
+    operations: Operations | None = None
+
+    def stop(self) -> None:
+        """Finish the transactions in hand, then no more."""
+        self.poller.stop()
+        if self.operations is not None:
+            self.operations.stop()
+
+    def refresh(self, figures: Figures) -> None:
+        """Set the gauges that change with time alone."""
+        self.poller.refresh(figures)
+        if self.operations is not None:
+            self.operations.refresh()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +111,7 @@ class Fleet:
         self._was_ready = False
         self._turns = asyncio.Semaphore(MOST_POLLS)
         self._retries = asyncio.Semaphore(MOST_RETRIES)
+        self._slow = asyncio.Semaphore(MOST_LOOKS)
         jobs.add("waiting", self._expire_waiting, EXPIRE_EVERY, at_once=False)
 
     @property
@@ -139,7 +159,7 @@ class Fleet:
                 # What a poller of an earlier lease knows may be out of date: another replica has read meanwhile.
                 if member is None or (member.agentos, member.timing, member.lease) != (agentos, timing, lease):
                     try:
-                        member = Member(agentos, timing, _poller(agentos, config, self._shared, self._cashier), lease)
+                        member = _member(agentos, config, self._shared, self._cashier)
                         built.append(member)
                     except ConfigError as error:
                         if strict and not agentos.discovered:
@@ -147,6 +167,8 @@ class Fleet:
                         skipped[agentos.name] = error.problems
                         if self.skipped.get(agentos.name) != error.problems:
                             log.warning("discovery", agentos=agentos.name, problems=list(error.problems))
+                        if member is not None and member.lease is not lease:
+                            member = None
                 if member is not None:
                     members.append(member)
             for one in built:
@@ -166,7 +188,7 @@ class Fleet:
         kept = {id(one) for one in plan.members}
         gone = [one for one in self._members if id(one) not in kept]
         for one in gone:
-            one.poller.stop()
+            one.stop()
         await asyncio.gather(*(self._jobs.remove(name) for one in gone for name in _job_names(one)))
         await _close(gone)
         names = {one.agentos.name for one in plan.members}
@@ -175,12 +197,7 @@ class Fleet:
         for place, one in enumerate(plan.built):
             self._shared.totals.bring_back(one.agentos.name)
             self._leaving.pop(one.agentos.name, None)
-            traces, sessions = _job_names(one)
-            poll, survey = (
-                functools.partial(self._in_turn, one.poller, work) for work in (one.poller.poll, one.poller.survey)
-            )
-            self._jobs.add(traces, poll, plan.config.poll_interval, delay=place * spread)
-            self._jobs.add(sessions, survey, plan.config.sessions_interval, delay=place * spread)
+            self._begin(one, plan.config, place * spread)
         self._members, self.skipped, self.configured = plan.members, plan.skipped, plan.config.own
         known = await asyncio.to_thread(self._shared.totals.agentos_names)
         for name in known - names - self._leaving.keys():
@@ -188,11 +205,23 @@ class Fleet:
             self._leaving[name] = self._shared.clock.monotonic()
             self._let_go.discard(name)
 
+    def _begin(self, member: Member, config: Config, delay: float) -> None:
+        """Begin the jobs of an instance, in so many seconds."""
+        poller, operations = member.poller, member.operations
+        works = [(poller.poll, config.poll_interval), (poller.survey, config.sessions_interval)]
+        for name, (work, seconds) in zip(_job_names(member), works, strict=False):
+            self._jobs.add(name, functools.partial(self._in_turn, poller, work), seconds, delay=delay)
+        if operations is not None:
+            # The first poll of traces goes first.
+            work = functools.partial(self._in_turn, poller, operations.look, self._slow)
+            delay += min(config.operations_interval, config.poll_interval) / 2
+            self._jobs.add(_job_names(member)[-1], work, config.operations_interval, delay=delay)
+
     async def refresh(self) -> None:
         """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
         figures = await asyncio.to_thread(Figures.read, self._shared.ledger, self._shared.clock.now_us())
         for one in self._members:
-            one.poller.refresh(figures)
+            one.refresh(figures)
         now = self._shared.clock.monotonic()
         for name, left in list(self._leaving.items()):
             if now - left >= LET_GO and name not in self._let_go:
@@ -206,14 +235,16 @@ class Fleet:
     def stop(self) -> None:
         """Let every poller finish the batch in hand, and begin no more."""
         for one in self._members:
-            one.poller.stop()
+            one.stop()
 
     async def aclose(self) -> None:
         """Free all connections."""
         await _close(self._members)
 
-    async def _in_turn(self, poller: Poller, work: Callable[[], Awaitable[None]]) -> None:
-        turns = self._retries if poller.health.failures else self._turns
+    async def _in_turn(
+        self, poller: Poller, work: Callable[[], Awaitable[None]], turns: asyncio.Semaphore | None = None
+    ) -> None:
+        turns = turns or (self._retries if poller.health.failures else self._turns)
         with poller.awaiting():
             await turns.acquire()
         try:
@@ -259,6 +290,7 @@ def _timing(config: Config) -> tuple[float, ...]:
         config.poll_interval,
         config.poll_deadline,
         config.sessions_interval,
+        config.operations_interval,
         config.overlap,
         config.trace_horizon,
         config.initial_lookback,
@@ -267,17 +299,20 @@ def _timing(config: Config) -> tuple[float, ...]:
     )
 
 
-def _job_names(member: Member) -> tuple[str, str]:
-    return f"traces of {member.agentos.name}", f"sessions of {member.agentos.name}"
+def _job_names(member: Member) -> tuple[str, ...]:
+    whats = ("traces", "sessions", "operations")[: 2 if member.operations is None else 3]
+    return tuple(f"{what} of {member.agentos.name}" for what in whats)
 
 
-def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Poller:
-    """The poller of one AgentOS, with its source. Raises ConfigError."""
+def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Member:
+    """One AgentOS, with its source and what reads it. Raises ConfigError."""
     name = agentos.name
     source = make_source(agentos, settings(config), shared.clock, _counter(shared.totals, name))
     fetch: Fetch = no_details
     databases: Callable[[], Sequence[str]] = tuple
+    surfaces: OperationsSource | None = None
     if not isinstance(source, DatabaseSource):
+        surfaces = source.surfaces
         fetch, databases = source.run_detail, source.session_databases
     enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
     intake = Intake(
@@ -288,7 +323,7 @@ def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
         cashier=cashier,
         enriches=enricher.active,
     )
-    return Poller(
+    poller = Poller(
         name,
         source,
         intake,
@@ -298,6 +333,8 @@ def _poller(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
         hold=config.zero_hold,
         enricher=enricher,
     )
+    operations = None if surfaces is None else Operations(surfaces, Ends(name, shared), shared, poller)
+    return Member(agentos, _timing(config), poller, shared.lease(name), operations)
 
 
 def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:

@@ -216,7 +216,7 @@ class Poller:
         clock, totals, health, source = self._shared.clock, self._shared.totals, self.health, self.source
         now, took = clock.now(), clock.monotonic() - started
         outcome = "ok" if error is None else _outcome(error)
-        repeated = error is not None and (health.outcome, _gist(health.error)) == (outcome, _gist(str(error)))
+        repeated = error is not None and (health.outcome, gist(health.error)) == (outcome, gist(str(error)))
         health.outcome, health.error, health.last_poll = outcome, "" if error is None else str(error), now
         if error is None:
             health.failures, health.last_success, self._not_before = 0, now, float("-inf")
@@ -332,7 +332,7 @@ class Poller:
 _LEAD: Final = re.compile(r"(?:\w+: )?(\d{3}\b)?")
 
 
-def _gist(error: str) -> str:
+def gist(error: str) -> str:
     """The error without the endpoint it was met at and what was measured; a status stays."""
     lead = _LEAD.match(error)
     assert lead is not None  # noqa: S101 - it matches even nothing

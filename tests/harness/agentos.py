@@ -57,6 +57,8 @@ class RunningAgentOS:
         sampler: str | None = None,
         schema: str | None = None,
         cold: bool = False,
+        operations: bool = False,
+        jwt_key: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Describe the server; entering the context starts it.
@@ -70,6 +72,8 @@ class RunningAgentOS:
             sampler: OTEL_TRACES_SAMPLER.
             schema: of agno's tables in a PostgreSQL database; default: agno's own.
             cold: let the first runs create agno's tables.
+            operations: with a queue and a knowledge base, as far as its release has them.
+            jwt_key: of HS256; JWTs are demanded, with their scopes.
             environment: more variables of the process.
 
         """
@@ -80,8 +84,10 @@ class RunningAgentOS:
         self._python = str(python)
         self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
+        options["--jwt-key"] = jwt_key
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
+        self._arguments += ["--operations"] if operations else []
         self._ready = f"ready {self.base_url}\n"
         self._environment = os.environ | (environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object

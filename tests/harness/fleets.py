@@ -63,7 +63,7 @@ class Fleet(RunningExporter):
         self._list = folder / "targets.json"
         self._list.write_text("[]")
         lists = [{"files": [self._list.name]}]
-        idle = {"sessions_interval": "1h", "overlap": "5m", "trace_horizon": "10m"}
+        idle = {"sessions_interval": "1h", "operations_interval": "1h", "overlap": "5m", "trace_horizon": "10m"}
         super().__init__(folder, {}, agentos_file_sd=lists, **idle, **settings)
 
     def list(self, urls: dict[str, str]) -> None:

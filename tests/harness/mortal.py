@@ -30,7 +30,7 @@ from exporter.sources.position import Settings
 from exporter.sources.protocol import Description
 from tests.harness import answers, story, truth
 from tests.harness.cashiers import FixedPrices
-from tests.harness.dying import Key, StateFile, Trace
+from tests.harness.dying import Key, StateFile, Trace, hurry
 
 OVERLAP, HORIZON, LOOKBACK, HOLD = 60, 300, 3600, 10
 NAME = "it"
@@ -73,7 +73,7 @@ class Home:
         clock = Clock(lambda: story.T0 + self.now, lambda: self.now)
         self.ledger = Ledger(state)
         self.file = StateFile(state)
-        _hurry(self.ledger)
+        hurry(self.ledger)
         self.totals = self._restored()
         shared = self.shared = Shared(self.ledger, self.totals, clock)
         self.publisher = Publisher(shared)
@@ -249,14 +249,6 @@ class Home:
     def _sum(self, metric: str) -> int:
         found = [one for one in self.totals.stored() if one.metric == metric]
         return sum(one.total if one.counts else one.value for one in found)
-
-
-def _hurry(ledger: Ledger) -> None:
-    """Let it not wait for the disk, as no test cuts the power; and keep the log, which is copied, short."""
-    connection = ledger._place.engine.raw_connection()
-    for setting in ("synchronous = OFF", "wal_autocheckpoint = 30"):
-        connection.cursor().execute(f"PRAGMA {setting}").close()
-    connection.close()
 
 
 class Scraper:

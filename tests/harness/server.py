@@ -126,8 +126,8 @@ def reflect_json() -> None:
             column["type"] = JSON()
 
 
-def build(db: Any, second_db: Any = None) -> Any:
-    """Build the AgentOS. Called once a process: tracing is global."""
+def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) -> Any:
+    """Build the AgentOS, with `more` arguments. Called once a process: tracing is global."""
     scripted = load_scripted()
     from agno.agent import Agent
     from agno.os import AgentOS
@@ -397,7 +397,7 @@ def build(db: Any, second_db: Any = None) -> Any:
         agents.append(Agent(id="elsewhere", name="Elsewhere", model=openai(), db=second_db, telemetry=False))
         databases = {}
     known = inspect.signature(AgentOS.__init__).parameters  # `db` and `tracing_db` came and went
-    arguments = {name: value for name, value in databases.items() if name in known}
+    arguments = {name: value for name, value in (databases | (more or {})).items() if name in known}
     return AgentOS(
         id="harness",
         name="Harness",
@@ -408,6 +408,22 @@ def build(db: Any, second_db: Any = None) -> Any:
         telemetry=False,
         **arguments,
     )
+
+
+def operations(db: Any, port: int) -> dict[str, Any]:
+    """Return arguments of AgentOS for its waiting side, as far as its release has one: schedules, queue, knowledge."""
+    from agno.knowledge.knowledge import Knowledge
+
+    arguments: dict[str, Any] = {"knowledge": [Knowledge(name="Handbook", contents_db=db)]}
+    if importlib.util.find_spec("croniter") is not None:  # else schedules are kept and shown, and never run
+        arguments |= {"scheduler": True, "scheduler_base_url": f"http://127.0.0.1:{port}"}
+    if importlib.util.find_spec("agno.job_queue") is not None:
+        from agno.job_queue.config import QueueConfig
+        from agno.job_queue.store import InMemoryQueueStore
+
+        store = None if hasattr(db, "queue_stats") else InMemoryQueueStore()  # SQLite has no queue
+        arguments["queue"] = QueueConfig(durable=True, db=store)
+    return arguments
 
 
 class UnderWay:
@@ -501,6 +517,8 @@ def main() -> None:
     parser.add_argument("--second-db", help="another database, of one more agent; its traces are listed too")
     parser.add_argument("--security-key", help="demanded as a bearer token")
     parser.add_argument("--cold", action="store_true", help="let the first runs create the tables, as agno does")
+    parser.add_argument("--operations", action="store_true", help="with a scheduler, a queue and a knowledge base")
+    parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
     if options.security_key:
@@ -512,7 +530,13 @@ def main() -> None:
 
     db = open_database(options.db, "harness-db", options.schema)
     second_db = open_database(options.second_db, "second-db") if options.second_db else None
-    app = UnderWay(build(db, second_db).get_app())
+    more = operations(db, options.port) if options.operations else {}
+    if options.jwt_key:
+        from agno.os.config import AuthorizationConfig
+
+        more["authorization"] = True
+        more["authorization_config"] = AuthorizationConfig(verification_keys=[options.jwt_key], algorithm="HS256")
+    app = UnderWay(build(db, second_db, more).get_app())
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:

@@ -32,7 +32,7 @@ async def read_once(url: str) -> int:
 async def test_hardly_more_is_read_than_there_is(tmp_path: Path) -> None:
     database = f"sqlite:{tmp_path / 'agno.db'}"
     with RunningAgentOS(sys.executable, database) as agentos:
-        settings = {"poll_interval": 5, "overlap": 20, "sessions_interval": 3600}
+        settings = {"poll_interval": 5, "overlap": 20, "sessions_interval": 3600, "operations_interval": 3600}
         async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", **settings) as exporter:
             await load.steady(agentos.base_url, rate=2, seconds=90, leaving=False)
             await asyncio.to_thread(agentos.wait_until_quiet)

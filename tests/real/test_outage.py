@@ -48,7 +48,12 @@ async def test_connections_that_fail(agentos: RunningAgentOS, database: str, tmp
     async with contextlib.AsyncExitStack() as stack:
         proxies = {name: await stack.enter_async_context(FaultyProxy(agentos.base_url)) for name in FAULTS}
         instances = {name: AgentOS(name, one.base_url, token_file=token_file) for name, one in proxies.items()}
-        settings = {"poll_interval": 1, "poll_deadline": DEADLINE, "sessions_interval": 3600}
+        settings = {
+            "poll_interval": 1,
+            "poll_deadline": DEADLINE,
+            "sessions_interval": 3600,
+            "operations_interval": 3600,
+        }
         exporter = await stack.enter_async_context(Exporter(instances, tmp_path / "state.db", **settings))
         await exporter.until(lambda shown: shown("agentos_up") == len(FAULTS), what="all up")
         for name, (fault, _, _) in FAULTS.items():

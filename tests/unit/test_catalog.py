@@ -13,12 +13,15 @@ from exporter.metrics.catalog import (
     OUTCOMES,
     PUSH_OUTCOMES,
     ROOT_KINDS,
+    ROW_REASONS,
+    SCORE,
     WINDOWS,
     Kind,
     Life,
     Metric,
 )
 from exporter.pricing.money import USD, units
+from exporter.sources.operations import RESOLUTIONS, RUN_STATUSES, SCOPES
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 
@@ -41,6 +44,7 @@ DOLLARS = tuple(
         *map(str, (1, 2.5, 5, 10, 30, 100)),
     )
 )
+SCORES = (100, 250, 500, 750, 900, 990, *range(1000, 10_001, 1000))
 NUMBERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 100)
 
 
@@ -64,7 +68,8 @@ def test_base_units(metric):
     assert not re.search(r"(?:^|_)(?:milliseconds|ms|minutes|hours|days|kilobytes|kb|mb|percent)(?:_|$)", metric.name)
     is_seconds = metric.name.removesuffix("_total").endswith("_seconds")
     is_usd = metric.name.removesuffix("_total").endswith("_usd")
-    assert metric.unit == (MICROSECONDS if is_seconds else USD if is_usd else 1)
+    is_score = metric.name.endswith("_score")
+    assert metric.unit == (MICROSECONDS if is_seconds else USD if is_usd else SCORE if is_score else 1)
 
 
 @every_metric
@@ -95,6 +100,8 @@ def test_buckets(metric):
         assert metric.buckets == TOKENS
     elif metric.name.endswith("_usd"):
         assert metric.buckets == DOLLARS
+    elif metric.name.endswith("_score"):
+        assert metric.buckets == SCORES
     else:
         assert metric.buckets == NUMBERS
 
@@ -116,6 +123,14 @@ def test_enumerations_are_spelled_in_the_help():
         assert outcome in METRICS["agentos_exporter_push_total"].help
     for reason in IGNORED_REASONS:
         assert reason in METRICS["agentos_exporter_ignored_traces_total"].help
+    for reason in ROW_REASONS:
+        assert reason in METRICS["agentos_exporter_ignored_rows_total"].help
+    for surface in SCOPES:
+        assert surface in METRICS["agentos_surface_up"].help
+    for resolution in RESOLUTIONS:
+        assert resolution in METRICS["agentos_approvals_resolved_total"].help
+    for status in RUN_STATUSES:
+        assert status in METRICS["agentos_schedule_runs_total"].help
     for kind in ROOT_KINDS:
         assert kind in METRICS["agentos_traces_total"].help
     assert list(WINDOWS.values()) == sorted(WINDOWS.values())

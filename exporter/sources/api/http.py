@@ -48,7 +48,7 @@ class Answer:
 
 
 class TooLarge(BadAnswer):
-    """An answer beyond `ANSWER_LIMIT`."""
+    """An answer that is longer than it may be."""
 
 
 class UnknownRoute(BadAnswer):
@@ -74,7 +74,7 @@ def system_authorities() -> ssl.SSLContext:
 
 
 class Api:
-    """One AgentOS's HTTP API. Not more than one request at a time is the caller's rule, not enforced here."""
+    """One AgentOS's HTTP API. That each job has one request at a time is the caller's rule, not enforced here."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Api:
             proxy=proxy,
             trust_env=False,  # which proxy it is was chosen already
             timeout=httpx.Timeout(None, connect=10.0),
-            limits=httpx.Limits(max_connections=2, max_keepalive_connections=2, keepalive_expiry=_KEEP_ALIVE),
+            limits=httpx.Limits(max_connections=3, max_keepalive_connections=3, keepalive_expiry=_KEEP_ALIVE),
             follow_redirects=False,  # the token must not follow
             headers={
                 "User-Agent": f"agentos-exporter/{__version__}",
@@ -114,12 +114,14 @@ class Api:
         """Close the connections."""
         await self._client.aclose()
 
-    async def get(self, path: str, params: Mapping[str, Any], *, endpoint: str, timeout: float) -> Answer:
-        """GET; `endpoint` is the label for counting. Raises SourceError."""
+    async def get(
+        self, path: str, params: Mapping[str, Any], *, endpoint: str, timeout: float, most: int = ANSWER_LIMIT
+    ) -> Answer:
+        """GET; `endpoint` is the label for counting, `most` the longest answer in bytes. Raises SourceError."""
         url = self.base_url + path
         if params:
-            url += "?" + urlencode(params)
-        return await self._send("GET", url, None, endpoint, timeout)
+            url += "?" + urlencode(params, doseq=True)
+        return await self._send("GET", url, None, endpoint, timeout, most)
 
     async def post(
         self, path: str, params: Mapping[str, Any], body: object, *, endpoint: str, timeout: float
@@ -130,7 +132,9 @@ class Api:
             url += "?" + urlencode(params)
         return await self._send("POST", url, json.dumps(body, separators=(",", ":")).encode(), endpoint, timeout)
 
-    async def _send(self, method: str, url: str, content: bytes | None, endpoint: str, timeout: float) -> Answer:
+    async def _send(
+        self, method: str, url: str, content: bytes | None, endpoint: str, timeout: float, most: int = ANSWER_LIMIT
+    ) -> Answer:
         headers = self._headers()
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -145,7 +149,7 @@ class Api:
                 elapsed = self._monotonic() - started
                 code = str(response.status_code)
                 try:
-                    body = await _read(response)
+                    body = await _read(response, most)
                     if response.is_server_error:
                         await _hang_up(response)
                 finally:
@@ -197,13 +201,13 @@ async def _hang_up(response: httpx.Response) -> None:
         await stream.aclose()
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response, most: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_bytes():
         size += len(chunk)
-        if size > ANSWER_LIMIT:
-            raise TooLarge(f"the answer is larger than {ANSWER_LIMIT // 2**20} MiB")
+        if size > most:
+            raise TooLarge(f"the answer is larger than {most // 2**20} MiB")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -22,6 +22,7 @@ from exporter.sources.api.listing import ListReader
 from exporter.sources.api.reader import Reader, moment
 from exporter.sources.api.runs import fetch_run
 from exporter.sources.api.search import SearchReader
+from exporter.sources.api.surfaces import ApiSurfaces
 from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE, floors
 from exporter.sources.position import Settings
@@ -116,6 +117,7 @@ class AgentOSSource:
             on_answer=on_answer,
         )
         self._client = _Client(self.api)
+        self.surfaces = ApiSurfaces(self.api, clock, lookback=settings.lookback, places=self._places)
         self._config: ConfigResponse | None = None
         self._config_forbidden = False
         self._version = ""
@@ -296,6 +298,28 @@ class AgentOSSource:
             if no_route or error.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 raise NoDetails(str(error)) from error
             return None
+
+    # What waits
+
+    def _places(self, part: str) -> list[dict[str, str]]:
+        """The databases or bases of a part of AgentOS, as parameters of a request.
+
+        One without any where it need not be named; none where AgentOS says that it has none.
+        """
+        config = self._config
+        if part == "queue":
+            # To ask for one that is not there puts an error into AgentOS's own log.
+            return [] if config is not None and config.queue is not None and not config.queue.durable else [{}]
+        said = None if config is None else getattr(config, part, None)
+        bases = [one.id for one in getattr(said, "knowledge_instances", None) or ()]
+        if len(bases) > 1:
+            return [{"knowledge_id": base} for base in bases]
+        found = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []
+        if said is not None and said.dbs == []:
+            return []
+        if config is None and self.target.db_ids is not None:
+            found = list(self.target.db_ids)
+        return [{"db_id": db} for db in found] if len(found) > 1 else [{}]
 
     # Names and sessions
 

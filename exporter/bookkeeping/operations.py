@@ -1,0 +1,70 @@
+"""One reading of a surface → one transaction: which rows that ended are new, and what they add up to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.ledger.records import Changes, SurfaceChange
+from exporter.metrics.catalog import ROW_REASONS, SCORE
+from exporter.metrics.increments import Increments
+from exporter.sources.operations import APPROVALS, EVALS, QUEUE, SCHEDULES
+
+if TYPE_CHECKING:
+    from exporter.bookkeeping.shared import Shared
+    from exporter.sources.operations import Ended, Reading
+
+_COUNTERS: Final = {
+    APPROVALS: "agentos_approvals_resolved_total",
+    SCHEDULES: "agentos_schedule_runs_total",
+    QUEUE: "agentos_queue_jobs_finished_total",
+    EVALS: "agentos_eval_runs_total",
+}
+_LOST: Final = "agentos_exporter_ignored_rows_total"
+_REASONS: Final = {APPROVALS: ROW_REASONS[:1], SCHEDULES: ROW_REASONS}
+"""Why the end of a row may remain unknown, where rows are followed."""
+
+
+class Ends:
+    """Makes readings of one AgentOS durable. Methods block; the caller keeps them from overlapping."""
+
+    def __init__(self, agentos: str, shared: Shared) -> None:
+        self.agentos = agentos
+        self._shared = shared
+        self._lease = shared.lease(agentos)
+
+    def position(self, surface: str) -> dict[str, Any] | None:
+        """How far a surface was read; None where it never was. Raises StateError."""
+        return self._shared.ledger.position(self.agentos, surface)
+
+    def absorb(self, surface: str, reading: Reading, *, first: bool) -> int:
+        """Count what is new in a reading, commit it, and return how many rows that were.
+
+        `first`: the surface was never read before, and shows history. Raises StateError; nothing is counted then.
+        """
+        if reading.position is None:
+            return 0
+        ended = {one.id: one for one in reading.ended}
+        for known in self._shared.ledger.ended(self.agentos, surface, ended):
+            del ended[known]
+        delta = Increments()
+        for labels in reading.born:
+            delta.add(_COUNTERS[surface], (self.agentos, *labels), 0)
+        if first:
+            for reason in _REASONS.get(surface, ()):
+                delta.add(_LOST, (self.agentos, surface, reason), 0)
+        for reason, number in reading.lost.items():
+            delta.add(_LOST, (self.agentos, surface, reason), number)
+        for one in ended.values():
+            self._count(delta, surface, one)
+        # What is dated before is kept by nobody, and not read again either: it waited, and does so no more.
+        rows = {one.id: one.at for one in ended.values() if one.at >= reading.forget_before}
+        change = SurfaceChange(surface, reading.position, rows, reading.forget_before)
+        self._shared.commit(Changes(self.agentos, surface=change, lease=self._lease), delta, show=first)
+        return len(ended)
+
+    def _count(self, delta: Increments, surface: str, one: Ended) -> None:
+        delta.add(_COUNTERS[surface], (self.agentos, *one.labels))
+        if one.wait is not None:
+            delta.observe("agentos_approval_wait_seconds", (self.agentos, one.labels[0]), one.wait)
+        if one.score is not None:
+            delta.observe("agentos_eval_score", (self.agentos, *one.labels), round(one.score * SCORE))
