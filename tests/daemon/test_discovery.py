@@ -29,7 +29,7 @@ def targets(*instances: str) -> str:
 
 @contextlib.contextmanager
 def preparing_fails(monkeypatch: pytest.MonkeyPatch, exporter: Exporter, error: Exception) -> Iterator[None]:
-    async def fails(_: object) -> None:
+    async def fails(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:
