@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -51,7 +50,6 @@ log = structlog.get_logger(__name__)
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
 CLOSE_SECONDS: Final = 1.0
 """What the state may take to let go of its leases in the end."""
-THREADS: Final = 64
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread hands over the interpreter: 5 ms by default, which is what a scrape takes in all."""
 
@@ -156,8 +154,6 @@ async def running(
     """
     # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    # However many wait for the state, some are left to render.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     for warning in config.warnings:
         log.warning("configuration", reason=warning)
     # What is entered first ends last.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -36,6 +37,8 @@ class Publisher:
         self._ledger = shared.ledger
         self._clock = shared.clock
         self._renderer = Renderer()
+        # All other threads may wait for a database that hangs.
+        self._thread = ThreadPoolExecutor(1, "render")
         self._wake = asyncio.Event()
         self._refresh: Sequence[Callable[[], Awaitable[None]]] = ()
         self._refreshed = float("-inf")
@@ -92,8 +95,9 @@ class Publisher:
         """Render what is true now, and put the bytes in place. The state is not asked, which may hang."""
         async with self._showing:
             term = self._shared.term
-            version, families = await asyncio.to_thread(self._totals.families)
-            rendered = await asyncio.to_thread(self._renderer.render, families)
+            loop = asyncio.get_running_loop()
+            version, families = await loop.run_in_executor(self._thread, self._totals.families)
+            rendered = await loop.run_in_executor(self._thread, self._renderer.render, families)
             created = self._ledger.created / MICROSECONDS
             snapshot = Snapshot(version, self._clock.now(), families, rendered, created, self._began)
             # In one step of the event loop: a scrape is booked on the version it was given.
