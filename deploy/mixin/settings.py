@@ -195,6 +195,14 @@ class Settings:
     cache_for: Duration = "30m"
     """How long a cache must be cold."""
 
+    # What waits in AgentOS
+    approval_waits_for: Duration = "1h"
+    """Age of the oldest approval from which it has waited too long for a person."""
+    schedule_late_for: Duration = "10m"
+    """How far in the past the next run of a schedule may lie."""
+    queue_waits_for: Duration = "15m"
+    """Age of the oldest queued job from which the queue is stuck."""
+
     # What AgentOS shows, and the exporter itself
     unreachable_for: Duration = "5m"
     """How long an AgentOS must be down."""
