@@ -32,6 +32,7 @@ UP = "agentos_surface_up"
 PENDING = "agentos_approvals_pending"
 ASKED = "agentos_approvals_oldest_pending_timestamp_seconds"
 NEXT = "agentos_schedule_next_run_timestamp_seconds"
+LAST = "agentos_schedule_last_run_timestamp_seconds"
 JOBS = "agentos_queue_jobs"
 QUEUED = "agentos_queue_oldest_job_timestamp_seconds"
 FINISHED = "agentos_queue_jobs_finished_total"
@@ -86,7 +87,8 @@ def _late(after: str) -> Json:
 def _now(settings: Settings) -> tuple[Panel, ...]:
     some = steps((None, GREEN), (1, RED))
     queued = _all(JOBS, "agentos, status", 'status="queued"')
-    late = f"count(time() - {_all(NEXT, 'agentos, schedule')} > {seconds(settings.schedule_late_for)})"
+    due, begun = _all(NEXT, "agentos, schedule"), _all(LAST, "agentos, schedule")
+    late = f"count(time() - {due} > {seconds(settings.schedule_late_for)} unless {begun} >= {due})"
     return (
         stat(
             "Approvals that wait",
@@ -105,7 +107,8 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
         ),
         stat(
             "Late schedules",
-            f"Enabled schedules whose next run lies more than {settings.schedule_late_for} in the past.",
+            f"Enabled schedules whose next run lies more than {settings.schedule_late_for} in the past, and has not "
+            "begun.",
             late,
             unit="none",
             empty="none",
@@ -183,12 +186,13 @@ def _schedules() -> tuple[Panel, ...]:
     return (
         table(
             "Schedules",
-            "Next: in the past, AgentOS has missed it. Runs are those that ended in the shown range.",
+            "Next: in the past, AgentOS has missed it, or its run is under way. Runs are those that ended in "
+            "the shown range.",
             label("agentos", "AgentOS"),
             label("schedule", "Schedule"),
             value("Enabled", _all("agentos_schedule_enabled", by), "none", mappings=(enabled,)),
             value("Next", f"1000 * {_all(NEXT, by)}", "dateTimeFromNow"),
-            value("Last", f"1000 * {_all('agentos_schedule_last_run_timestamp_seconds', by)}", "dateTimeFromNow"),
+            value("Last", f"1000 * {_all(LAST, by)}", "dateTimeFromNow"),
             value("Runs", total(runs, by), "locale", decimals=0),
             value("Failed", total(runs, by, 'status="failed"'), "locale", decimals=0, colors=steps((None, RED))),
             sort="Failed",
