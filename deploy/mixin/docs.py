@@ -72,6 +72,14 @@ _WHEN: Final = {
     "AgentOSBudgetProjectedOverrun": "a budget will be exceeded at the pace so far, after {budget_projection_after} of "
     "its period",
     "AgentOSUnpricedModel": "tokens of a model have no price",
+    "AgentOSApprovalWaits": "the oldest approval that waits for a person is older than {approval_waits_for}",
+    "AgentOSScheduleMissed": "the next run of an enabled schedule lies {schedule_late_for} in the past and has not "
+    "begun, for {schedule_for}",
+    "AgentOSScheduleFailing": "{schedule_min_failed} or more runs of a schedule failed in 6h, and none succeeded",
+    "AgentOSQueueStuck": "the oldest queued job is older than {queue_waits_for}",
+    "AgentOSKnowledgeFailed": "{knowledge_min_failed} or more contents of knowledge bases are failed or partial",
+    "AgentOSScoreDropped": "the mean score of an evaluation in a day is below {score_drop_ratio} of that of the week "
+    "before, with {score_min_runs} scores in each",
     "AgentOSUnreachable": "polls of an AgentOS fail for {unreachable_for}",
     "AgentOSSilentEmpty": "{silent_empty_min_polls} empty answers in 15m are not believed",
     "AgentOSPollStalled": "no poll has ended for {stalled_after}; `warning`: a backlog is read for {behind_for}",

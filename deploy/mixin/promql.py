@@ -16,6 +16,9 @@ ROOT: Final = (*AGENTOS, "root_kind", "root")
 MODEL: Final = (*AGENTOS, "provider", "model")
 TOOL: Final = (*AGENTOS, "tool")
 BUDGET: Final = (*AGENTOS, "budget", "period")
+APPROVAL: Final = (*AGENTOS, "approval_type", "source_type")
+SCHEDULE: Final = (*AGENTOS, "schedule")
+EVALUATION: Final = (*AGENTOS, "eval_type", "name", "component")
 
 _WIDTH: Final = 140
 

@@ -195,6 +195,26 @@ class Settings:
     cache_for: Duration = "30m"
     """How long a cache must be cold."""
 
+    # What waits in AgentOS
+    approval_waits_for: Duration = "1h"
+    """Age of the oldest approval from which it has waited too long for a person."""
+    schedule_late_for: Duration = "10m"
+    """How far in the past the next run of a schedule may lie."""
+    schedule_for: Duration = "5m"
+    """How long a schedule must be late: an AgentOS that was down runs what it missed."""
+    schedule_min_failed: Positive = 1
+    """Failed runs of a schedule in 6h, without any success, from which it fails."""
+    queue_waits_for: Duration = "15m"
+    """Age of the oldest queued job from which the queue is stuck."""
+    knowledge_min_failed: Positive = 1
+    """Contents of knowledge bases that failed, or are partial, from which they are reported."""
+    score_drop_ratio: Ratio = 0.8
+    """Share of the mean score of the week before, below which the score of a day has dropped."""
+    score_min_runs: Positive = 3
+    """Scores in the day, and in the week before it, below which an evaluation is not judged."""
+    score_for: Duration = "30m"
+    """How long a score must be low."""
+
     # What AgentOS shows, and the exporter itself
     unreachable_for: Duration = "5m"
     """How long an AgentOS must be down."""

@@ -460,7 +460,7 @@ _ALL: Final = (
         _SCHEDULE,
         "When the schedule is to run next.",
         unit=MICROSECONDS,
-        notes="Absent while it is disabled. A time in the past: AgentOS has missed it.",
+        notes="Absent while it is disabled. A time in the past: AgentOS has missed it, or the run is under way.",
     ),
     _gauge("agentos_schedule_enabled", _SCHEDULE, "1 if the schedule is enabled, else 0."),
     _gauge(

@@ -51,7 +51,10 @@ SILENT = {"normal", "sparse", "quiet", "missing", "restarted", "backlog"}
 """Normal traffic, one run of one, a night without any, data that is not there, a restart, a backlog that is read."""
 _NO_TRAFFIC = "it does not depend on traffic"
 _A_FACT = "what is true of a backlog stays true"
+_NO_SIZE = "age alone counts, not how many there are"
+_NOW = "it is about what is there now"
 LEFT_OUT = {
+    "AgentOSApprovalWaits": {"sparse": _NO_SIZE, "backlog": _NOW},
     "AgentOSBudget80": {"backlog": "spending is dated by when a call began, not by when it was counted"},
     "AgentOSBudgetExhausted": {"backlog": "spending is dated by when a call began, not by when it was counted"},
     "AgentOSBudgetProjectedOverrun": {"backlog": "spending is dated by when a call began, not by when it was counted"},
@@ -63,8 +66,13 @@ LEFT_OUT = {
     "AgentOSExporterNoLeader": {"sparse": _NO_TRAFFIC, "quiet": _NO_TRAFFIC, "backlog": _NO_TRAFFIC},
     "AgentOSExporterPushFailing": {"quiet": _NO_TRAFFIC, "backlog": _NO_TRAFFIC},
     "AgentOSHiddenSpans": {"backlog": _A_FACT},
+    "AgentOSKnowledgeFailed": {"sparse": "one content is enough", "backlog": _NOW},
     "AgentOSPollStalled": {"quiet": "a poll without new traces ends well, too"},
     "AgentOSRunawayRun": {"backlog": _A_FACT},
+    "AgentOSQueueStuck": {"sparse": _NO_SIZE, "backlog": _NOW},
+    "AgentOSScheduleFailing": {"sparse": "one failed run without a success is enough", "backlog": _A_FACT},
+    "AgentOSScheduleMissed": {"sparse": _NO_SIZE, "backlog": _NOW},
+    "AgentOSScoreDropped": {"backlog": "means are compared: scores that are read late say the same"},
     "AgentOSSeriesLimited": {"sparse": "one increment is enough", "backlog": _A_FACT},
     "AgentOSSilentEmpty": {"backlog": "nothing is read"},
     "AgentOSTrafficDropped": {
@@ -239,7 +247,10 @@ def promql_windows() -> tuple[str, ...]:
 
 # What an alert says
 
-BOARDS = {f"agentos-{name}" for name in ("overview", "cost", "agent", "models", "tools", "slo", "exporter")}
+BOARDS = {
+    f"agentos-{name}"
+    for name in ("overview", "cost", "agent", "models", "tools", "slo", "operations", "quality", "exporter")
+}
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -12,7 +12,9 @@ from tests.harness.rules import ALERTS, mutants_of, needed_by, read_test, rules_
 from tests.harness.tools import tool
 
 EQUIVALENT = {
+    ("AgentOSKnowledgeFailed", "[1 -> 0.001]"): "contents are whole: none or at least one",
     ("AgentOSRunawayRun", "[0.5 -> 0.0005]"): "runs are whole: the half only has to be above what rounding leaves",
+    ("AgentOSScheduleFailing", "[1 -> 0.001]"): "runs are whole: none or at least one",
     ("AgentOSUnpricedModel", "[1 -> 0.001]"): "tokens are whole: none or at least one",
 }
 """Mutants that mean the same as the rule, and why."""

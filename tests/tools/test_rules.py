@@ -75,7 +75,7 @@ def test_pint_would_find_something(tmp_path: Path) -> None:
 
 def _slow(names: Iterable[str]) -> list[Any]:
     """As parameters; those whose tests take days of time, and seconds of ours, are marked."""
-    long = {"AgentOSTrafficDropped", "AgentOSCostSpike", "recording-days", "recording-weeks"}
+    long = {"AgentOSTrafficDropped", "AgentOSCostSpike", "AgentOSScoreDropped", "recording-days", "recording-weeks"}
     return [
         pytest.param(name, marks=pytest.mark.slow) if name in long or name.endswith("BudgetBurn") else name
         for name in names

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.mixin.dashboards import agent, cost, exporter, models, overview, slo, tools
+from deploy.mixin.dashboards import agent, cost, exporter, models, operations, overview, quality, slo, tools
 from deploy.mixin.dashboards.board import Board
 from deploy.mixin.settings import Settings
 
 FOLDER: Final = "deploy/grafana/dashboards"
-_MAKERS: Final = (overview, cost, agent, models, tools, slo, exporter)
+_MAKERS: Final = (overview, cost, agent, models, tools, slo, operations, quality, exporter)
 
 
 def boards(settings: Settings) -> tuple[Board, ...]:

@@ -33,6 +33,8 @@ AGENT: Final = "agentos-agent"
 MODELS: Final = "agentos-models"
 TOOLS: Final = "agentos-tools"
 SLO: Final = "agentos-slo"
+OPERATIONS: Final = "agentos-operations"
+QUALITY: Final = "agentos-quality"
 EXPORTER: Final = "agentos-exporter"
 
 JOB: Final = Variable("job", "Job", "agentos_exporter_build_info")
