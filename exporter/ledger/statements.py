@@ -80,10 +80,20 @@ RESOLVED: Final = sa.delete(tables.waiting).where(
 )
 
 
-def _upsert(engine: str, table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> sa.Insert:
-    """Insert rows. Where a row exists: leave `keep`, take the maximum of `newest`, and overwrite the other columns."""
+def _upsert(
+    engine: str,
+    table: sa.Table,
+    rows: sa.Select[Any] | None = None,
+    *,
+    keep: tuple[str, ...] = (),
+    newest: tuple[str, ...] = (),
+) -> sa.Insert:
+    """Insert rows, those of a query if there is one.
+
+    Where a row exists: leave `keep`, take the maximum of `newest`, and overwrite the other columns.
+    """
     insert, greatest = (postgresql.insert, sa.func.greatest) if engine == "postgresql" else (sqlite.insert, sa.func.max)
-    statement = insert(table)
+    statement = insert(table) if rows is None else insert(table).from_select([*table.c.keys()], rows)
     keys = [column.name for column in table.primary_key]
     change = {
         name: greatest(column, statement.excluded[name]) if name in newest else statement.excluded[name]
@@ -132,16 +142,21 @@ class _Write:
     to go on. Their sizes are few, so that a connection has them all ready.
     """
 
-    def __init__(self, table: sa.Table, **upsert: tuple[str, ...]) -> None:
+    def __init__(self, table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> None:
         """See `_upsert` for what happens to rows that are there."""
         self._table = table
-        self._upsert = upsert
+        self._keep, self._newest = keep, newest
         self._columns = [column.name for column in table.c]
         self._most = _VALUES // len(self._columns)
         self._texts: dict[str, tuple[str, str, str]] = {}
+        self._columns_text = ""
 
     def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:
+            return
+        if connection.dialect.name == "postgresql":
+            # Its driver reads a statement anew that has many values; of these each is a whole column.
+            connection.exec_driver_sql(self._of_columns(connection.dialect), tuple(map(list, zip(*rows, strict=True))))
             return
         head, further, tail = self._text(connection.dialect)
         start = 0
@@ -151,11 +166,22 @@ class _Write:
             connection.exec_driver_sql(f"{head}{further * (size - 1)}{tail}", values)
             start += size
 
+    def _of_columns(self, dialect: sa.Dialect) -> str:
+        """The statement for PostgreSQL, whose values are a list for each column."""
+        if not self._columns_text:
+            columns = self._table.c
+            lists = (sa.cast(sa.bindparam(one.name), postgresql.ARRAY(one.type)) for one in columns)
+            rows = sa.func.unnest(*lists).table_valued(*(column.name for column in columns)).render_derived()
+            query = sa.select(rows)
+            statement = _upsert(dialect.name, self._table, query, keep=self._keep, newest=self._newest)
+            self._columns_text = str(statement.compile(dialect=dialect))
+        return self._columns_text
+
     def _text(self, dialect: sa.Dialect) -> tuple[str, str, str]:
         """The statement up to its first row, what each further row adds (placeholders are all alike), and the rest."""
         if dialect.name not in self._texts:
             row = dict.fromkeys(self._columns)
-            statement = _upsert(dialect.name, self._table, **self._upsert)
+            statement = _upsert(dialect.name, self._table, keep=self._keep, newest=self._newest)
             one, two = (str(statement.values([row] * count).compile(dialect=dialect)) for count in (1, 2))
             head = commonprefix([one, two])  # noqa: RUF071 - of any texts, not of paths
             tail = one.removeprefix(head)

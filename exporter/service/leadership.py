@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -50,6 +51,8 @@ class Leadership:
         self._leases = leases
         self._all = wanted
         self._unreadable = unreadable
+        # A vote must not stand in line behind all that polls have to do.
+        self._thread = ThreadPoolExecutor(1, "vote")
         self._barred: dict[str, float] = {}
         """names that this process does not want → until when, in monotonic seconds"""
         self._election = Election()
@@ -102,7 +105,8 @@ class Leadership:
 
     async def _vote(self, wanted: Collection[str]) -> None:
         ledger = self._shared.ledger
-        voting = asyncio.create_task(asyncio.to_thread(ledger.elect, {*wanted, FLEET}))
+        loop = asyncio.get_running_loop()
+        voting = loop.run_in_executor(self._thread, ledger.elect, {*wanted, FLEET})
         await asyncio.wait({voting}, timeout=self._leases.seconds)
         if not voting.done():
             ledger.break_off()  # a database that hangs may never answer on this connection
