@@ -7,7 +7,6 @@ lease, however late it notices, commits nothing any more, and whoever missed a c
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+
+from exporter.ledger.records import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -176,7 +177,7 @@ class Leases:
         """Renew what is held, and take what is free up to a fair share of `wanted`; see `elected`."""
         # In one order everywhere: two that insert the same rows would wait for each other.
         rows = sorted(row_of(name) for name in wanted)
-        wants = hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
+        wants = digest(json.dumps(rows))
         self._send(connection, _SHARE)
         self._send(connection, _ALIVE, wants=wants)
         self._send(connection, _BURY)
