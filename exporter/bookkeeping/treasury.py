@@ -74,7 +74,8 @@ class Treasury:
                     lookback=lookback,
                 )
                 known[one.name] = (definition, since)
-            self._ledger.keep_budgets(known)
+            if known or before:  # else nothing is charged, and a start writes nothing
+                self._ledger.keep_budgets(known)
             self._known, self._lookback = known, lookback
             self._unread = {name for name, was in read.items() if not was}
             self._cashier.budgets = matchers
