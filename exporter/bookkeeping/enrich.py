@@ -17,7 +17,8 @@ from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError
 from exporter.core.model import MICROSECONDS, Span
 from exporter.counting.delta import Delta, SessionPart, digest
 from exporter.counting.fold import observe_cost
-from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, first_token_of, split
+from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
+from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, split
 from exporter.ledger.records import Changes, Record
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ EXPIRE_EVERY: Final = 5.0
 """Seconds between two looks for calls that waited long enough; they are let go that much earlier."""
 _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
-_TIMED: Final = "timed_run"
-"""activity: runs whose time to first token is observed"""
+_DETAILED: Final = "timed_run"
+"""activity: runs whose detail is counted"""
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
 """(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
@@ -248,8 +249,8 @@ class Enricher:
             for call in own:
                 if call.key not in bills.paid and (everything or self._late(call.since)):
                     bills.add(delta, call, self._charge(delta, call, call.as_span()))
-        self._first_tokens(delta, runs, details)
-        if not bills.paid and not delta.histograms:
+        counted = self._count_details(delta, runs, details)
+        if not bills.paid and not counted:
             return 0
         changes = Changes(
             self.agentos,
@@ -272,17 +273,23 @@ class Enricher:
         spans = [span for _, span in group.shares]
         return len(spans) > 1 and not self._cashier.one_price(spans, group.cached)
 
-    def _first_tokens(
+    def _count_details(
         self, delta: Delta, runs: Mapping[str, list[WaitingCall]], details: Mapping[str, RunDetail]
-    ) -> None:
-        """Observe the time to first token of runs whose detail is here for the first time."""
-        timed = {run_id: one.first_token for run_id, one in details.items() if run_id in runs}
-        known = self._ledger.seen(self.agentos, _TIMED, map(digest, timed))
-        for run_id, first_token in timed.items():
-            if first_token is not None and digest(run_id) not in known:
-                labels = (self.agentos, *first_token_of(details[run_id], runs[run_id]))
-                delta.observe("agentos_llm_time_to_first_token_seconds", labels, first_token)
-                delta.see(_TIMED, run_id, self._clock.now_us())
+    ) -> int:
+        """Count what details tell beside tokens of calls, of runs whose detail is here for the first time."""
+        here = {run_id: detail for run_id, detail in details.items() if run_id in runs}
+        known = self._ledger.seen(self.agentos, _DETAILED, map(digest, here))
+        new = [detail for run_id, detail in here.items() if digest(run_id) not in known]
+        for detail in new:
+            calls = runs[detail.run_id]
+            timed = [
+                TimedCall(call.start, call.end, call.provider, call.model, call.completion, call.streamed)
+                for call in calls
+            ]
+            run = DetailedRun(calls[0].root_name, calls[0].run_start, timed)
+            count_detail(delta, detail, run, self._cashier)
+            delta.see(_DETAILED, detail.run_id, self._clock.now_us())
+        return len(new)
 
 
 class _Bills:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import MICROSECONDS, Trace, TraceState
 from exporter.counting.delta import Delta
-from exporter.counting.fold import RunRecord, awaits_run, fold, observe_session, root_kind, settle
+from exporter.counting.fold import RunRecord, awaits_run, count_details, fold, observe_session, root_kind, settle
 from exporter.ledger.records import Changes, Record
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 from exporter.sources.protocol import Batch
@@ -112,7 +112,7 @@ class Intake:
         as_of = batch.as_of or now
         for trace in batch.traces:
             before = delta.spans
-            self._read(delta, book, trace, now=now, as_of=as_of, follows=batch.follows)
+            self._read(delta, book, trace, batch, now=now, as_of=as_of)
             # The end of the trace decides: the first spans of a long run show only when it ends, and are not late.
             # Orphans are not late either: the exporter itself waited for their ancestors.
             if as_of - trace.end > LATE and not trace.orphans:
@@ -130,16 +130,16 @@ class Intake:
             delta.add("agentos_exporter_source_resets_total", (self.agentos,))
         return Absorbed(len(batch.traces), delta.spans, skipped, late)
 
-    def _read(self, delta: Delta, book: _Book, trace: Trace, *, now: int, as_of: int, follows: bool) -> None:
+    def _read(self, delta: Delta, book: _Book, trace: Trace, batch: Batch, *, now: int, as_of: int) -> None:
         """Count the new spans of one reading of a trace, and say where the trace stands from now on.
 
         Args:
             delta: What the transaction adds up to.
             book: The records that the transaction works on.
             trace: The reading.
+            batch: What the reading is part of.
             now: Our clock, in microseconds.
             as_of: The source's clock, in microseconds.
-            follows: Whether the source sees every span that is added.
 
         """
         record = book.record(trace)
@@ -166,6 +166,8 @@ class Intake:
             cashier=self._cashier,
             enrich=self._enriches(),
         )
+        if batch.details and self._cashier is not None:
+            count_details(delta, trace, fresh_spans, batch.details, self._cashier)
         record.spans.update(fresh_spans)
         record.runs.update((span, run) for span, run in runs.items() if span not in elsewhere)
         record.total_spans, record.nodes, record.end = reading
@@ -180,7 +182,7 @@ class Intake:
                 self._expire(delta, book, record)
             elif changed or record.state is TraceState.OPEN:
                 record.state = TraceState.OPEN
-                if follows and trace.open:
+                if batch.follows and trace.open:
                     record.next_ask = max(record.changed + self._horizon, now + FIRST_ASK)
                 else:
                     self._ask_later(record, now, again=not changed)

@@ -638,20 +638,20 @@ class _Loader:
         tls = self._tls(entry, url)
         databases = self._databases(entry, database)
         if database is not None:
-            self._only_with_url(entry, enrich_runs=enrich_runs)
-            return None if name is None or not databases else AgentOS(name, "", databases=databases)
+            self._only_with_url(entry)
+            if name is None or not databases:
+                return None
+            return AgentOS(name, "", enrich_runs=enrich_runs, databases=databases)
         if name is None or url is None:
             return None
         proxy = self._proxy(entry, url)
         return AgentOS(name, url, secret, token_file, token_env, db_ids, tls, enrich_runs, proxy=proxy)
 
     @staticmethod
-    def _only_with_url(entry: _Table, *, enrich_runs: bool) -> None:
+    def _only_with_url(entry: _Table) -> None:
         for key in _API_KEYS:
             if key in entry.entries and "url" not in entry.entries:
                 entry.add(key, "makes no sense with database: it belongs to url")
-        if enrich_runs and "url" not in entry.entries:
-            entry.add("enrich_runs", "makes no sense with database: its spans have the details")
 
     def _databases(self, entry: _Table, node: yaml.Node | None) -> tuple[Database, ...]:
         """The databases of an AgentOS: one URL, or a list of URLs and mappings; keys beside it hold for all of them."""

@@ -72,7 +72,8 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
     without one. `error_type` is None unless the status is ERROR. `model_class` is the `name` of agno's model class,
     `reported_cost` what the span itself says it cost, in USD. `not_believed` names the fields that hold what is no
-    plausible number, and count as not reported. `continued`: the span goes on with a run that had paused.
+    plausible number, and count as not reported. `continued`: the span goes on with a run that had paused. `streamed`:
+    the answer of an LLM call came in parts.
     """
 
     id: int
@@ -92,6 +93,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     user_id: str | None = None
     not_believed: tuple[str, ...] = ()
     continued: bool = False
+    streamed: bool = False
 
     @property
     def duration(self) -> int:
@@ -209,6 +211,11 @@ def http_method(span_name: str) -> str:
     """
     method, _, _ = span_name[:_LONGEST_METHOD].partition(" ")
     return method if method in _METHODS else ""
+
+
+def is_streamed(span_name: str) -> bool:
+    """Whether the answer of the LLM call whose span is so named came in parts (`OpenAIChat.ainvoke_stream`)."""
+    return span_name.endswith("_stream")
 
 
 def model_class(span_name: str) -> str:

@@ -97,7 +97,12 @@ class Cashier:
             return None
         # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
         tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
-        return priced.total
+        cost = sum(priced.usd.values())
+        if span.error_type is not None:
+            tally.lose(cost)
+        if priced.saved is not None:
+            tally.save(priced.saved)
+        return cost
 
     def _put_on_accounts(self, delta: Delta, call: Labels, span: Span, user: str, priced: Priced | None) -> None:
         """Put a call on the account of its user and of its budgets; `call` are the labels of its tally."""

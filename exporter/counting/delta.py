@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from exporter.core.model import SpanKind
+from exporter.core.model import MICROSECONDS, SpanKind
+from exporter.metrics.catalog import PER_SECOND
 from exporter.metrics.increments import HistogramDelta, Increments, Key, Labels
 from exporter.pricing.tokens import TOKEN_CLASSES
 
@@ -51,7 +52,10 @@ class SessionPart:
 class CallTally:
     """LLM calls with the same `labels`: agentos, root, agent, provider, model."""
 
-    __slots__ = ("_costs", "_delta", "_histograms", "_model", "calls", "labels", "mute", "tokens", "unpriced")
+    __slots__ = (
+        *("_costs", "_delta", "_histograms", "_model", "calls", "failed", "labels", "lost", "mute", "saved", "tokens"),
+        *("unpriced", "wasted"),
+    )
 
     def __init__(self, delta: Delta, labels: Labels) -> None:
         self._delta = delta
@@ -67,6 +71,13 @@ class CallTally:
         """tokens for which no price is known, by class"""
         self._costs: dict[str, dict[str, int]] = {}
         """by source of the price, then by token class: money, in 10**-18 USD"""
+        self.failed = 0
+        self.wasted = 0
+        """microseconds that failed calls took"""
+        self.lost: int | None = None
+        """what failed calls cost, in 10**-18 USD; None where it is not known of any"""
+        self.saved: int | None = None
+        """what cached tokens would have cost more as input, likewise"""
 
     def count(self, span: Span, trace_id: str) -> None:
         """Count a call, but for its tokens and cost."""
@@ -80,6 +91,12 @@ class CallTally:
             self.mute += 1
         if completion is not None:
             self._histogram("agentos_llm_call_output_tokens").observe(completion)
+        if span.error_type is not None:
+            self.failed += 1
+            self.wasted += span.duration
+        elif completion and span.duration:
+            rate = completion * PER_SECOND * MICROSECONDS // span.duration
+            self._histogram("agentos_llm_output_tokens_per_second").observe(rate)
 
     def take(self, classes: Classes) -> None:
         """Add tokens."""
@@ -88,6 +105,14 @@ class CallTally:
     def lack(self, classes: Classes) -> None:
         """Add tokens for which no price is known."""
         _sum_up(self.unpriced, classes)
+
+    def lose(self, cost: int) -> None:
+        """Add what a failed call cost."""
+        self.lost = cost + (self.lost or 0)
+
+    def save(self, saved: int) -> None:
+        """Add what cached tokens would have cost more as input."""
+        self.saved = saved + (self.saved or 0)
 
     def bill(self, classes: Classes, usd: Mapping[str, int], source: str) -> None:
         """Add money; what of these classes costs nothing shows as 0."""
@@ -121,6 +146,12 @@ class CallTally:
         for source, costs in self._costs.items():
             for token_class, amount in costs.items():
                 add("agentos_llm_cost_usd_total", (*labels, token_class, source), amount)
+        if self.failed:
+            add("agentos_llm_wasted_seconds_total", labels, self.wasted)
+        if self.lost is not None:
+            add("agentos_llm_wasted_cost_usd_total", labels, self.lost)
+        if self.saved is not None:
+            add("agentos_llm_cache_savings_usd_total", labels, self.saved)
 
 
 def _sum_up(sums: dict[str, int], classes: Classes) -> None:

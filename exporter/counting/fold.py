@@ -1,47 +1,37 @@
 """Spans → increments. Pure arithmetic on integers: no clock, no network, no Prometheus.
 
-Which span counts where follows the shape of AgentOS's trees:
-
-- `root` is the outermost AGENT, TEAM or WORKFLOW span, `agent` the nearest AGENT or TEAM at or above.
-- In streaming workflows LLM and TOOL spans are siblings of their agent: under a WORKFLOW with exactly one AGENT or TEAM
-  child, that child is their agent. Such spans wait until their trace is complete, and for a while after where no
-  sibling shows: it may be written last.
-- An LLM span whose nearest typed ancestor is an LLM span is a vendor's view of the same call: it counts nowhere.
+Which span counts where follows the shape of AgentOS's trees: see `exporter.counting.tree`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
+from exporter.counting.attempts import Attempt, Call, attempts
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
+from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
+from exporter.counting.tree import BESIDE_THEIR_AGENT, LATER, NONE, NOWHERE, Tree
 from exporter.counting.waiting import WaitingCall
 from exporter.metrics.increments import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from exporter.counting.waiting import RunDetail
 
 # Looking a member up in its enum takes as long as the rest of a test for it.
 _HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
-_AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
-_UNTYPED: Final = frozenset({_HTTP, SpanKind.OTHER})
-_BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
-
-_NONE: Final = -1
-"""the place of a span that is not there"""
-_NOWHERE: Final = -2
-"""in place of an agent: the span is not to be counted at all"""
-_LATER: Final = -3
-"""in place of an agent: the span is not to be counted yet, as a later reading may show its agent"""
 
 
 @dataclass(slots=True)
 class RunRecord:
     """What is gathered of one run until its trace settles; `cost` in 10**-18 USD, of the calls that are `priced`.
 
-    A run that is `settled` is kept only while the cost of some of its calls is `waiting` for its detail.
+    A run that is `settled` is kept only while the cost of some of its calls is `waiting` for its detail. `attempts` are
+    those that followed failed calls, as the last reading of its trace shows them.
     """
 
     root_kind: str
@@ -51,6 +41,7 @@ class RunRecord:
     cost: int = 0
     waiting: int = 0
     settled: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
 
     def add_cost(self, cost: int | None) -> None:
         """What one LLM call of the run costs; None: it is not known."""
@@ -75,92 +66,6 @@ def awaits_run(trace: Trace) -> bool:
     return root_kind(trace) == "http" and any(span.name == "POST" for span in trace.spans if span.kind is _HTTP)
 
 
-class _Tree:
-    """Where each span of a trace stands. All lists are parallel to `trace.spans`; -1 stands for none."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.spans = trace.spans
-        self.still_open = trace.open
-        self.root: list[int] = []
-        """outermost AGENT, TEAM or WORKFLOW at or above"""
-        self.agent: list[int] = []
-        """nearest AGENT or TEAM at or above"""
-        self.above: list[int] = []
-        """nearest span above that is typed (not HTTP, not OTHER)"""
-        self.owner: list[int] = []
-        """nearest AGENT, TEAM or WORKFLOW at or above"""
-        self.sessions: dict[int, str | None] = {}
-        self.users: dict[int, str] = {}
-        self.agents_below: dict[int, list[int]] = {}
-        """WORKFLOW → its AGENT and TEAM children"""
-        spans, roots, agents, aboves, owners = self.spans, self.root, self.agent, self.above, self.owner
-        for index, span in enumerate(spans):
-            parent, kind = span.parent, span.kind
-            if parent < 0:
-                root = agent = owner = above = -1
-            else:
-                root, agent, owner = roots[parent], agents[parent], owners[parent]
-                above = aboves[parent] if spans[parent].kind in _UNTYPED else parent
-            if kind in RUN_KINDS:
-                owner = index
-                if root < 0:
-                    root = index
-                if kind in _AGENTS:
-                    agent = index
-                    if parent >= 0 and spans[parent].kind is _WORKFLOW:
-                        self.agents_below.setdefault(parent, []).append(index)
-            roots.append(root)
-            agents.append(agent)
-            aboves.append(above)
-            owners.append(owner)
-
-    def session_of(self, run: int) -> str | None:
-        """Session of a run: its own, else the first that a span below it names (a workflow span may name none)."""
-        if run < 0:
-            return None
-        if run not in self.sessions:
-            below = (span.session_id for root, span in zip(self.root, self.spans, strict=True) if root == run)
-            self.sessions[run] = next(filter(None, below), None)
-        return self.sessions[run]
-
-    def user_of(self, index: int) -> str:
-        """User of a span: that of the nearest AGENT or TEAM with one, else the first that its run names, else ''."""
-        agent, root = self.agent_of(index), self.root[index]
-        while agent >= 0:
-            if user := self.spans[agent].user_id:
-                return user
-            parent = self.spans[agent].parent
-            agent = self.agent[parent] if parent >= 0 else -1
-        if root < 0:
-            return self.spans[index].user_id or ""
-        if root not in self.users:
-            below = (span.user_id for place, span in zip(self.root, self.spans, strict=True) if place == root)
-            self.users[root] = next(filter(None, below), "")
-        return self.users[root]
-
-    def beside_agent(self, index: int) -> bool:
-        """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
-        owner = self.owner[index]
-        return self.spans[index].kind in _BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is _WORKFLOW
-
-    def agent_for(self, index: int, *, final: bool) -> int:
-        """`agent_of` an LLM or TOOL span that is to be counted; `_NOWHERE` or `_LATER` where it is not, or not yet.
-
-        A vendor's view of the LLM call above it counts nowhere.
-        """
-        above = self.above[index]
-        if above >= 0 and self.spans[above].kind is _LLM and self.spans[index].kind is _LLM:
-            return _NOWHERE
-        if not final and self.beside_agent(index) and (self.still_open or not self.agents_below.get(self.owner[index])):
-            return _LATER
-        return self.agent_of(index)
-
-    def agent_of(self, index: int) -> int:
-        """The agent that a span belongs to, -1 for none."""
-        siblings = self.agents_below.get(self.owner[index], ()) if self.beside_agent(index) else ()
-        return siblings[0] if len(siblings) == 1 else self.agent[index]
-
-
 def fold(
     delta: Delta,
     trace: Trace,
@@ -179,7 +84,7 @@ def fold(
     counted in `delta.lacking` alone. `cashier` tells what LLM spans cost and charges them; without it there is no cost
     at all. With `enrich`, tokens and cost of calls whose run AgentOS can tell more of are left to `delta.waiting`.
     """
-    tree = _Tree(trace)
+    tree = Tree(trace)
     spans, trace_id = trace.spans, trace.id
     fresh: list[Span] = []
     cashier = cashier or Cashier()
@@ -188,9 +93,9 @@ def fold(
         kind = span.kind
         if kind is _HTTP or span.id in counted:
             continue
-        agent = tree.agent_for(index, final=final) if kind in _BESIDE_THEIR_AGENT else tree.agent[index]
-        if agent < _NONE:
-            delta.lacking += agent == _LATER
+        agent = tree.agent_for(index, final=final) if kind in BESIDE_THEIR_AGENT else tree.agent[index]
+        if agent < NONE:
+            delta.lacking += agent == LATER
             continue
         root = tree.root[index]
         root_name = spans[root].name if root >= 0 else ""
@@ -217,7 +122,46 @@ def fold(
                 runs[span.id] = RunRecord(str(kind), span.name)
     if fresh:
         _count_reading(delta, fresh, orphans, now)
+        _note_attempts(tree, runs)
     return [span.id for span in fresh]
+
+
+def _note_attempts(tree: Tree, runs: dict[int, RunRecord]) -> None:
+    """Note, in each run, what followed its failed LLM calls as far as this reading shows it."""
+    if all(span.error_type is None for span in tree.spans):
+        return
+    siblings: dict[int, list[Call]] = {}
+    for index, span in enumerate(tree.spans):
+        if span.kind is _LLM and (agent := tree.agent_for(index, final=True)) != NOWHERE:
+            name = tree.spans[agent].name if agent >= 0 else ""
+            siblings.setdefault(span.parent, []).append(Call(span, name))
+    found: dict[int, list[Attempt]] = {}
+    for parent, calls in siblings.items():
+        if parent >= 0 and tree.root[parent] >= 0:
+            found.setdefault(tree.spans[tree.root[parent]].id, []).extend(attempts(calls))
+    for root, noted in found.items():
+        if root in runs and not runs[root].settled:
+            runs[root].attempts = noted
+
+
+def count_details(
+    delta: Delta, trace: Trace, counted: Collection[int], details: Mapping[str, RunDetail], cashier: Cashier
+) -> None:
+    """Add what `details` tell of the runs whose spans are `counted` just now, by run id.
+
+    The detail of a run that goes on after a pause was counted with its first part.
+    """
+    tree = Tree(trace)
+    calls: dict[int, list[TimedCall]] = {}
+    for index, span in enumerate(tree.spans):
+        if span.kind is _LLM and (agent := tree.agent_for(index, final=True)) >= 0:
+            call = TimedCall(span.start, span.end, span.provider, span.model, span.usage.completion, span.streamed)
+            calls.setdefault(agent, []).append(call)
+    for index, span in enumerate(tree.spans):
+        detail = details.get(span.run_id or "") if span.kind in RUN_KINDS and not span.continued else None
+        if detail is not None and span.id in counted:
+            run = DetailedRun(tree.spans[tree.root[index]].name, span.start, calls.get(index, ()))
+            count_detail(delta, detail, run, cashier)
 
 
 def _count_reading(delta: Delta, fresh: Sequence[Span], orphans: int, now: int) -> None:
@@ -252,10 +196,11 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
         delta.error("agentos_tool_call_errors_total", (*base, span.name, error_type), trace_id, at)
 
 
-def _waiting(trace: Trace, tree: _Tree, index: int, tally: CallTally, now: int) -> WaitingCall | None:
+def _waiting(trace: Trace, tree: Tree, index: int, tally: CallTally, now: int) -> WaitingCall | None:
     """The call as one that waits for the detail of its run; None where there is nothing to wait for."""
     span, agent = tree.spans[index], tree.agent_of(index)
-    if agent < 0 or not span.usage.known or span.usage.detailed:
+    # The metrics of a run leave out calls that failed.
+    if agent < 0 or not span.usage.known or span.usage.detailed or span.error_type is not None:
         return None
     own, outer = tree.spans[agent], tree.spans[tree.root[index]]
     if not own.run_id or not own.session_id:
@@ -281,12 +226,14 @@ def _waiting(trace: Trace, tree: _Tree, index: int, tally: CallTally, now: int) 
         span.start,
         span.end,
         now,
+        run_start=own.start,
+        streamed=span.streamed,
     )
 
 
 def _bill(
     delta: Delta,
-    tree: _Tree,
+    tree: Tree,
     index: int,
     tally: CallTally,
     run: RunRecord | None,
@@ -325,10 +272,21 @@ def settle(delta: Delta, runs: dict[int, RunRecord]) -> None:
     for span, run in list(runs.items()):
         if not run.settled:
             delta.observe("agentos_run_llm_calls", (delta.agentos, run.root_kind, run.root), run.llm_calls)
+            _count_attempts(delta, run)
             run.settled = True
         if not run.waiting:
             observe_cost(delta, run)
             del runs[span]
+
+
+def _count_attempts(delta: Delta, run: RunRecord) -> None:
+    for one in run.attempts:
+        base = (delta.agentos, run.root, one.agent)
+        if one.fallback:
+            delta.add("agentos_llm_fallbacks_total", (*base, one.model, one.fallback))
+        else:
+            delta.add("agentos_llm_retries_total", (*base, one.provider, one.model))
+    run.attempts.clear()
 
 
 def observe_cost(delta: Delta, run: RunRecord) -> None:

@@ -27,7 +27,8 @@ class WaitingCall:
     `span` and `root` are span ids; `root` is that of the outermost run whose cost waits for this call, 0 where none
     does. `run_id` and `session_id` are AgentOS's, `outer_run_id` that of the workflow around it, '' where unknown.
     `session` is the digest of the session that the cost goes to. `since` is when the span was counted, by our clock, in
-    microseconds; `first` says that this was in the first pass over its database.
+    microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in
+    rows of an earlier release. `streamed`: the answer came in parts.
     """
 
     span: int
@@ -50,6 +51,8 @@ class WaitingCall:
     end: int
     since: int
     first: bool = False
+    run_start: int = 0
+    streamed: bool = False
 
     @property
     def key(self) -> CallKey:
@@ -73,9 +76,21 @@ class WaitingCall:
         )
 
 
+ROLES: Final = frozenset(
+    {
+        *("output", "parser", "memory", "reasoning", "session_summary", "learning", "compression", "compaction"),
+        *("followup", "other"),
+    }
+)
+"""What agno uses models for beside the answer itself (`agno.metrics.ModelType`)"""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What a run's detail says of one model; counts that it leaves out are 0. `cost` in USD, None if not reported."""
+    """What a run's detail says of one model; counts that it leaves out are 0.
+
+    `cost` is in USD, None if not reported. `role` is what the model was for: '' for the run's own, else one of `ROLES`.
+    """
 
     model: str
     provider: str
@@ -86,6 +101,7 @@ class ModelUse:
     reasoning: int = 0
     total: int = 0
     cost: Decimal | None = None
+    role: str = ""
 
     def plus(self, other: ModelUse) -> ModelUse:
         """Both together."""
@@ -100,6 +116,7 @@ class ModelUse:
             self.reasoning + other.reasoning,
             self.total + other.total,
             cost,
+            self.role,
         )
 
 
@@ -220,14 +237,6 @@ def deal(total: int, weights: Sequence[int]) -> list[int]:
         parts.append(here - before)
         before = here
     return parts
-
-
-def first_token_of(detail: RunDetail, calls: Sequence[WaitingCall]) -> tuple[str, str]:
-    """(provider, model) of the call that the run's first token came from, as its span has them."""
-    ordered = sorted(calls, key=lambda call: (call.start, call.span))
-    main = detail.uses[0].model if detail.uses else ""
-    found = next((call for call in ordered if call.model == main), ordered[0])
-    return found.provider, found.model
 
 
 LONGEST_FIRST_TOKEN: Final = 86_400

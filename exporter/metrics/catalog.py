@@ -82,7 +82,10 @@ def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
 
 
 LIMITED_LABELS: Final = frozenset(
-    {"root", "agent", "provider", "model", "tool", "error_type", "user", "schedule", "name", "component"}
+    {
+        *("root", "agent", "provider", "model", "from_model", "to_model", "tool", "error_type", "user"),
+        *("schedule", "name", "component"),
+    }
 )
 OTHER: Final = "other"
 
@@ -111,12 +114,21 @@ SCORE: Final = 1000
 """Storage units in a score of 1."""
 _S: Final = tuple(round(bound * SCORE) for bound in (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, *range(1, 11)))
 _N: Final = (1, 2, 3, 5, 8, 13, 21, 34, 55, 100)
+PER_SECOND: Final = 1000
+"""Storage units in a token per second."""
+_R: Final = tuple(PER_SECOND * rate for rate in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+_P: Final = tuple(
+    round(MICROSECONDS * bound)
+    for bound in (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+)
 
+_UNITS: Final = {_D: MICROSECONDS, _P: MICROSECONDS, _U: USD, _S: SCORE, _R: PER_SECOND}
 _B: Final = ("agentos", "root", "agent")
 _RUN: Final = ("agentos", "root_kind", "root")
 _MODEL: Final = ("agentos", "provider", "model")
 _CALL: Final = (*_B, "provider", "model")
 _USER: Final = ("agentos", "user")
+_ROLE: Final = ("agentos", "root", "model", "role")
 _BUDGET: Final = ("agentos", "budget", "period")
 _PENDING: Final = ("agentos", "approval_type", "source_type")
 _SCHEDULE: Final = ("agentos", "schedule")
@@ -132,8 +144,7 @@ def _gauge(name: str, labels: tuple[str, ...], text: str, **more: object) -> Met
 
 
 def _histogram(name: str, labels: tuple[str, ...], text: str, buckets: tuple[int, ...], **more: object) -> Metric:
-    unit = MICROSECONDS if buckets is _D else USD if buckets is _U else SCORE if buckets is _S else 1
-    return Metric(name, Kind.HISTOGRAM, labels, text, unit=unit, buckets=buckets, **more)  # type: ignore[arg-type]
+    return Metric(name, Kind.HISTOGRAM, labels, text, unit=_UNITS.get(buckets, 1), buckets=buckets, **more)  # type: ignore[arg-type]
 
 
 _ALL: Final = (
@@ -235,9 +246,51 @@ _ALL: Final = (
         _D,
         otel="gen_ai.server.time_to_first_token",
         notes=(
-            "Only with `enrich_runs`: the detail of a run has it, its spans do not. Observed once a run; where it does "
+            "Only with `enrich_runs`: the detail of a run has it, its spans do not. Observed once a run. Where it does "
             "not stream, its first token comes with its first whole answer."
         ),
+    ),
+    _histogram(
+        "agentos_llm_output_tokens_per_second",
+        _MODEL,
+        "Output tokens of one LLM call for each second that the whole call took.",
+        _R,
+        notes="Calls that failed, or report no output tokens, are left out.",
+    ),
+    _histogram(
+        "agentos_llm_time_per_output_token_seconds",
+        _MODEL,
+        "Time per output token after the first one, of a call whose answer came in parts.",
+        _P,
+        otel="gen_ai.server.time_per_output_token",
+        notes="Only with `enrich_runs`, and of the call that a run's first token came from.",
+    ),
+    _counter(
+        "agentos_llm_retries_total",
+        _CALL,
+        "LLM calls that failed and were followed by another attempt with the same model.",
+        notes="Told from the order of the calls once the trace is settled. Nothing is said where calls of one model "
+        "overlap.",
+    ),
+    _counter(
+        "agentos_llm_fallbacks_total",
+        (*_B, "from_model", "to_model"),
+        "LLM calls that failed and were followed by a fallback model.",
+        notes="Told from the order of the calls once the trace is settled: the first call of a fallback model comes "
+        "right after a failed one. A reasoning model that fails, and whose agent goes on without it, looks the same.",
+    ),
+    _counter(
+        "agentos_llm_wasted_seconds_total",
+        _CALL,
+        "Time that went into LLM calls which failed.",
+        unit=MICROSECONDS,
+    ),
+    _counter(
+        "agentos_llm_wasted_cost_usd_total",
+        _CALL,
+        "Cost of LLM calls that failed, in US dollars; part of agentos_llm_cost_usd_total.",
+        unit=USD,
+        notes="A call that failed mostly reports no tokens: then its cost is not known, and there is no series.",
     ),
     _counter(
         "agentos_llm_tokens_total",
@@ -263,6 +316,14 @@ _ALL: Final = (
             "lower bound). Gemini's thinking tokens are in no span: its cost is a lower bound, unless `enrich_runs` "
             "finds them."
         ),
+    ),
+    _counter(
+        "agentos_llm_cache_savings_usd_total",
+        _CALL,
+        "What tokens read from a cache would have cost more as plain input, in US dollars.",
+        unit=USD,
+        notes="By the price of each call. What it costs to write a cache stands in agentos_llm_cost_usd_total. Absent "
+        "where cached tokens are not known or the cost is that which the call itself reports.",
     ),
     _counter(
         "agentos_llm_unpriced_tokens_total",
@@ -295,6 +356,23 @@ _ALL: Final = (
         "Spans with status ERROR. One failure marks several spans: never sum over span_kind.",
         otel="error.type",
         exemplars=True,
+    ),
+    # Beside the main model
+    _counter(
+        "agentos_run_overhead_tokens_total",
+        _ROLE,
+        "Tokens that a run spent on models beside its main one, by role: output, parser, memory, reasoning, "
+        "session_summary, learning, compression, compaction, followup, other.",
+        notes="Only with `enrich_runs`, from agno 2.5 on. Part of agentos_llm_tokens_total. Each run by itself: "
+        "members and nested agents have roles of their own.",
+    ),
+    _counter(
+        "agentos_run_overhead_cost_usd_total",
+        _ROLE,
+        "Cost of models beside the main one of a run, in US dollars, by role.",
+        unit=USD,
+        notes="Only with `enrich_runs`, from agno 2.5 on. Part of agentos_llm_cost_usd_total. The calls of one role "
+        "are priced as one, so a model whose price depends on the length of the prompt may show more here.",
     ),
     # Sessions
     _gauge(

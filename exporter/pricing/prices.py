@@ -55,13 +55,15 @@ class Priced(NamedTuple):
 
     `usd` maps token classes to units of 10**-18 USD, without classes that have no tokens; the class "" carries what no
     class of tokens does: a reported total, a fee per request. It is None, and `cost_source` "", where no price is
-    known; `rule` says why. `classes` are the tokens, whether priced or not.
+    known; `rule` says why. `classes` are the tokens, whether priced or not. `saved` is what cached tokens would have
+    cost more as input, in the same units; None where that is not known.
     """
 
     classes: Classes
     usd: dict[str, int] | None
     cost_source: str
     rule: str
+    saved: int | None = None
 
     @property
     def total(self) -> int | None:
@@ -452,8 +454,11 @@ class Pricer:
             return Priced(classes, None, UNPRICED, f"{rule}: it has no price for some of these tokens")
         if rates.free:
             return Priced(classes, usd, source, rule)
+        saved = rates.savings(classes) if rates.cache_matters else None
         doubt = _doubt(plan, rates, usage, classes)
-        return Priced(classes, usd, ESTIMATED, f"{rule}; {doubt}") if doubt else Priced(classes, usd, source, rule)
+        if doubt:
+            return Priced(classes, usd, ESTIMATED, f"{rule}; {doubt}", saved)
+        return Priced(classes, usd, source, rule, saved)
 
     def _custom(self, candidates: Sequence[Entry], at: int) -> Quote | None:
         """What the user's file says at this time; None where it says nothing."""

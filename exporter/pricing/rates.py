@@ -110,6 +110,16 @@ class Rates:
             usd[REQUEST] = self.request
         return usd
 
+    def savings(self, classes: Classes) -> int | None:
+        """How much more the tokens read from a cache would have cost as input; None where that is not known.
+
+        Never negative: a price list where a cache costs more than it saves saves nothing.
+        """
+        bracket = self.bracket(classes.billed_input)
+        if classes.cache_read is None or bracket.input is None or bracket.cache_read is None:
+            return None
+        return max(0, (classes.cache_read * (bracket.input - bracket.cache_read) + _HALF) // FINE)
+
 
 FREE: Final = Rates({"input_mtok": Tiered(Decimal(0)), "output_mtok": Tiered(Decimal(0))})
 """Prices of what costs nothing"""

@@ -46,7 +46,7 @@ def make_source(
     try:
         if agentos.databases:
             targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
-            return DatabaseSource(agentos.name, targets, settings, clock)
+            return DatabaseSource(agentos.name, targets, settings, clock, details=agentos.enrich_runs)
         return _api_source(agentos, settings, clock, on_answer)
     except ConfigError:
         raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from exporter.core.model import FUTURE, Known, Trace
+from exporter.counting.waiting import RunDetail
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class Batch:
     """the source sees every span that is added: open traces are asked for at the horizon alone"""
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
+    details: Mapping[str, RunDetail] = field(default_factory=dict)
+    """details of runs in these traces, by run id, where the source has them at once"""
 
 
 class LedgerView(Protocol):

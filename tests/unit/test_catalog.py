@@ -14,7 +14,6 @@ from exporter.metrics.catalog import (
     PUSH_OUTCOMES,
     ROOT_KINDS,
     ROW_REASONS,
-    SCORE,
     WINDOWS,
     Kind,
     Life,
@@ -45,6 +44,11 @@ DOLLARS = tuple(
     )
 )
 SCORES = (100, 250, 500, 750, 900, 990, *range(1000, 10_001, 1000))
+RATES = tuple(1000 * rate for rate in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+TOKEN_SECONDS = (
+    *(1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000, 500_000),
+    *(1_000_000, 2_500_000),
+)
 NUMBERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 100)
 
 
@@ -68,8 +72,8 @@ def test_base_units(metric):
     assert not re.search(r"(?:^|_)(?:milliseconds|ms|minutes|hours|days|kilobytes|kb|mb|percent)(?:_|$)", metric.name)
     is_seconds = metric.name.removesuffix("_total").endswith("_seconds")
     is_usd = metric.name.removesuffix("_total").endswith("_usd")
-    is_score = metric.name.endswith("_score")
-    assert metric.unit == (MICROSECONDS if is_seconds else USD if is_usd else SCORE if is_score else 1)
+    is_thousandth = metric.name.endswith(("_score", "_per_second"))
+    assert metric.unit == (MICROSECONDS if is_seconds else USD if is_usd else 1000 if is_thousandth else 1)
 
 
 @every_metric
@@ -94,6 +98,10 @@ def test_help(metric):
 def test_buckets(metric):
     if metric.kind is not Kind.HISTOGRAM:
         assert metric.buckets == ()
+    elif metric.name == "agentos_llm_time_per_output_token_seconds":
+        assert metric.buckets == TOKEN_SECONDS
+    elif metric.name.endswith("_per_second"):
+        assert metric.buckets == RATES
     elif metric.name.endswith("_seconds"):
         assert metric.buckets == SECONDS
     elif metric.name.endswith("_tokens"):

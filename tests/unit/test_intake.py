@@ -34,7 +34,8 @@ def price(span):
     """Every third model has no price; the others cost amounts that no other sum of calls adds up to."""
     classes = Classes(span.usage.prompt, None, None, span.usage.completion, None)
     known = span.model != "free of price"
-    return Priced(classes, {"input": 10**15 + 2**span.id % 10**9, "output": 7} if known else None, "listed", "")
+    usd = {"input": 10**15 + 2**span.id % 10**9, "output": 7} if known else None
+    return Priced(classes, usd, "listed", "", span.usage.cache_read)
 
 
 class Home:
@@ -660,10 +661,21 @@ def test_every_durable_counter_and_histogram_is_reached_by_these_histories():
     home.read(Trace("z", "db", 0, 0, 0, 1, (span(8, not_believed=("cost",)),)))
     home.read(Trace("a", "db", 0, 0, 0, 1, (span(9, kind=SpanKind.AGENT, continued=True),)))
     home.read(Trace("b", "db", 0, 0, 0, 1, (span(10, model="m" * 300),)))
+    cached = TokenUsage(prompt=9, completion=1, cache_read=4, detailed=True)
+    tries = [("gpt", "BoomError"), ("gpt", "BoomError"), ("spare", None)]
+    calls = [
+        replace(span(20 + n, 0, model=model, error_type=error), start=(T0 + n) * S, end=(T0 + n + 1) * S)
+        for n, (model, error) in enumerate(tries)
+    ]
+    answer = span(30, 0, model="other", usage=cached)
+    agent = span(19, kind=SpanKind.AGENT)
+    home.intake.absorb(Batch("db", [Trace("c", "db", 0, 0, 0, 5, (agent, *calls, answer))], settled=["c"]))
     home.intake.observe_idle_sessions(2**60)
     reached = {metric for metric, _ in home.durable()} | {DELAY}
     durable = {one.name for one in METRICS.values() if one.life is Life.DURABLE and one.kind is not Kind.GAUGE}
-    not_of_spans = {"agentos_exporter_series_limited_total", "agentos_llm_time_to_first_token_seconds"}
+    not_of_spans = {"agentos_exporter_series_limited_total"}
+    not_of_spans |= {"agentos_llm_time_to_first_token_seconds", "agentos_llm_time_per_output_token_seconds"}
+    not_of_spans |= {"agentos_run_overhead_tokens_total", "agentos_run_overhead_cost_usd_total"}
     not_of_spans |= {one.name for one in METRICS.values() if group(one) == "What waits, and how it ended"}
     not_of_spans |= {"agentos_exporter_ignored_rows_total"}
     assert durable - reached <= not_of_spans

@@ -126,9 +126,9 @@ def test_a_reported_cost_of_nothing_is_a_cost() -> None:
 def test_a_reported_cost_counts_without_tokens() -> None:
     usage = TokenUsage()
     priced = PRICER.price("OpenAI", "gpt-4o", usage, at=AT, reported=Decimal("0.5"), exact_classes=True)
-    assert priced == (Classes(), {"": money.USD // 2}, "reported", "the cost that the span itself reports")
+    assert priced == (Classes(), {"": money.USD // 2}, "reported", "the cost that the span itself reports", None)
     none = PRICER.price("Perplexity", "sonar", usage, at=AT, exact_classes=True)
-    assert none == (Classes(), None, "", "the span has no token counts")
+    assert none == (Classes(), None, "", "the span has no token counts", None)
 
 
 # --- Providers ------------------------------------------------------------------------------------------------------
@@ -702,3 +702,23 @@ def test_what_comes_from_outside_fills_no_memory(monkeypatch: pytest.MonkeyPatch
     for number in range(100):
         pricer.price("OpenAI", f"gpt-{number}", TokenUsage(1, 1), at=AT, exact_classes=True)
     assert len(pricer._plans) <= 10
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usage", "saved"),
+    [
+        pytest.param("OpenAI", "gpt-5.4", TokenUsage(2000, 500, 1024), "0.002304", id="read"),
+        pytest.param("OpenAI", "gpt-5.4", TokenUsage(2000, 500), "0", id="nothing read"),
+        pytest.param(
+            "Anthropic", "claude-sonnet-4-5", TokenUsage(50, 500, 100_000, 2000), "0.27", id="read and written"
+        ),
+        pytest.param("OpenAI", "gpt-99", TokenUsage(2000, 500, 1024), None, id="unpriced"),
+    ],
+)
+def test_what_a_cache_saved(provider, model, usage, saved) -> None:
+    priced = PRICER.price(provider, model, usage, at=AT, exact_classes=True)
+    assert priced.saved == (None if saved is None else money.units(Decimal(saved)))
+
+
+def test_what_a_cache_saved_is_unknown_where_cached_tokens_are() -> None:
+    assert PRICER.price("OpenAI", "gpt-5.4", TokenUsage(2000, 500), at=AT, exact_classes=False).saved is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.panels import (
@@ -32,8 +30,6 @@ SPENT = "agentos_llm_cost_usd_total"
 TOKENS = "agentos_llm_tokens_total"
 UNPRICED = "agentos_llm_unpriced_tokens_total"
 MODEL = "agentos, provider, model"
-CACHED = 'token_class=~"cache_read|cache_write"'
-INPUT = 'token_class="input"'
 BUDGET = 'budget=~"$budget"'
 SPLIT = 'token_class!=""'
 WHOLE_COST = 'token_class=""'
@@ -64,6 +60,7 @@ def board(settings: Settings) -> Board:
             Row("Over time", _over_time()),
             Row("Who spends it", _who()),
             Row("Token classes and cache", _classes()),
+            Row("Beside the main model", _overhead()),
             Row("How exact this is", _sources()),
             Row("Budgets and forecast", _budgets(settings)),
             Row("Sessions", _sessions(), collapsed=True),
@@ -71,19 +68,11 @@ def board(settings: Settings) -> Board:
     )
 
 
-def saved(of: Callable[[str, str, str], str]) -> str:
-    """What prompt caches saved: cached tokens at the effective price of uncached ones, less what they cost.
-
-    `of` is `rate` or `total`.
-    """
-    price = f"({of(SPENT, MODEL, INPUT)} / ({of(TOKENS, MODEL, INPUT)} > 0))"
-    return f"{of(TOKENS, MODEL, CACHED)} * {price} - {of(SPENT, MODEL, CACHED)}"
-
-
-SAVED = (
-    "Tokens read from and written to prompt caches, at the effective price of uncached input of the same model (its "
-    "cost ÷ its tokens in the same time), less what they did cost. Only of calls whose cached tokens are known: over "
-    "AgentOS's HTTP API that takes `enrich_runs`. Below zero: writing cost more than reading saved."
+SAVED = "agentos_llm_cache_savings_usd_total"
+WHAT_IS_SAVED = (
+    "What tokens read from prompt caches would have cost more as plain input, by the price of each call. Only of calls "
+    "whose cached tokens are known: over AgentOS's HTTP API that takes `enrich_runs`. What it costs to write a cache "
+    "is not taken off: it stands among the token classes."
 )
 
 
@@ -126,11 +115,11 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             "Saved by caches",
-            SAVED,
-            f"sum({saved(total)})",
+            WHAT_IS_SAVED,
+            total(SAVED),
             unit="currencyUSD",
             empty="unknown: no cache detail",
-            colors=steps((None, RED), (0, GREEN)),
+            color=GREEN,
         ),
         stat(
             "Unpriced tokens",
@@ -279,11 +268,32 @@ def _classes() -> tuple[Panel, ...]:
         ),
         series(
             "Saved by caches, per hour",
-            SAVED,
-            Query(f"3600 * ({saved(rate)})", "{{model}}"),
+            WHAT_IS_SAVED,
+            Query(f"3600 * {rate(SAVED, 'model')}", "{{model}}"),
             unit="currencyUSD",
             empty="unknown: no cache detail",
-            limits=(None, None),
+        ),
+    )
+
+
+def _overhead() -> tuple[Panel, ...]:
+    where = "Only with `enrich_runs`. Not filtered by agent."
+    return (
+        series(
+            "Cost per hour beside the main model, by role",
+            f"What runs spend on memories, summaries, reasoning, parsing and the like; part of the cost above. {where}",
+            Query(f"3600 * {rate('agentos_run_overhead_cost_usd_total', 'role')}", "{{role}}"),
+            unit="currencyUSD",
+            empty="unknown: needs enrich_runs",
+            stack=True,
+        ),
+        series(
+            "Tokens per minute beside the main model, by role",
+            f"Tokens of the same. {where}",
+            Query(f"60 * {rate('agentos_run_overhead_tokens_total', 'role')}", "{{role}}"),
+            unit="short",
+            empty="unknown: needs enrich_runs",
+            stack=True,
         ),
     )
 

@@ -29,6 +29,12 @@ ERRORS = "agentos_llm_call_errors_total"
 SILENT = "agentos_llm_calls_without_usage_total"
 DURATION = "agentos_llm_call_duration_seconds"
 FIRST = "agentos_llm_time_to_first_token_seconds"
+SPEED = "agentos_llm_output_tokens_per_second"
+TOKEN_TIME = "agentos_llm_time_per_output_token_seconds"  # noqa: S105 - a name
+RETRIES = "agentos_llm_retries_total"
+FALLBACKS = "agentos_llm_fallbacks_total"
+WASTED_TIME = "agentos_llm_wasted_seconds_total"
+WASTED_COST = "agentos_llm_wasted_cost_usd_total"
 WHOLE = "Not filtered by agent."
 
 
@@ -49,6 +55,8 @@ def board(settings: Settings) -> Board:
             Row("Now", _now(settings)),
             Row("Calls and errors", _calls()),
             Row("Latency", _latency()),
+            Row("Speed", _speed()),
+            Row("Attempts that came to nothing", _attempts()),
             Row("All models", (_models(settings),)),
             Row("Tokens", _tokens()),
         ),
@@ -186,6 +194,78 @@ def _latency() -> tuple[Panel, ...]:
             unit="s",
             empty="unknown: needs enrich_runs",
             sort="Mean",
+        ),
+    )
+
+
+def _speed() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Output tokens per second, median",
+            f"By model: output tokens of a call for each second that the whole call took. {WHOLE}",
+            Query(quantile("0.5", SPEED, MODEL), "{{model}}"),
+            unit="short",
+            empty="none reported",
+            sort="Mean",
+            width=8,
+        ),
+        series(
+            "Slow tenth: output tokens per second",
+            f"By model: nine of ten calls were faster. {WHOLE}",
+            Query(quantile("0.1", SPEED, MODEL), "{{model}}"),
+            unit="short",
+            empty="none reported",
+            sort="Mean",
+            width=8,
+        ),
+        series(
+            "Time per output token, p95",
+            "By model: after the first token, of calls whose answer comes in parts. Only with `enrich_runs`, once a "
+            f"run. {WHOLE}",
+            Query(quantile("0.95", TOKEN_TIME, MODEL), "{{model}}"),
+            unit="s",
+            empty="unknown: needs enrich_runs",
+            sort="Mean",
+            width=8,
+        ),
+    )
+
+
+def _attempts() -> tuple[Panel, ...]:
+    return (
+        series(
+            "Retries per minute",
+            "Calls that failed and were followed by the same model again, known once a run is settled.",
+            Query(f"60 * {rate(RETRIES, MODEL)}", "{{provider}} {{model}}"),
+            unit="short",
+            empty="none seen",
+            width=8,
+        ),
+        series(
+            "Fallbacks per minute",
+            "Calls that failed and were followed by a fallback model, known once a run is settled. Not filtered by "
+            "provider and model.",
+            Query(f"60 * {rate(FALLBACKS, 'from_model, to_model')}", "{{from_model}} → {{to_model}}"),
+            unit="short",
+            empty="none seen",
+            width=8,
+        ),
+        series(
+            "Share of time that went into failed calls",
+            f"Time of failed calls ÷ time of all calls, by model. {WHOLE}",
+            Query(share(rate(WASTED_TIME, MODEL), rate(f"{DURATION}_sum", MODEL)), "{{model}}"),
+            unit="percentunit",
+            empty="none seen",
+            limits=(0, 1),
+            width=4,
+        ),
+        series(
+            "Cost of failed calls per hour",
+            "Only of failed calls that report tokens: most do not, and their cost is unknown.",
+            Query(f"3600 * {rate(WASTED_COST, MODEL)}", "{{model}}"),
+            unit="currencyUSD",
+            empty="unknown",
+            width=4,
         ),
     )
 

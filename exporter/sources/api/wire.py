@@ -27,6 +27,7 @@ from exporter.core.model import (
     error_type,
     http_method,
     is_continuation,
+    is_streamed,
     model_class,
 )
 from exporter.core.times import micros
@@ -391,8 +392,9 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
     name, model, provider, usage = clean_name(node.name), "", "", NO_USAGE
     called = model_class(name) if kind is SpanKind.LLM else ""
     strange: tuple[str, ...] = ()
-    continued = False
+    continued = streamed = False
     if kind is SpanKind.LLM:
+        streamed = is_streamed(name)
         model = clean_name(metadata.model) if isinstance(metadata.model, str) else ""
         provider = provider_of_class(called, model)
         given_in, given_out = metadata.input_tokens, metadata.output_tokens
@@ -419,4 +421,5 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         user_id=user_id,
         not_believed=strange,
         continued=continued,
+        streamed=streamed,
     )

@@ -229,7 +229,10 @@ class Connection(ABC):
 def table_names(location: Location) -> list[str]:
     """The names of all tables that are read."""
     tables = location.tables
-    return [tables.spans_table, tables.traces_table, tables.session_table, tables.components_table]
+    return [
+        *(tables.spans_table, tables.traces_table, tables.session_table, tables.components_table),
+        tables.runs_table,
+    ]
 
 
 class Threaded(Connection):

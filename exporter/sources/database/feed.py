@@ -22,6 +22,7 @@ from exporter.sources import handover
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from exporter.sources.database import rows as span_rows
 from exporter.sources.database.rows import Reading, moment_of
+from exporter.sources.database.run_details import read_details
 from exporter.sources.database.sql import SPAN_COLUMNS, missing
 from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import is_misdated
@@ -78,8 +79,12 @@ class _Pass:
 class Feed:
     """Reads one database. `db` is its key in the ledger."""
 
-    def __init__(self, connection: Connection, db: str, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, connection: Connection, db: str, settings: Settings, clock: Clock, *, details: bool = False
+    ) -> None:
+        """With `details` the metrics of runs are read, too."""
         self.connection = connection
+        self._details = details
         self.db = db
         self.settings = settings
         self.clock = clock
@@ -301,6 +306,7 @@ class Feed:
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
+        details = await read_details(self.connection, traces, wait=self._left) if self._details else {}
         return Batch(
             self.db,
             traces,
@@ -308,6 +314,7 @@ class Feed:
             first=here.first,
             as_of=this.now,
             follows=True,
+            details=details,
         )
 
     def _moved_to(self, this: _Pass, *, ended: bool) -> FeedPosition:

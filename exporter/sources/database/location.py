@@ -67,6 +67,7 @@ class Tables:
     traces_table: str = "agno_traces"
     session_table: str = "agno_sessions"
     components_table: str = "agno_components"
+    runs_table: str = "agno_runs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from exporter.core.model import (
     error_type,
     http_method,
     is_continuation,
+    is_streamed,
     model_class,
     provider_label,
 )
@@ -284,7 +285,7 @@ _NONE: Final[frozenset[int]] = frozenset()
 
 
 class _What(NamedTuple):
-    """What spans alike have in common. `called` is the name of a model's class; `continued` as in `Span`."""
+    """What spans alike have in common. `called` is the name of a model's class; the last two as in `Span`."""
 
     kind: SpanKind
     name: str
@@ -292,6 +293,7 @@ class _What(NamedTuple):
     provider: str = ""
     called: str = ""
     continued: bool = False
+    streamed: bool = False
 
 
 _identifier = functools.lru_cache(4096)(identifier)
@@ -323,7 +325,9 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
     what = (row.name, said, found.model, found.provider, bool(found.agno_team or found.team))
-    kind, name, model, provider, called, continued = _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
+    kind, name, model, provider, called, continued, streamed = (
+        _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
+    )
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
         counts = (found.prompt, found.completion, found.cache_read, found.cache_write, found.reasoning, found.total)
@@ -353,6 +357,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         user,
         strange,
         continued,
+        streamed,
     )
 
 
@@ -365,7 +370,7 @@ def _told(name: str, kind: object, model: object, provider: object, team: bool) 
     known = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
     if known is _LLM:
         called, ref = model_class(name), clean_name(model) if isinstance(model, str) else ""
-        return _What(known, name, ref, _provider(provider, called, ref), called)
+        return _What(known, name, ref, _provider(provider, called, ref), called, streamed=is_streamed(name))
     if known in RUN_KINDS:
         return _What(known, component_name(name), continued=is_continuation(name))
     return _What(known, name)

@@ -46,12 +46,27 @@ class DatabaseTarget:
 class DatabaseSource:
     """Reads the databases of one AgentOS. See `exporter.core.model.TraceSource`."""
 
-    def __init__(self, name: str, targets: Sequence[DatabaseTarget], settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        targets: Sequence[DatabaseTarget],
+        settings: Settings,
+        clock: Clock,
+        *,
+        details: bool = False,
+    ) -> None:
+        """With `details` the metrics of runs are read, too."""
         self.name = name
         self._settings = settings
         self._clock = clock
         self._feeds = [
-            Feed(connection(target.location, target.read_password), target.location.key, settings, clock)
+            Feed(
+                connection(target.location, target.read_password),
+                target.location.key,
+                settings,
+                clock,
+                details=details,
+            )
             for target in targets
         ]
         self._turns = Turns()

@@ -22,6 +22,7 @@ SPAN_COLUMNS: Final = (
 """Columns without which spans cannot be read; agno has had them all since it writes traces (2.3.5)."""
 TRACE_COLUMNS: Final = ("session_id", "created_at")
 SESSION_COLUMNS: Final = ("created_at",)
+RUN_COLUMNS: Final = ("run_id", "run_data")
 COMPONENT_COLUMNS: Final = ("component_id", "component_type", "name", "deleted_at")
 MESSAGE: Final = 200
 """Characters of an error text that leave the database: enough for the longest class name that becomes a label"""
@@ -125,6 +126,16 @@ class Sql:
             whole = f"CASE WHEN {prefix}_typeof(s.attributes) = 'object' THEN s.attributes ELSE '{{}}'::{prefix} END"
         columns = ", ".join(f'"{name}" {prefix if name in NUMBERS else "text"}' for name in ATTRIBUTES)
         return f"{prefix}_to_record({whole}) AS a({columns})"
+
+    def run_metrics(self, runs: int) -> str:
+        """The metrics of so many runs, by run id; NULL where a run has none. Nothing else of a run is read."""
+        table = self.table(self.location.tables.runs_table)
+        metrics = {
+            Engine.SQLITE: "CASE WHEN json_valid(run_data) THEN json_extract(run_data, '$.metrics') END",
+            Engine.POSTGRESQL: "(run_data -> 'metrics')::text",
+            Engine.MYSQL: "CASE WHEN JSON_VALID(run_data) THEN JSON_EXTRACT(run_data, '$.metrics') END",
+        }[self.location.engine]
+        return f"SELECT run_id, {metrics} FROM {table} WHERE run_id IN ({self.marks(runs)})"
 
     def alive(self, traces: int) -> str:
         """One of so many traces that are known to exist."""

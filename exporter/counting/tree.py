@@ -1,0 +1,116 @@
+"""Where each span of a trace stands: its run, its agent. Pure.
+
+- `root` is the outermost AGENT, TEAM or WORKFLOW span, `agent` the nearest AGENT or TEAM at or above.
+- In streaming workflows LLM and TOOL spans are siblings of their agent: under a WORKFLOW with exactly one AGENT or TEAM
+  child, that child is their agent. Such spans wait until their trace is complete, and for a while after where no
+  sibling shows: it may be written last.
+- An LLM span whose nearest typed ancestor is an LLM span is a vendor's view of the same call: it counts nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exporter.core.model import RUN_KINDS, SpanKind
+
+if TYPE_CHECKING:
+    from exporter.core.model import Trace
+
+# Looking a member up in its enum takes as long as the rest of a test for it.
+_LLM, _TOOL, _WORKFLOW = SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
+_AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
+_UNTYPED: Final = frozenset({SpanKind.HTTP, SpanKind.OTHER})
+BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
+
+NONE: Final = -1
+"""the place of a span that is not there"""
+NOWHERE: Final = -2
+"""in place of an agent: the span is not to be counted at all"""
+LATER: Final = -3
+"""in place of an agent: the span is not to be counted yet, as a later reading may show its agent"""
+
+
+class Tree:
+    """Where each span of a trace stands. All lists are parallel to `trace.spans`; -1 stands for none."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.spans = trace.spans
+        self.still_open = trace.open
+        self.root: list[int] = []
+        """outermost AGENT, TEAM or WORKFLOW at or above"""
+        self.agent: list[int] = []
+        """nearest AGENT or TEAM at or above"""
+        self.above: list[int] = []
+        """nearest span above that is typed (not HTTP, not OTHER)"""
+        self.owner: list[int] = []
+        """nearest AGENT, TEAM or WORKFLOW at or above"""
+        self.sessions: dict[int, str | None] = {}
+        self.users: dict[int, str] = {}
+        self.agents_below: dict[int, list[int]] = {}
+        """WORKFLOW → its AGENT and TEAM children"""
+        spans, roots, agents, aboves, owners = self.spans, self.root, self.agent, self.above, self.owner
+        for index, span in enumerate(spans):
+            parent, kind = span.parent, span.kind
+            if parent < 0:
+                root = agent = owner = above = -1
+            else:
+                root, agent, owner = roots[parent], agents[parent], owners[parent]
+                above = aboves[parent] if spans[parent].kind in _UNTYPED else parent
+            if kind in RUN_KINDS:
+                owner = index
+                if root < 0:
+                    root = index
+                if kind in _AGENTS:
+                    agent = index
+                    if parent >= 0 and spans[parent].kind is _WORKFLOW:
+                        self.agents_below.setdefault(parent, []).append(index)
+            roots.append(root)
+            agents.append(agent)
+            aboves.append(above)
+            owners.append(owner)
+
+    def session_of(self, run: int) -> str | None:
+        """Session of a run: its own, else the first that a span below it names (a workflow span may name none)."""
+        if run < 0:
+            return None
+        if run not in self.sessions:
+            below = (span.session_id for root, span in zip(self.root, self.spans, strict=True) if root == run)
+            self.sessions[run] = next(filter(None, below), None)
+        return self.sessions[run]
+
+    def user_of(self, index: int) -> str:
+        """User of a span: that of the nearest AGENT or TEAM with one, else the first that its run names, else ''."""
+        agent, root = self.agent_of(index), self.root[index]
+        while agent >= 0:
+            if user := self.spans[agent].user_id:
+                return user
+            parent = self.spans[agent].parent
+            agent = self.agent[parent] if parent >= 0 else -1
+        if root < 0:
+            return self.spans[index].user_id or ""
+        if root not in self.users:
+            below = (span.user_id for place, span in zip(self.root, self.spans, strict=True) if place == root)
+            self.users[root] = next(filter(None, below), "")
+        return self.users[root]
+
+    def beside_agent(self, index: int) -> bool:
+        """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
+        owner = self.owner[index]
+        return self.spans[index].kind in BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is _WORKFLOW
+
+    def agent_for(self, index: int, *, final: bool) -> int:
+        """`agent_of` an LLM or TOOL span that is to be counted; `NOWHERE` or `LATER` where it is not, or not yet.
+
+        A vendor's view of the LLM call above it counts nowhere.
+        """
+        above = self.above[index]
+        if above >= 0 and self.spans[above].kind is _LLM and self.spans[index].kind is _LLM:
+            return NOWHERE
+        if not final and self.beside_agent(index) and (self.still_open or not self.agents_below.get(self.owner[index])):
+            return LATER
+        return self.agent_of(index)
+
+    def agent_of(self, index: int) -> int:
+        """The agent that a span belongs to, -1 for none."""
+        siblings = self.agents_below.get(self.owner[index], ()) if self.beside_agent(index) else ()
+        return siblings[0] if len(siblings) == 1 else self.agent[index]

@@ -1,0 +1,85 @@
+"""The metrics of one run, as agno stores and shows them → `RunDetail`. Whatever stands there, it is bounded."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.core.model import MICROSECONDS, provider_label
+from exporter.counting.waiting import LONGEST_FIRST_TOKEN, ROLES, ModelUse, RunDetail
+from exporter.sources.facts import clean_name, cost, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST_USES: Final = 100
+
+
+def run_detail(run_id: str, metrics: dict[str, Any]) -> RunDetail:
+    """What the metrics of a run tell; `metrics` is the JSON object that agno calls so."""
+    details = metrics.get("details")
+    uses = [use for use in _listed(details) if use is not None] if isinstance(details, dict) else []
+    if not uses and (whole := _use(metrics)) is not None:
+        uses = [whole]  # agno before 2.5 does not tell models apart
+    return RunDetail(run_id, _first_token(metrics.get("time_to_first_token")), tuple(uses))
+
+
+def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:
+    """Every model of the run, whatever its part in it (`model`, `memory_model`, ...), the run's own first."""
+    left = _MOST_USES
+    for part in sorted(details, key=lambda part: (part != "model", part)):
+        entries = details[part]
+        for entry in entries if isinstance(entries, list) else ():
+            if left and isinstance(entry, dict):
+                left -= 1
+                yield _use(entry, role_of(part))
+
+
+def role_of(part: str) -> str:
+    """What a model is for, by its key in the detail (`memory_model` → `memory`); '' for the run's own."""
+    if part == "model":
+        return ""
+    role = part.removesuffix("_model")
+    return role if role in ROLES else "other"
+
+
+def _use(entry: dict[str, Any], role: str = "") -> ModelUse | None:
+    """What an entry says; None for what cannot be."""
+    names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+    counts = [_count(entry.get(name)) for name in (*names, "total_tokens")]
+    if any(count is None for count in counts) or not any(counts):
+        return None
+    prompt, completion, read, write, reasoning, total = (count or 0 for count in counts)
+    return ModelUse(
+        _text(entry.get("id")),
+        provider_label(_text(entry.get("provider"))),
+        prompt,
+        completion,
+        read,
+        write,
+        reasoning,
+        total,
+        _cost(entry.get("cost")),
+        role,
+    )
+
+
+def _text(value: object) -> str:
+    return clean_name(value) if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int | None:
+    """A count of tokens: 0 where agno leaves it out, None where it is no count."""
+    return 0 if value is None else tokens(value)
+
+
+def _cost(value: object) -> Decimal | None:
+    usd = cost(value)
+    return None if usd is None else Decimal(repr(usd))
+
+
+def _first_token(seconds: object) -> int | None:
+    """Microseconds."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST_FIRST_TOKEN:
+        return None
+    return round(seconds * MICROSECONDS)
