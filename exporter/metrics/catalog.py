@@ -42,6 +42,7 @@ class Metric:
 
     `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
     values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any.
+    `apart` are labels that tell apart what must never be added up.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     otel: str = ""
     notes: str = ""
     exemplars: bool = False
+    apart: tuple[str, ...] = ()
 
     @property
     def documentation(self) -> str:
@@ -69,6 +71,18 @@ class Metric:
     def agentos(self) -> int | None:
         """Position in `labels` of the name of the AgentOS; None where there is no such label."""
         return _place("agentos", self.labels)
+
+    @property
+    def series(self) -> int:
+        """Time series of one label set: of a histogram its buckets, +Inf among them, its sum and its count."""
+        return len(self.buckets) + 3 if self.kind is Kind.HISTOGRAM else 1
+
+    @property
+    def droppable(self) -> tuple[str, ...]:
+        """Labels that `labels.drop` may take away: those of durable series over which sums are right."""
+        if self.life is not Life.DURABLE or self.agentos is None:
+            return ()
+        return tuple(label for label in self.labels if label != "agentos" and label not in self.apart)
 
 
 @functools.cache
@@ -293,6 +307,7 @@ _ALL: Final = (
         "agentos_error_spans_total",
         (*_B, "span_kind", "error_type"),
         "Spans with status ERROR. One failure marks several spans: never sum over span_kind.",
+        apart=("span_kind",),
         otel="error.type",
         exemplars=True,
     ),
@@ -488,6 +503,7 @@ _ALL: Final = (
         _EVAL,
         "Score of an evaluation run: accuracy 0 to 10, agent_as_judge and reliability 0 to 1.",
         _S,
+        apart=("eval_type",),
         notes="accuracy: the average score. agent_as_judge: the part that passed. reliability: 1 passed, 0 failed. "
         "performance has no score.",
     ),

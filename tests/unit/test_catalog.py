@@ -83,6 +83,14 @@ def test_labels(metric):
 
 
 @every_metric
+def test_labels_that_may_be_dropped(metric):
+    assert "agentos" not in metric.droppable
+    assert set(metric.apart) <= set(metric.labels)
+    assert not set(metric.apart) & set(metric.droppable)
+    assert not metric.droppable or (metric.life is Life.DURABLE and metric.labels[0] == "agentos")
+
+
+@every_metric
 def test_help(metric):
     assert re.fullmatch(r"[A-Z1].*\.", metric.help), "one sentence or more"
     assert not re.search(r"[\n\\]", metric.documentation)

@@ -76,6 +76,10 @@ def test_every_key() -> None:
         ),
         limits=Limits(20_000, 100, 64),
         user_labels=UserLabels.HASHED,
+        dropped_labels={
+            "agentos_llm_tokens_total": frozenset({"root", "agent"}),
+            "agentos_tool_call_duration_seconds": frozenset({"tool"}),
+        },
         prices=GOOD / "../prices.yml",
         budgets=(
             Budget(
@@ -176,6 +180,7 @@ def test_defaults() -> None:
         "state": Path("/var/lib/agentos-exporter/state.db"),
         "limits": {"series_per_metric": 10_000, "values_per_label": 500, "label_value_length": 256},
         "user_labels": "off",
+        "dropped_labels": {},
         "prices": None,
         "prices_update": False,
         "budgets": (),
@@ -361,8 +366,9 @@ def test_a_budget_is_for_an_agentos_that_is_read(tmp_path: Path) -> None:
 def test_the_keys_that_changed() -> None:
     old = load_file(GOOD / "full.yml")
     assert config.changed_keys(old, old) == ()
-    new = dataclasses.replace(old, user_labels=UserLabels.OFF, budgets=(), zero_hold=1, warnings=("x",))
-    assert config.changed_keys(old, new) == ("zero_hold", "labels.user", "budgets")
+    new = dataclasses.replace(old, user_labels=UserLabels.OFF, dropped_labels={}, budgets=(), zero_hold=1)
+    new = dataclasses.replace(new, warnings=("x",))
+    assert config.changed_keys(old, new) == ("zero_hold", "labels.user", "labels.drop", "budgets")
 
 
 def test_the_price_file_can_be_left_out(tmp_path: Path) -> None:
@@ -792,6 +798,7 @@ WORDS = st.sampled_from(
             "url",
             "tls",
         ),
+        *("drop", "agentos_up", "agentos_spans_total", "root"),
         *("token_file", "token_env", "db_ids", "ca_file", "cert_file", "user", "series_per_metric", "database"),
         *("memory", "15s", "15", "off", "true", URL, "http://[", "http://a:b:c", "https://@", ":", "~", "1:30", "0x1F"),
         *("GOOD_TOKEN", "../token", "postgresql://", "<<", "\x00", "\ud800", "é", "-", "1_0", "9" * 5000),
