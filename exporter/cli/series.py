@@ -119,7 +119,8 @@ def _table(rows: Sequence[Sequence[object]]) -> list[str]:
     """Aligned columns, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
-    return [
-        "  ".join((row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))))
-        for row in cells
-    ]
+    lines = []
+    for name, *numbers in cells:
+        aligned = (number.rjust(width) for number, width in zip(numbers, others, strict=True))
+        lines.append("  ".join((name.ljust(first), *aligned)).rstrip())
+    return lines

@@ -41,7 +41,8 @@ class Metric:
     """One metric family.
 
     `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
-    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any.
+    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any:
+    a metric, the part of it that has an attribute (in braces), or an attribute or event where there is no metric.
     `apart` are labels that tell apart what must never be added up.
     """
 
@@ -163,6 +164,7 @@ _ALL: Final = (
         "agentos_runs_total",
         _RUN,
         "Finished runs that a user started: outermost agent, team and workflow spans.",
+        otel="gen_ai.invoke_agent.duration (count)",
         notes="A cancelled run counts as a run without error; a trace can hold several runs (post-hooks). It counts "
         "requests: a run that paused for a person's confirmation and was continued is two traces with one run id, and "
         "counts twice, with duration, calls and cost of each part; agentos_runs_continued_total counts the later ones.",
@@ -177,18 +179,24 @@ _ALL: Final = (
         "agentos_run_errors_total",
         (*_RUN, "error_type"),
         "Runs whose outermost span has status ERROR.",
-        otel="error.type",
+        otel="gen_ai.invoke_agent.duration{error.type} (count)",
         exemplars=True,
         notes="A streaming run whose model fails ends OK in AgentOS: see agentos_llm_call_errors_total.",
     ),
     _histogram(
-        "agentos_run_duration_seconds", _RUN, "Duration of runs.", _D, exemplars=True, otel="gen_ai.workflow.duration"
+        "agentos_run_duration_seconds",
+        _RUN,
+        "Duration of runs.",
+        _D,
+        exemplars=True,
+        otel="gen_ai.invoke_agent.duration",
     ),
     _histogram(
         "agentos_run_llm_calls",
         _RUN,
         "LLM calls of one run, observed once the run is settled; high values are runaway loops.",
         _N,
+        otel="gen_ai.invoke_agent.inference_calls",
         notes="Includes the calls of team members and nested agents, but none that show up after the run settled.",
     ),
     _histogram(
@@ -203,6 +211,7 @@ _ALL: Final = (
         "agentos_llm_calls_total",
         _CALL,
         "LLM calls; a vendor's span inside an LLM span is not counted again.",
+        otel="gen_ai.client.inference.duration (count)",
         notes="Over the API, provider comes from the model class in the span name; '' where that is not one of agno's "
         "own. A database also has the provider that the span names.",
     ),
@@ -210,7 +219,7 @@ _ALL: Final = (
         "agentos_llm_call_errors_total",
         (*_CALL, "error_type"),
         "LLM calls with status ERROR.",
-        otel="error.type",
+        otel="gen_ai.client.inference.duration{error.type} (count)",
         exemplars=True,
         notes="openinference-instrumentation-agno before 1.0.14 marks failed calls OK: they show as without usage.",
     ),
@@ -225,7 +234,7 @@ _ALL: Final = (
         _MODEL,
         "Duration of LLM calls.",
         _D,
-        otel="gen_ai.client.operation.duration",
+        otel="gen_ai.client.inference.duration",
         exemplars=True,
     ),
     _histogram(
@@ -233,21 +242,21 @@ _ALL: Final = (
         _MODEL,
         "Input tokens of one LLM call that reports them.",
         _T,
-        otel="gen_ai.client.token.usage{gen_ai.token.type=input}",
+        otel="gen_ai.client.inference.operation.input_tokens",
     ),
     _histogram(
         "agentos_llm_call_output_tokens",
         _MODEL,
         "Output tokens of one LLM call that reports them.",
         _T,
-        otel="gen_ai.client.token.usage{gen_ai.token.type=output}",
+        otel="gen_ai.client.inference.operation.output_tokens",
     ),
     _histogram(
         "agentos_llm_time_to_first_token_seconds",
         _MODEL,
         "Time from the start of a run to its first token.",
         _D,
-        otel="gen_ai.server.time_to_first_token",
+        otel="gen_ai.client.inference.time_to_first_chunk",
         notes=(
             "Only with `enrich_runs`: the detail of a run has it, its spans do not. Observed once a run; where it does "
             "not stream, its first token comes with its first whole answer."
@@ -257,7 +266,7 @@ _ALL: Final = (
         "agentos_llm_tokens_total",
         (*_CALL, "token_class"),
         "Tokens by exclusive class; the sum over token_class is the total.",
-        otel="gen_ai.client.token.usage",
+        otel="gen_ai.client.inference.usage.*",
         notes=(
             "AgentOS's HTTP API knows input and output only: cache_read, cache_write and reasoning are absent, not 0, "
             "unless `enrich_runs` finds them in the detail of the run: tokens and cost wait for it, 2 minutes at most. "
@@ -285,17 +294,22 @@ _ALL: Final = (
         notes="`agentos-exporter prices explain` says why, and a price file mends it.",
     ),
     # Tools
-    _counter("agentos_tool_calls_total", (*_B, "tool"), "Tool calls.", otel="execute_tool spans"),
+    _counter("agentos_tool_calls_total", (*_B, "tool"), "Tool calls.", otel="gen_ai.execute_tool.duration (count)"),
     _counter(
         "agentos_tool_call_errors_total",
         (*_B, "tool", "error_type"),
         "Tool calls with status ERROR.",
-        otel="error.type",
+        otel="gen_ai.execute_tool.duration{error.type} (count)",
         exemplars=True,
         notes="openinference-instrumentation-agno 0.1.x writes no span for a failed tool.",
     ),
     _histogram(
-        "agentos_tool_call_duration_seconds", ("agentos", "tool"), "Duration of tool calls.", _D, exemplars=True
+        "agentos_tool_call_duration_seconds",
+        ("agentos", "tool"),
+        "Duration of tool calls.",
+        _D,
+        otel="gen_ai.execute_tool.duration",
+        exemplars=True,
     ),
     # Spans
     _counter(
@@ -308,7 +322,7 @@ _ALL: Final = (
         (*_B, "span_kind", "error_type"),
         "Spans with status ERROR. One failure marks several spans: never sum over span_kind.",
         apart=("span_kind",),
-        otel="error.type",
+        otel="attribute error.type",
         exemplars=True,
     ),
     # Sessions
@@ -335,13 +349,14 @@ _ALL: Final = (
         "agentos_active_sessions",
         ("agentos", "window"),
         "Distinct sessions seen in spans that ended in the window.",
-        otel="gen_ai.conversation.id",
+        otel="attribute gen_ai.conversation.id",
         notes="Absent while the last successful poll is older than 5 minutes.",
     ),
     _gauge(
         "agentos_active_users",
         ("agentos", "window"),
         "Distinct users seen in spans that ended in the window.",
+        otel="attribute user.id",
         notes="Absent while the last successful poll is older than 5 minutes.",
     ),
     _histogram(
@@ -421,6 +436,7 @@ _ALL: Final = (
         "agentos_component_info",
         ("agentos", "kind", "id", "name", "agent", "model", "provider"),
         "Agents, teams and workflows of the AgentOS; agent is the name as spans spell it: join on it.",
+        otel="attributes gen_ai.agent.id, gen_ai.agent.name",
     ),
     _gauge("agentos_up", ("agentos",), "1 if the last poll reached AgentOS and was believed, else 0."),
     # What waits, and how it ended
@@ -497,13 +513,19 @@ _ALL: Final = (
         "Jobs that ended, each attempt by itself, by the id of their agent, team or workflow and by status: "
         "completed, failed, cancelled.",
     ),
-    _counter("agentos_eval_runs_total", _EVAL, "Runs of evaluations, by the name of the evaluation."),
+    _counter(
+        "agentos_eval_runs_total",
+        _EVAL,
+        "Runs of evaluations, by the name of the evaluation.",
+        otel="event gen_ai.evaluation.result (count)",
+    ),
     _histogram(
         "agentos_eval_score",
         _EVAL,
         "Score of an evaluation run: accuracy 0 to 10, agent_as_judge and reliability 0 to 1.",
         _S,
         apart=("eval_type",),
+        otel="attribute gen_ai.evaluation.score.value",
         notes="accuracy: the average score. agent_as_judge: the part that passed. reliability: 1 passed, 0 failed. "
         "performance has no score.",
     ),

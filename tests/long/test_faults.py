@@ -83,7 +83,7 @@ FAULTS = {
         unit("totals"),
     ),
     "a reload drops no labels": Fault(
-        "exporter/service/reload.py", "dropped=new.dropped_labels)", "dropped={})", DAEMON
+        "exporter/service/reload.py", "dropped=new.dropped_labels)", "dropped={})", ("tests/daemon/test_reload.py",)
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",
