@@ -12,7 +12,15 @@ from exporter.config.values import parse_user_labels
 from exporter.core.document import Table, kind, quoted, scalar
 from exporter.counting.users import UserLabels
 from exporter.metrics.catalog import METRICS, Kind, Life, Metric
+from exporter.metrics.totals import Dropped
 
+_RATIOS: Final = (
+    ("agentos_run_errors_total", "agentos_runs_total", ("root_kind", "root")),
+    ("agentos_llm_call_errors_total", "agentos_llm_calls_total", ("provider", "model")),
+    ("agentos_tool_call_errors_total", "agentos_tool_calls_total", ("tool",)),
+    ("agentos_error_spans_total", "agentos_spans_total", ("span_kind",)),
+)
+"""What the shipped rules divide by what, and the labels that both must have then."""
 _DROPPABLE: Final = tuple(name for name, metric in METRICS.items() if metric.droppable)
 
 
@@ -26,6 +34,19 @@ def read_labels(table: Table) -> dict[str, Any]:
     if node is not None:
         values["dropped_labels"] = _read_dropped(labels, node)
     return values
+
+
+def uneven(dropped: Dropped) -> list[str]:
+    """Warnings where a label is dropped from one of two metrics that the shipped rules divide by each other."""
+    nothing: frozenset[str] = frozenset()
+    return [
+        f"labels.drop: {label} of {one} is dropped and that of {other} is not: "
+        "the shipped rules cannot divide them by each other, and their alerts are silent"
+        for part, whole, labels in _RATIOS
+        for one, other in ((part, whole), (whole, part))
+        for label in labels
+        if label in dropped.get(one, nothing) - dropped.get(other, nothing)
+    ]
 
 
 class _Metrics(Table):

@@ -19,7 +19,7 @@ import yaml
 
 from exporter import REVISION_VARIABLE
 from exporter.config.files import content, head, parse_path, path_shown, reason
-from exporter.config.labels import read_labels
+from exporter.config.labels import read_labels, uneven
 from exporter.config.push import read_push
 from exporter.config.secrets import Found, Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
@@ -428,6 +428,7 @@ class _Loader:
                 limits.parsed("label_value_length", integer(32, 1024)) or default.label_value_length,
             )
         values.update(read_labels(table))
+        self.warnings += uneven(values.get("dropped_labels", {}))
         prices = table.parsed("prices", parse_path(self.base))
         if prices is not None:
             values["prices"] = prices

@@ -457,7 +457,7 @@ class _Planner:
         Dropped labels are empty, long values are shortened, and values beyond the limits are `other`.
         """
         dropped = self._totals._dropped.get(metric.name, frozenset())  # noqa: SLF001
-        limited = [position for position in metric.limited if position not in dropped]
+        limited = [place for place in metric.limited if place not in dropped] if dropped else metric.limited
         if not limited and not dropped:
             return labels
         folded = list(labels)

@@ -13,6 +13,7 @@ import pytest
 from exporter.cli import main as cli
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.service import sampling
+from tests.daemon.test_discovery import Endpoint, endpoint, targets  # noqa: F401 - a fixture
 from tests.harness.agentos import free_port
 from tests.harness.commands import Said, own_logging, without_settings
 from tests.harness.driven import Driven, DrivenClock
@@ -123,6 +124,19 @@ def test_instances_of_lists_are_read(database, say, tmp_path):
     said = say(**listed, agentos=[{"name": "it", "database": database}])
     assert said.code == 1
     assert said.err.startswith("error: agentos_file_sd ")
+
+
+def test_addresses_of_lists_are_asked(say, endpoint):  # noqa: F811
+    listed = {"agentos_http_sd": [{"url": f"http://127.0.0.1:{endpoint.server_port}/targets"}]}
+    Endpoint.body = targets("listed").encode()
+    said = say(**listed)
+    assert said.code == 1
+    assert said.err.startswith("error: agentos listed: ")
+    Endpoint.status = 500
+    said = say(**listed)
+    assert said.code == 1
+    assert said.err.startswith("error: agentos_http_sd ")
+    assert len(Endpoint.asked) == 2
 
 
 def test_a_configuration_with_mistakes(say):

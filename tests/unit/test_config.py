@@ -327,6 +327,19 @@ def test_labels_of_users(tmp_path: Path, text: str, mode: str) -> None:
     assert load_file(path).user_labels is UserLabels(mode)
 
 
+def test_a_label_that_rules_need_twice_and_find_once_is_a_warning(tmp_path: Path) -> None:
+    calls, errors = "agentos_tool_calls_total", "agentos_tool_call_errors_total"
+    drop = {calls: "[tool, root]", "agentos_spans_total": "[span_kind]", "agentos_run_errors_total": "[error_type]"}
+    text = "".join(f"    {name}: {labels}\n" for name, labels in drop.items())
+    head, tail = "labels:\n  drop:\n", "agentos: [{name: a, url: 'http://a'}]\n"
+    end = "is not: the shipped rules cannot divide them by each other, and their alerts are silent"
+    spans = f"labels.drop: span_kind of agentos_spans_total is dropped and that of agentos_error_spans_total {end}"
+    tools = f"labels.drop: tool of {calls} is dropped and that of {errors} {end}"
+    assert load_file(write(tmp_path, head + text + tail)).warnings == (tools, spans)
+    text += f"    {errors}: [tool]\n"
+    assert load_file(write(tmp_path, head + text + tail)).warnings == (spans,)
+
+
 def test_what_memory_forgets_is_a_warning(tmp_path: Path) -> None:
     path = write(
         tmp_path,
