@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 OK: Final = 0
 FAILED: Final = 1
+_ENRICHED: Final = (
+    "enrich_runs: details of runs were not asked for; tokens and cost will have up to 5 token classes rather than 2, "
+    "and agentos_llm_time_to_first_token_seconds will be there"
+)
 _HEADER: Final = ("metric", "label sets", "each", "time series", "limit", "saved")
 
 
@@ -62,6 +66,7 @@ def _document(config: Config, found: Sample) -> dict[str, Any]:
     of_users = [one for one in costs if "user" in one.metric.labels]
     if config.user_labels is UserLabels.OFF:
         costs = [one for one in costs if one not in of_users]
+    enriched = any(one.enrich_runs for one in (*config.agentos, *(one.template for one in config.discovery)))
     return {
         "agentos": [
             {"name": one.agentos, "traces": one.traces, "whole": one.whole, "error": one.error or None}
@@ -75,6 +80,7 @@ def _document(config: Config, found: Sample) -> dict[str, Any]:
             "series_of_users": sum(one.series for one in of_users),
             "series_saved_by_drop": sum(one.saved for one in costs),
         },
+        "notes": [_ENRICHED] if enriched else [],
     }
 
 
@@ -104,6 +110,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         "",
         f"labels.user {labels['user']}: {users}",
         f"labels.drop saves {labels['series_saved_by_drop']}",
+        *document["notes"],
     ]
 
 

@@ -152,6 +152,8 @@ def test_a_part_that_could_not_be_read_is_said(say, monkeypatch):
         return sampling.Sample([sampling.Reading("it", 7, whole=False, error="no answer in time")], [problem], ())
 
     monkeypatch.setattr(sampling, "sample", sample)
-    said = say(agentos=[{"name": "it", "url": "http://x"}], initial_lookback="1d")
+    said = say(agentos=[{"name": "it", "url": "http://x", "enrich_runs": True}], initial_lookback="1d")
     assert (said.code, said.err) == (1, f"error: {problem}\n")
-    assert said.out.splitlines()[0] == "it: 7 traces, a part of the last 1d"
+    first, *_, last = said.out.splitlines()
+    assert first == "it: 7 traces, a part of the last 1d"
+    assert last.startswith("enrich_runs: details of runs were not asked for")
