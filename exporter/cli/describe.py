@@ -33,6 +33,7 @@ def describe(config: Config) -> list[str]:
         ("values_per_label", str(config.limits.values_per_label)),
         ("label_value_length", str(config.limits.label_value_length)),
         ("labels.user", str(config.user_labels)),
+        *(("labels.drop", f"{name}: {', '.join(sorted(labels))}") for name, labels in config.dropped_labels.items()),
     ]
     for discovery in config.discovery:
         facts += [("", ""), ("discovery", str(discovery)), ("  every", format_duration(discovery.refresh))]

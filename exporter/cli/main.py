@@ -60,6 +60,12 @@ app.register_install_completion_command()
 app.command("exporter.cli.traces.app:app", name="traces", help="Look at the traces of an AgentOS.")
 app.command("exporter.cli.prices:app", name="prices", help="Say what a model costs and why; check a price file.")
 app.command("exporter.cli.state:app", name="state", help="Move the state of a daemon.")
+app.command(
+    "exporter.cli.series:series",
+    name="series",
+    help="Estimate how many time series a configuration costs.",
+    help_epilogue=VARIABLES_HELP,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

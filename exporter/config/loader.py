@@ -19,6 +19,7 @@ import yaml
 
 from exporter import REVISION_VARIABLE
 from exporter.config.files import content, head, parse_path, path_shown, reason
+from exporter.config.labels import read_labels, uneven
 from exporter.config.push import read_push
 from exporter.config.secrets import Found, Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
@@ -60,7 +61,6 @@ from exporter.config.values import (
     parse_url,
     parse_usd,
     parse_user,
-    parse_user_labels,
     state_path,
     within,
 )
@@ -427,9 +427,8 @@ class _Loader:
                 limits.parsed("values_per_label", integer(1, 100_000)) or default.values_per_label,
                 limits.parsed("label_value_length", integer(32, 1024)) or default.label_value_length,
             )
-        labels = table.mapping("labels", ("user",))
-        if labels is not None:
-            values["user_labels"] = labels.parsed("user", parse_user_labels) or UserLabels.OFF
+        values.update(read_labels(table))
+        self.warnings += uneven(values.get("dropped_labels", {}))
         prices = table.parsed("prices", parse_path(self.base))
         if prices is not None:
             values["prices"] = prices

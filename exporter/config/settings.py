@@ -15,7 +15,7 @@ from exporter.core.document import RefusedError
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget
 from exporter.counting.users import UserLabels
-from exporter.metrics.totals import Limits
+from exporter.metrics.totals import Dropped, Limits
 from exporter.sources.database import location
 
 DEFAULT_LEASE: Final = 15.0
@@ -313,6 +313,7 @@ class Config:
     shard: Shard = field(default_factory=Shard)
     limits: Limits = field(default_factory=Limits)
     user_labels: UserLabels = UserLabels.OFF
+    dropped_labels: Dropped = field(default_factory=dict)
     prices: Path | None = None
     prices_update: bool = False
     budgets: tuple[Budget, ...] = ()
@@ -330,7 +331,7 @@ class Config:
         return tuple(one for one in self.agentos if self.shard.has(one.name))
 
 
-_SPELLED: Final = {"user_labels": "labels.user"}
+_SPELLED: Final = {"user_labels": "labels.user", "dropped_labels": "labels.drop"}
 
 
 def changed_keys(old: Config, new: Config) -> tuple[str, ...]:

@@ -41,7 +41,9 @@ class Metric:
     """One metric family.
 
     `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
-    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any.
+    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any:
+    a metric, the part of it that has an attribute (in braces), or an attribute or event where there is no metric.
+    `apart` are labels that tell apart what must never be added up.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Metric:
     otel: str = ""
     notes: str = ""
     exemplars: bool = False
+    apart: tuple[str, ...] = ()
 
     @property
     def documentation(self) -> str:
@@ -69,6 +72,18 @@ class Metric:
     def agentos(self) -> int | None:
         """Position in `labels` of the name of the AgentOS; None where there is no such label."""
         return _place("agentos", self.labels)
+
+    @property
+    def series(self) -> int:
+        """Time series of one label set: of a histogram its buckets, +Inf among them, its sum and its count."""
+        return len(self.buckets) + 3 if self.kind is Kind.HISTOGRAM else 1
+
+    @property
+    def droppable(self) -> tuple[str, ...]:
+        """Labels that `labels.drop` may take away: those of durable series over which sums are right."""
+        if self.life is not Life.DURABLE or self.agentos is None:
+            return ()
+        return tuple(label for label in self.labels if label != "agentos" and label not in self.apart)
 
 
 @functools.cache
@@ -160,6 +175,7 @@ _ALL: Final = (
         "agentos_runs_total",
         _RUN,
         "Finished runs that a user started: outermost agent, team and workflow spans.",
+        otel="gen_ai.invoke_agent.duration (count)",
         notes="A cancelled run counts as a run without error; a trace can hold several runs (post-hooks). It counts "
         "requests: a run that paused for a person's confirmation and was continued is two traces with one run id, and "
         "counts twice, with duration, calls and cost of each part; agentos_runs_continued_total counts the later ones.",
@@ -174,18 +190,24 @@ _ALL: Final = (
         "agentos_run_errors_total",
         (*_RUN, "error_type"),
         "Runs whose outermost span has status ERROR.",
-        otel="error.type",
+        otel="gen_ai.invoke_agent.duration{error.type} (count)",
         exemplars=True,
         notes="A streaming run whose model fails ends OK in AgentOS: see agentos_llm_call_errors_total.",
     ),
     _histogram(
-        "agentos_run_duration_seconds", _RUN, "Duration of runs.", _D, exemplars=True, otel="gen_ai.workflow.duration"
+        "agentos_run_duration_seconds",
+        _RUN,
+        "Duration of runs.",
+        _D,
+        exemplars=True,
+        otel="gen_ai.invoke_agent.duration",
     ),
     _histogram(
         "agentos_run_llm_calls",
         _RUN,
         "LLM calls of one run, observed once the run is settled; high values are runaway loops.",
         _N,
+        otel="gen_ai.invoke_agent.inference_calls",
         notes="Includes the calls of team members and nested agents, but none that show up after the run settled.",
     ),
     _histogram(
@@ -200,6 +222,7 @@ _ALL: Final = (
         "agentos_llm_calls_total",
         _CALL,
         "LLM calls; a vendor's span inside an LLM span is not counted again.",
+        otel="gen_ai.client.inference.duration (count)",
         notes="Over the API, provider comes from the model class in the span name; '' where that is not one of agno's "
         "own. A database also has the provider that the span names.",
     ),
@@ -207,7 +230,7 @@ _ALL: Final = (
         "agentos_llm_call_errors_total",
         (*_CALL, "error_type"),
         "LLM calls with status ERROR.",
-        otel="error.type",
+        otel="gen_ai.client.inference.duration{error.type} (count)",
         exemplars=True,
         notes="openinference-instrumentation-agno before 1.0.14 marks failed calls OK: they show as without usage.",
     ),
@@ -222,7 +245,7 @@ _ALL: Final = (
         _MODEL,
         "Duration of LLM calls.",
         _D,
-        otel="gen_ai.client.operation.duration",
+        otel="gen_ai.client.inference.duration",
         exemplars=True,
     ),
     _histogram(
@@ -230,21 +253,21 @@ _ALL: Final = (
         _MODEL,
         "Input tokens of one LLM call that reports them.",
         _T,
-        otel="gen_ai.client.token.usage{gen_ai.token.type=input}",
+        otel="gen_ai.client.inference.operation.input_tokens",
     ),
     _histogram(
         "agentos_llm_call_output_tokens",
         _MODEL,
         "Output tokens of one LLM call that reports them.",
         _T,
-        otel="gen_ai.client.token.usage{gen_ai.token.type=output}",
+        otel="gen_ai.client.inference.operation.output_tokens",
     ),
     _histogram(
         "agentos_llm_time_to_first_token_seconds",
         _MODEL,
         "Time from the start of a run to its first token.",
         _D,
-        otel="gen_ai.server.time_to_first_token",
+        otel="gen_ai.client.inference.time_to_first_chunk",
         notes=(
             "Only with `enrich_runs`: the detail of a run has it, its spans do not. Observed once a run. Where it does "
             "not stream, its first token comes with its first whole answer."
@@ -262,7 +285,6 @@ _ALL: Final = (
         _MODEL,
         "Time per output token after the first one, of a call whose answer came in parts.",
         _P,
-        otel="gen_ai.server.time_per_output_token",
         notes="Only with `enrich_runs`, and of the call that a run's first token came from.",
     ),
     _counter(
@@ -296,7 +318,7 @@ _ALL: Final = (
         "agentos_llm_tokens_total",
         (*_CALL, "token_class"),
         "Tokens by exclusive class; the sum over token_class is the total.",
-        otel="gen_ai.client.token.usage",
+        otel="gen_ai.client.inference.usage.*",
         notes=(
             "AgentOS's HTTP API knows input and output only: cache_read, cache_write and reasoning are absent, not 0, "
             "unless `enrich_runs` finds them in the detail of the run: tokens and cost wait for it, 2 minutes at most. "
@@ -332,17 +354,22 @@ _ALL: Final = (
         notes="`agentos-exporter prices explain` says why, and a price file mends it.",
     ),
     # Tools
-    _counter("agentos_tool_calls_total", (*_B, "tool"), "Tool calls.", otel="execute_tool spans"),
+    _counter("agentos_tool_calls_total", (*_B, "tool"), "Tool calls.", otel="gen_ai.execute_tool.duration (count)"),
     _counter(
         "agentos_tool_call_errors_total",
         (*_B, "tool", "error_type"),
         "Tool calls with status ERROR.",
-        otel="error.type",
+        otel="gen_ai.execute_tool.duration{error.type} (count)",
         exemplars=True,
         notes="openinference-instrumentation-agno 0.1.x writes no span for a failed tool.",
     ),
     _histogram(
-        "agentos_tool_call_duration_seconds", ("agentos", "tool"), "Duration of tool calls.", _D, exemplars=True
+        "agentos_tool_call_duration_seconds",
+        ("agentos", "tool"),
+        "Duration of tool calls.",
+        _D,
+        otel="gen_ai.execute_tool.duration",
+        exemplars=True,
     ),
     # Spans
     _counter(
@@ -354,7 +381,8 @@ _ALL: Final = (
         "agentos_error_spans_total",
         (*_B, "span_kind", "error_type"),
         "Spans with status ERROR. One failure marks several spans: never sum over span_kind.",
-        otel="error.type",
+        apart=("span_kind",),
+        otel="attribute error.type",
         exemplars=True,
     ),
     # Beside the main model
@@ -398,13 +426,14 @@ _ALL: Final = (
         "agentos_active_sessions",
         ("agentos", "window"),
         "Distinct sessions seen in spans that ended in the window.",
-        otel="gen_ai.conversation.id",
+        otel="attribute gen_ai.conversation.id",
         notes="Absent while the last successful poll is older than 5 minutes.",
     ),
     _gauge(
         "agentos_active_users",
         ("agentos", "window"),
         "Distinct users seen in spans that ended in the window.",
+        otel="attribute user.id",
         notes="Absent while the last successful poll is older than 5 minutes.",
     ),
     _histogram(
@@ -484,6 +513,7 @@ _ALL: Final = (
         "agentos_component_info",
         ("agentos", "kind", "id", "name", "agent", "model", "provider"),
         "Agents, teams and workflows of the AgentOS; agent is the name as spans spell it: join on it.",
+        otel="attributes gen_ai.agent.id, gen_ai.agent.name",
     ),
     _gauge("agentos_up", ("agentos",), "1 if the last poll reached AgentOS and was believed, else 0."),
     # What waits, and how it ended
@@ -560,12 +590,19 @@ _ALL: Final = (
         "Jobs that ended, each attempt by itself, by the id of their agent, team or workflow and by status: "
         "completed, failed, cancelled.",
     ),
-    _counter("agentos_eval_runs_total", _EVAL, "Runs of evaluations, by the name of the evaluation."),
+    _counter(
+        "agentos_eval_runs_total",
+        _EVAL,
+        "Runs of evaluations, by the name of the evaluation.",
+        otel="event gen_ai.evaluation.result (count)",
+    ),
     _histogram(
         "agentos_eval_score",
         _EVAL,
         "Score of an evaluation run: accuracy 0 to 10, agent_as_judge and reliability 0 to 1.",
         _S,
+        apart=("eval_type",),
+        otel="attribute gen_ai.evaluation.score.value",
         notes="accuracy: the average score. agent_as_judge: the part that passed. reliability: 1 passed, 0 failed. "
         "performance has no score.",
     ),

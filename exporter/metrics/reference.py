@@ -57,6 +57,7 @@ an AgentOS show their value at once.
 `schedule`, `name`, `component`) and `user` are admitted up to a limit per label and per metric; what comes later is
 counted under `{OTHER}`, so sums stay exact.
 `agentos_exporter_series_limited_total` tells where that happened. A value that was admitted stays admitted.
+`labels.drop` leaves labels out of a metric altogether; `--format json` names those that can be dropped.
 
 **Ids of runs, sessions and traces are never labels**, and neither are prompts, answers, tool arguments or error texts.
 Ids of users are labels only where `labels: {{user: plain}}` asks for it; `hashed` shows 16 digits that nobody can trace
@@ -70,6 +71,12 @@ exist in the OpenMetrics format only, which Prometheus asks for by itself; it ke
 team or workflow span of a run: the entry point that a user called; `root_kind` is its kind. `agent` is the nearest
 agent or team at or above the span, '' where there is none. All are spelled as in the spans; `agentos_component_info`
 joins them with ids.
+
+**OpenTelemetry's names** are those of its semantic conventions for generative AI, release 0.1.0: a metric, in braces
+the attribute that a part of it has, or an attribute or event where there is no such metric. They are the nearest there
+is, and not always the same measure. Releases before had `gen_ai.client.operation.duration`, `gen_ai.client.token.usage`
+and `gen_ai.workflow.duration` instead. Of labels, `provider` is `gen_ai.provider.name`, `model` `gen_ai.request.model`,
+`agent` `gen_ai.agent.name`, `tool` `gen_ai.tool.name` and `error_type` `error.type`.
 
 Besides the metrics below there are `process_*` and `python_info` of the exporter's own process.
 """
@@ -124,6 +131,7 @@ def _record(metric: Metric) -> dict[str, Any]:
         "group": group(metric),
         "help": metric.help,
         "labels": list(metric.labels),
+        "droppable_labels": list(metric.droppable),
         "limited_labels": [metric.labels[index] for index in metric.limited],
         "unit": base_unit(metric),
         "buckets": list(bucket_bounds(metric)),
@@ -145,7 +153,8 @@ def _entry(metric: Metric) -> str:
     if metric.exemplars:
         lines.append("- Carries exemplars.")
     if metric.otel:
-        lines.append(f"- OpenTelemetry: `{metric.otel}`.")
+        named = " ".join(_code(word) if "." in word else word for word in metric.otel.split(" "))
+        lines.append(f"- OpenTelemetry: {named}.")
     if metric.notes:
         lines.append(f"- {_text(metric.notes)}")
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,10 @@ from exporter.metrics.increments import Exemplar, Increments, Key, Labels, keep_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Exemplar", "Family", "Limits", "Plan", "Sample", "StoredSeries", "Totals"]
+__all__ = ["Dropped", "Exemplar", "Family", "Limits", "Plan", "Sample", "StoredSeries", "Totals"]
+
+Dropped = Mapping[str, frozenset[str]]
+"""By name of a metric: the labels that are dropped before anything is counted."""
 
 _LIMITED: Final = "agentos_exporter_series_limited_total"
 _SERIES: Final = "agentos_exporter_series"
@@ -114,10 +118,11 @@ class _Series:
 class Totals:
     """Every series of the process. All methods may be called from any thread."""
 
-    def __init__(self, limits: Limits, *, zero_hold: float) -> None:
+    def __init__(self, limits: Limits, *, zero_hold: float, dropped: Dropped | None = None) -> None:
         """`zero_hold` is in seconds."""
         self._limits = limits
         self._zero_hold = zero_hold
+        self._dropped = _places(dropped or {})
         self._lock = threading.RLock()
         self._series: dict[str, dict[Labels, _Series]] = {name: {} for name in METRICS}
         self._admitted: dict[str, set[str]] = {}
@@ -131,10 +136,10 @@ class Totals:
         self._scrapes: list[tuple[int, float]] = []
         """(version, monotonic time) of the first scrape of each version that was scraped, in order"""
 
-    def use(self, limits: Limits, *, zero_hold: float) -> None:
-        """Hold what is born from now on to these limits; `zero_hold` is in seconds."""
+    def use(self, limits: Limits, *, zero_hold: float, dropped: Dropped) -> None:
+        """Hold what is counted from now on to these limits; `zero_hold` is in seconds. Series that are there stay."""
         with self._lock:
-            self._limits, self._zero_hold = limits, zero_hold
+            self._limits, self._zero_hold, self._dropped = limits, zero_hold, _places(dropped)
 
     # Instances that come and go
 
@@ -393,6 +398,11 @@ class Totals:
                         yield StoredSeries(name, labels, int(live.value), live.counts, live.total, live.shown)
 
 
+def _places(dropped: Dropped) -> dict[str, frozenset[int]]:
+    """By name of a metric: the positions of its dropped labels."""
+    return {name: frozenset(map(METRICS[name].labels.index, labels)) for name, labels in dropped.items()}
+
+
 class _Planner:
     """One run of `Totals.plan`. It admits label values and adds up, and leaves the live series as they are."""
 
@@ -442,11 +452,18 @@ class _Planner:
         return StoredSeries(name, labels, 0, counts, 0, self._show)
 
     def _within(self, metric: Metric, labels: Labels, amount: int) -> Labels:
-        """The labels under which the limits allow these increments: shortened values, `other` for those beyond."""
-        if not metric.limited:
+        """The labels under which these increments count.
+
+        Dropped labels are empty, long values are shortened, and values beyond the limits are `other`.
+        """
+        dropped = self._totals._dropped.get(metric.name, frozenset())  # noqa: SLF001
+        limited = [place for place in metric.limited if place not in dropped] if dropped else metric.limited
+        if not limited and not dropped:
             return labels
         folded = list(labels)
-        for position in metric.limited:
+        for position in dropped:
+            folded[position] = ""
+        for position in limited:
             label = metric.labels[position]
             value = folded[position] = shorten(labels[position], self._totals._limits.label_value_length)  # noqa: SLF001
             if value != labels[position]:
@@ -456,12 +473,12 @@ class _Planner:
                 self._fold(_LIMITED, metric.name, label, amount)
         result = tuple(folded)
         live = self._totals._series[metric.name]  # noqa: SLF001
-        if result in live or (metric.name, result) in self._plan.series:
+        if not limited or result in live or (metric.name, result) in self._plan.series:
             return result
         if len(live) + self._new.get(metric.name, 0) < self._totals._limits.series_per_metric:  # noqa: SLF001
             return result
         self._fold(_LIMITED, metric.name, "", amount)
-        return tuple(OTHER if place in metric.limited else value for place, value in enumerate(result))
+        return tuple(OTHER if place in limited else value for place, value in enumerate(result))
 
     def _admit(self, label: str, value: str) -> bool:
         if value in _FREE:

@@ -258,7 +258,7 @@ async def _shared(config: Config, clock: Clock) -> Shared:
         if ledger.begun_anew:
             reason = "their labels, buckets or unit changed with this version: their series count from 0 again"
             log.warning("series_begun_anew", metrics=", ".join(ledger.begun_anew), reason=reason)
-        totals = Totals(config.limits, zero_hold=config.zero_hold)
+        totals = Totals(config.limits, zero_hold=config.zero_hold, dropped=config.dropped_labels)
         if ledger.leases is None:
             totals.restore(*await asyncio.to_thread(ledger.load))
         await asyncio.to_thread(ledger.date, clock.now_us())

@@ -80,8 +80,11 @@ class Discoverer:
                 named.setdefault(agentos.name, agentos)
         return tuple(named.values())
 
-    async def prepare(self, discoveries: Sequence[Discovery]) -> dict[str, _List]:
-        """These lists, with what is known of them already; files are read. Nothing changes by it."""
+    async def prepare(self, discoveries: Sequence[Discovery], *, endpoints: bool = False) -> dict[str, _List]:
+        """These lists, with what is known of them already; files are read, and `endpoints` as well where that is asked.
+
+        Nothing changes by it.
+        """
         lists: dict[str, _List] = {}
         for discovery in discoveries:
             name = f"discovery {discovery.mechanism} {' '.join(discovery.where)}"
@@ -90,7 +93,7 @@ class Discoverer:
             old = self._lists.get(name)
             if old is None:
                 one = _List(discovery)
-                if discovery.mechanism == "file":
+                if endpoints or discovery.mechanism == "file":
                     await self._read_anew(one, await asyncio.to_thread(_stamps, discovery))
             else:
                 one = replace(old, discovery=discovery, groups=dict(old.groups))

@@ -119,7 +119,7 @@ class Reloader:
         except StateError:
             await self._fleet.drop(plan)
             raise
-        self._shared.totals.use(new.limits, zero_hold=new.zero_hold)
+        self._shared.totals.use(new.limits, zero_hold=new.zero_hold, dropped=new.dropped_labels)
         if lists is not None:
             await self._discoverer.use(lists)
         await self._fleet.apply(plan)

@@ -174,6 +174,28 @@ async def test_limits_and_labels(start):
         assert exporter.logged("reload", changed="limits, labels.user")
 
 
+async def test_labels_are_dropped_and_come_back(start):
+    durations = "agentos_llm_call_duration_seconds"
+    async with start("a") as exporter:
+        before = shown = await exporter.forward(120)
+        for number, drop in enumerate(({SPANS: ["root", "agent"], durations: ["model"]}, {})):
+            exporter.read("a", labels={"drop": drop})
+            assert await exporter.reload() == ""
+            await exporter.run("a", 3, 12 + number)
+            before, shown = shown, await exporter.forward(120)
+            counted = sqltruth.count(f"sqlite:{exporter.folder / 'a'}.db", "a").totals
+            for metric in (SPANS, f"{durations}_count"):
+                assert shown(metric, agentos="a") == sum(n for (name, _), n in counted.items() if name == metric)
+            # What grows is either the folded series or the others.
+            folded = shown(SPANS, agentos="a", root="") - before(SPANS, agentos="a", root="")
+            whole = shown(SPANS, agentos="a") - before(SPANS, agentos="a")
+            assert whole > 0
+            assert folded == (whole if drop else 0)
+        assert shown.present(SPANS, agentos="a", root="", agent="", span_kind="llm")
+        assert shown.present(f"{durations}_count", agentos="a", model="")
+        assert len(exporter.logged("reload", changed="labels.drop")) == 2
+
+
 async def test_what_waits_for_a_restart_is_said(start, tmp_path):
     async with start("a") as exporter:
         before = exporter.daemon.config

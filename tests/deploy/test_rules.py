@@ -12,7 +12,7 @@ from deploy.mixin import promql
 from deploy.mixin.settings import described
 from exporter.cli.main import main
 from exporter.metrics.catalog import METRICS, Kind
-from tests.harness.promql import groupings, selectors, tokens
+from tests.harness.promql import groupings, kept, selectors, tokens
 from tests.harness.rules import (
     ALERTS,
     RECORDED,
@@ -213,10 +213,25 @@ def test_rules_name_what_exists(expr: str) -> None:
 def test_recorded_series_have_the_labels_of_their_level(record: str) -> None:
     level, metric, operation = record.split(":")
     assert all((level, metric, operation))
-    kept = {labels for labels, _ in groupings(RECORDED[record])} or {
+    levels = {labels for labels, _ in groupings(RECORDED[record])} or {
         tuple(LEVELS[one.name.split(":")[0]]) for one in selectors(RECORDED[record])
     }
-    assert {tuple(label for label in labels if label != "le") for labels in kept} == {LEVELS[level]}
+    assert {tuple(label for label in labels if label != "le") for labels in levels} == {LEVELS[level]}
+
+
+def test_the_labels_that_rules_read_are_told_to_those_who_drop_labels() -> None:
+    """The table in docs/limits.md: by metric, what of its labels can be dropped and is read by a rule."""
+    read: dict[str, set[str]] = {}
+    for expr in EXPRS:
+        for one in selectors(expr):
+            name = one.name if one.name in METRICS else re.sub(r"_(bucket|sum|count)$", "", one.name)
+            if name in METRICS:
+                labels = {*one.matchers, *kept(expr)} & set(METRICS[name].droppable)
+                read.setdefault(name, set()).update(labels)
+    expected = {name: [label for label in METRICS[name].droppable if label in labels] for name, labels in read.items()}
+    text = (ROOT / "docs/limits.md").read_text(encoding="utf-8").partition("### Labels that the shipped rules read")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    assert {name: re.findall(r"`(\w+)`", cell) for name, cell in rows} == {k: v for k, v in expected.items() if v}
 
 
 def test_nothing_is_filled_with_zero_and_errors_are_not_added_across_kinds() -> None:

@@ -70,7 +70,20 @@ FAULTS = {
         "exporter/metrics/totals.py", " and monotonic - self._scrapes[place][1] >= self._zero_hold", "", unit("totals")
     ),
     "the daemon passes no zero_hold on": Fault(
-        "exporter/service/daemon.py", "zero_hold=config.zero_hold)", "zero_hold=0)", DAEMON
+        "exporter/service/daemon.py", "zero_hold=config.zero_hold, ", "zero_hold=0, ", DAEMON
+    ),
+    "a dropped label is counted": Fault(
+        "exporter/metrics/totals.py", '            folded[position] = ""\n', "            pass\n", unit("totals")
+    ),
+    "a dropped label uses up admissions": Fault(
+        "exporter/metrics/totals.py",
+        "for position in dropped:\n            folded[position]",
+        "for position in dropped:\n            self._admit(metric.labels[position], labels[position])\n"
+        "            folded[position]",
+        unit("totals"),
+    ),
+    "a reload drops no labels": Fault(
+        "exporter/service/reload.py", "dropped=new.dropped_labels)", "dropped={})", ("tests/daemon/test_reload.py",)
     ),
     "the cursor is committed before what it stands for": Fault(
         "exporter/ledger/store.py",

@@ -97,6 +97,19 @@ def test_labels_of_any_length(opened: Open) -> None:
     assert [one.shown for one in ledger.load()[0] if one.metric == TOOL] == [True]
 
 
+def test_labels_that_one_leader_drops_and_the_next_does_not(opened: Open) -> None:
+    for holder, dropped in (("one", {"root", "tool"}), ("two", set()), ("three", {"agent"})):
+        ledger, totals = opened(holder), Totals(Limits(), zero_hold=0, dropped={TOOL: frozenset(dropped)})
+        totals.restore(*ledger.load())
+        for trace in "tu":
+            done = changes(f"{holder}-{trace}", totals=totals)
+            ledger.commit(done)
+            totals.apply(done.plan)
+        ledger.close()
+    found = {one.labels[:3]: (one.value, bool(one.labels[3])) for one in opened("last").load()[0] if one.metric == TOOL}
+    assert found == {("os", "", "a"): (2, False), ("os", "r", "a"): (2, True), ("os", "r", ""): (2, True)}
+
+
 def test_there_and_back(opened: Open, postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = Ledger(tmp_path / "first.db")
     filled(first)

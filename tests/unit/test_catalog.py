@@ -43,6 +43,27 @@ DOLLARS = tuple(
         *map(str, (1, 2.5, 5, 10, 30, 100)),
     )
 )
+OTEL_METRICS = {
+    "gen_ai.invoke_agent.duration",
+    "gen_ai.invoke_agent.inference_calls",
+    "gen_ai.client.inference.duration",
+    "gen_ai.client.inference.time_to_first_chunk",
+    "gen_ai.client.inference.usage.*",
+    "gen_ai.client.inference.operation.input_tokens",
+    "gen_ai.client.inference.operation.output_tokens",
+    "gen_ai.execute_tool.duration",
+    "http.client.request.duration",
+    "http.client.response.body.size",
+}
+OTEL_EVENTS = {"gen_ai.evaluation.result"}
+OTEL_ATTRIBUTES = {
+    "error.type",
+    "user.id",
+    "gen_ai.agent.id",
+    "gen_ai.agent.name",
+    "gen_ai.conversation.id",
+    "gen_ai.evaluation.score.value",
+}
 SCORES = (100, 250, 500, 750, 900, 990, *range(1000, 10_001, 1000))
 RATES = tuple(1000 * rate for rate in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
 TOKEN_SECONDS = (
@@ -87,11 +108,35 @@ def test_labels(metric):
 
 
 @every_metric
+def test_labels_that_may_be_dropped(metric):
+    assert "agentos" not in metric.droppable
+    assert set(metric.apart) <= set(metric.labels)
+    assert not set(metric.apart) & set(metric.droppable)
+    assert not metric.droppable or (metric.life is Life.DURABLE and metric.labels[0] == "agentos")
+
+
+@every_metric
 def test_help(metric):
     assert re.fullmatch(r"[A-Z1].*\.", metric.help), "one sentence or more"
     assert not re.search(r"[\n\\]", metric.documentation)
     assert metric.help in metric.documentation
     assert metric.otel in metric.documentation
+
+
+@every_metric
+def test_opentelemetry_names_are_told_apart(metric):
+    """Metrics stand alone; what is an attribute or an event says so."""
+    if not metric.otel:
+        return
+    found = re.fullmatch(
+        r"(?:(attributes?|event) )?([a-z_.*, ]+?)(?:\{([a-z_.]+)\})?(?: \((?:count|sum)\))?", metric.otel
+    )
+    assert found
+    kind, names, attribute = found.groups()
+    known = {None: OTEL_METRICS, "event": OTEL_EVENTS}.get(kind, OTEL_ATTRIBUTES)
+    assert set(names.split(", ")) <= known
+    assert attribute is None or (kind is None and attribute in OTEL_ATTRIBUTES)
+    assert (kind == "attributes") == ("," in names)
 
 
 @every_metric

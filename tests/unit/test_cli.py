@@ -68,6 +68,7 @@ def test_check_config_says_what_it_understood_and_no_secret(tmp_path, capsys, mo
         """
 poll_interval: 20s
 state: memory
+labels: {drop: {agentos_llm_tokens_total: [root, agent]}}
 agentos:
   - {name: prod, url: "https://agentos.example.com/", token_file: token, db_ids: [main, other]}
   - {name: staging, url: "http://staging:7777", token_env: STAGING_TOKEN}
@@ -82,6 +83,7 @@ agentos:
         "listen_address 127.0.0.1:9999",
         "poll_interval 20s",
         "overlap 1m",
+        "labels.drop agentos_llm_tokens_total: agent, root",
         "agentos prod",
         "url https://agentos.example.com",
         f"token from the file {tmp_path / 'token'}",

@@ -76,6 +76,10 @@ def test_every_key() -> None:
         ),
         limits=Limits(20_000, 100, 64),
         user_labels=UserLabels.HASHED,
+        dropped_labels={
+            "agentos_llm_tokens_total": frozenset({"root", "agent"}),
+            "agentos_tool_call_duration_seconds": frozenset({"tool"}),
+        },
         prices=GOOD / "../prices.yml",
         budgets=(
             Budget(
@@ -176,6 +180,7 @@ def test_defaults() -> None:
         "state": Path("/var/lib/agentos-exporter/state.db"),
         "limits": {"series_per_metric": 10_000, "values_per_label": 500, "label_value_length": 256},
         "user_labels": "off",
+        "dropped_labels": {},
         "prices": None,
         "prices_update": False,
         "budgets": (),
@@ -322,6 +327,19 @@ def test_labels_of_users(tmp_path: Path, text: str, mode: str) -> None:
     assert load_file(path).user_labels is UserLabels(mode)
 
 
+def test_a_label_that_rules_need_twice_and_find_once_is_a_warning(tmp_path: Path) -> None:
+    calls, errors = "agentos_tool_calls_total", "agentos_tool_call_errors_total"
+    drop = {calls: "[tool, root]", "agentos_spans_total": "[span_kind]", "agentos_run_errors_total": "[error_type]"}
+    text = "".join(f"    {name}: {labels}\n" for name, labels in drop.items())
+    head, tail = "labels:\n  drop:\n", "agentos: [{name: a, url: 'http://a'}]\n"
+    end = "is not: the shipped rules cannot divide them by each other, and their alerts are silent"
+    spans = f"labels.drop: span_kind of agentos_spans_total is dropped and that of agentos_error_spans_total {end}"
+    tools = f"labels.drop: tool of {calls} is dropped and that of {errors} {end}"
+    assert load_file(write(tmp_path, head + text + tail)).warnings == (tools, spans)
+    text += f"    {errors}: [tool]\n"
+    assert load_file(write(tmp_path, head + text + tail)).warnings == (spans,)
+
+
 def test_what_memory_forgets_is_a_warning(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -361,8 +379,9 @@ def test_a_budget_is_for_an_agentos_that_is_read(tmp_path: Path) -> None:
 def test_the_keys_that_changed() -> None:
     old = load_file(GOOD / "full.yml")
     assert config.changed_keys(old, old) == ()
-    new = dataclasses.replace(old, user_labels=UserLabels.OFF, budgets=(), zero_hold=1, warnings=("x",))
-    assert config.changed_keys(old, new) == ("zero_hold", "labels.user", "budgets")
+    new = dataclasses.replace(old, user_labels=UserLabels.OFF, dropped_labels={}, budgets=(), zero_hold=1)
+    new = dataclasses.replace(new, warnings=("x",))
+    assert config.changed_keys(old, new) == ("zero_hold", "labels.user", "labels.drop", "budgets")
 
 
 def test_the_price_file_can_be_left_out(tmp_path: Path) -> None:
@@ -792,6 +811,7 @@ WORDS = st.sampled_from(
             "url",
             "tls",
         ),
+        *("drop", "agentos_up", "agentos_spans_total", "root"),
         *("token_file", "token_env", "db_ids", "ca_file", "cert_file", "user", "series_per_metric", "database"),
         *("memory", "15s", "15", "off", "true", URL, "http://[", "http://a:b:c", "https://@", ":", "~", "1:30", "0x1F"),
         *("GOOD_TOKEN", "../token", "postgresql://", "<<", "\x00", "\ud800", "é", "-", "1_0", "9" * 5000),

@@ -248,3 +248,8 @@ def test_what_is_parsed_back_is_what_was_stored(drawn):
     wanted = {key: value for family in drawn for key, value in expected(family).items()}
     assert series(list(parse_text(rendered.text.decode()))) == wanted
     assert series(list(parse_openmetrics(rendered.openmetrics.decode()))) == wanted
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_the_catalog_knows_how_many_time_series_a_label_set_is(metric: Metric) -> None:
+    assert len(metric_family(Family(metric, 1, (a_sample(metric),))).samples) == metric.series

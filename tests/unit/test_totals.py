@@ -30,9 +30,9 @@ def tools(*names, amount=1):
 class Daemon:
     """Totals on a ledger with a driven clock, published the way `Publisher` does it."""
 
-    def __init__(self, ledger=None, *, limits=None, hold=60.0):
+    def __init__(self, ledger=None, *, limits=None, hold=60.0, dropped=None):
         self.ledger = ledger or Ledger(None)
-        self.totals = Totals(limits or Limits(), zero_hold=hold)
+        self.totals = Totals(limits or Limits(), zero_hold=hold, dropped=dropped)
         self.totals.restore(*self.ledger.load())
         self.now = 0.0
         self.version = 0
@@ -342,6 +342,129 @@ def test_under_any_limits_the_sum_is_the_number_of_increments(batches, values, s
     assert spread == sum(map(len, batches))
     assert len({labels[3] for labels in previous} - {"other"}) <= values
     daemon.ledger.close()
+
+
+# Dropped labels
+
+
+def calls(spans):
+    """Tool calls of (root, agent, tool), counted and timed."""
+    delta = Delta("os")
+    for root, agent, tool in spans:
+        delta.add(TOOL, ("os", root, agent, tool))
+        delta.observe(DURATION, ("os", tool), 150_000)
+    return delta
+
+
+def dropping(*labels):
+    return {TOOL: frozenset(labels), DURATION: frozenset(labels) & {"tool"}}
+
+
+def counts(daemon, metric):
+    """By the labels of each series, how often something was counted in it."""
+    return Counter({one.labels: one.value or sum(one.counts) for one in daemon.totals.stored() if one.metric == metric})
+
+
+def test_a_dropped_label_is_empty_and_nothing_is_lost():
+    daemon = Daemon(dropped=dropping("root", "tool"))
+    daemon.count(calls([("r", "a", "x"), ("s", "a", "y"), ("r", "b", "x")]))
+    assert counts(daemon, TOOL) == {("os", "", "a", ""): 2, ("os", "", "b", ""): 1}
+    assert counts(daemon, DURATION) == {("os", ""): 3}
+    (duration,) = (one for one in daemon.totals.stored() if one.metric == DURATION)
+    assert duration.total == 3 * 150_000
+
+
+def test_a_dropped_label_uses_up_no_admissions():
+    daemon = Daemon(limits=Limits(values_per_label=1, label_value_length=32), dropped=dropping("tool"))
+    daemon.count(calls([("r", "a", name * 40) for name in "xyz"]))
+    assert counts(daemon, TOOL) == {("os", "r", "a", ""): 3}
+    assert (daemon.value(LIMITED, TOOL, "tool"), daemon.value(SHORTENED, TOOL, "tool")) == (None, None)
+    assert "tool" not in {label for label, _ in daemon.ledger.load()[1]}
+
+
+def test_a_dropped_label_stays_empty_beyond_the_limit_of_a_metric():
+    daemon = Daemon(limits=Limits(series_per_metric=1), dropped=dropping("root"))
+    daemon.count(calls([("r", "a", "x"), ("r", "b", "x")]))
+    assert counts(daemon, TOOL) == {("os", "", "a", "x"): 1, ("os", "", "other", "other"): 1}
+    assert daemon.value(LIMITED, TOOL, "") == 1
+
+
+def test_a_metric_without_limited_labels_may_drop_as_well():
+    daemon = Daemon(dropped={"agentos_traces_total": frozenset({"root_kind"})})
+    delta = Delta("os")
+    for kind, amount in (("agent", 2), ("team", 0), ("http", 3)):
+        delta.add("agentos_traces_total", ("os", kind), amount)
+    daemon.count(delta)
+    assert counts(daemon, "agentos_traces_total") == {("os", ""): 5}
+
+
+def test_what_was_counted_under_a_label_stays_when_it_is_dropped():
+    daemon = Daemon()
+    daemon.count(calls([("r", "a", "x")]), show=True)
+    daemon.totals.use(Limits(), zero_hold=60, dropped=dropping("tool"))
+    daemon.count(calls([("r", "a", "x")] * 2))
+    old, new = (TOOL, ("os", "r", "a", "x")), (TOOL, ("os", "r", "a", ""))
+    daemon.publish()
+    shown = daemon.scrape()
+    assert (shown[old][0], shown[new][0]) == (1, 0)  # a new series shows 0 first
+    daemon.publish(after=60)
+    assert (daemon.shown[old][0], daemon.shown[new][0]) == (1, 2)
+    daemon.totals.use(Limits(), zero_hold=60, dropped={})
+    daemon.count(calls([("r", "a", "x")]))
+    assert counts(daemon, TOOL) == {("os", "r", "a", "x"): 2, ("os", "r", "a", ""): 2}
+
+
+SPANS = st.lists(st.tuples(*(st.sampled_from("abc") for _ in range(3))), max_size=30)
+
+
+@given(SPANS, st.sets(st.sampled_from(("root", "agent", "tool"))), st.randoms(use_true_random=False))
+def test_a_dropped_family_is_the_whole_one_added_up(spans, dropped, rng):
+    whole, folded = Daemon(), Daemon(dropped=dropping(*dropped))
+    whole.count(calls(spans))
+    rng.shuffle(spans)
+    while spans:
+        size = rng.randint(1, len(spans))
+        folded.count(calls(spans[:size]))
+        spans = spans[size:]
+    for metric in (TOOL, DURATION):
+        expected = Counter()
+        for labels, count in counts(whole, metric).items():
+            named = zip(METRICS[metric].labels, labels, strict=True)
+            expected[tuple("" if label in dropped else value for label, value in named)] += count
+        assert counts(folded, metric) == expected
+    whole.ledger.close()
+    folded.ledger.close()
+
+
+@given(
+    st.lists(st.tuples(SPANS, st.sets(st.sampled_from(("root", "agent", "tool"))), st.booleans()), max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 9),
+)
+def test_whatever_is_dropped_when_nothing_is_lost_and_nothing_falls(steps, values, series):
+    limits = Limits(series_per_metric=series, values_per_label=values)
+    daemon, before, total = Daemon(limits=limits), Counter(), 0
+    for spans, dropped, restarts in steps:
+        if restarts:
+            daemon = Daemon(daemon.ledger, limits=limits, dropped=dropping(*dropped))
+        else:
+            daemon.totals.use(limits, zero_hold=60, dropped=dropping(*dropped))
+        daemon.count(calls(spans))
+        now = counts(daemon, TOOL)
+        assert now >= before
+        before, total = now, total + len(spans)
+        assert sum(now.values()) == sum(counts(daemon, DURATION).values()) == total
+    daemon.ledger.close()
+
+
+def test_replicas_drop_labels_too():
+    daemon = Daemon(dropped=dropping("root", "agent"))
+    daemon.totals.lead(frozenset({"os"}))
+    daemon.count(calls([("r", "a", "x"), ("s", "b", "x")]), show=True)
+    (stored,) = (one for one in daemon.ledger.load(["os"])[0] if one.metric == TOOL)
+    assert (stored.labels, stored.value) == (("os", "", "", "x"), 2)
+    daemon.publish()
+    assert daemon.shown[TOOL, ("os", "", "", "x")][0] == 2
 
 
 def test_a_plan_that_is_not_applied_changes_nothing():
