@@ -16,14 +16,15 @@ import structlog
 from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
 from exporter.core.model import MICROSECONDS, Span
 from exporter.counting.delta import Delta, SessionPart, digest
-from exporter.counting.fold import observe_cost
 from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
+from exporter.counting.runs import RunCall, RunRecord, count_call, finish
 from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, split
 from exporter.ledger.records import Changes, Record
 
 if TYPE_CHECKING:
     from exporter.bookkeeping.shared import Shared
-    from exporter.counting.cashier import Cashier
+    from exporter.counting.cashier import Cashier, Charged
+    from exporter.counting.dimensions import Dimensions
 
 log = structlog.get_logger(__name__)
 
@@ -236,18 +237,23 @@ class Enricher:
     def _resolve(
         self, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail], *, everything: bool, show: bool
     ) -> int:
-        delta, bills = Delta(self.agentos), _Bills(self._ledger.records(self.agentos, {call.trace for call in calls}))
+        records = self._ledger.records(self.agentos, {call.trace for call in calls})
+        delta, bills = Delta(self.agentos), _Bills(records, self._cashier.dimensions)
         runs: dict[str, list[WaitingCall]] = {}
         for call in calls:
             runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
             detail = details.get(run_id)
-            for group in split(detail, own) if detail is not None else ():
+            if detail is not None:
+                bills.note(detail, own)
+            # The sums of a run leave out calls that report no tokens.
+            for group in split(detail, [call for call in own if call.counted]) if detail is not None else ():
                 estimated = self._is_estimate(group)
                 for call, span in group.shares:
                     bills.add(delta, call, self._charge(delta, call, span, estimated=estimated))
             for call in own:
-                if call.key not in bills.paid and (everything or self._late(call.since)):
+                told = detail is not None and not call.counted
+                if call.key not in bills.paid and (everything or told or self._late(call.since)):
                     bills.add(delta, call, self._charge(delta, call, call.as_span()))
         counted = self._count_details(delta, runs, details)
         if not bills.paid and not counted:
@@ -264,7 +270,7 @@ class Enricher:
         self._shared.commit(changes, delta, show=show)
         return len(bills.paid)
 
-    def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> int | None:
+    def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> Charged:
         tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
         return self._cashier.charge(delta, tally, span, call.user_id or "", estimated=estimated)
 
@@ -295,8 +301,11 @@ class Enricher:
 class _Bills:
     """The runs and sessions that resolved calls belong to."""
 
-    def __init__(self, records: Mapping[str, list[Record]]) -> None:
+    def __init__(self, records: Mapping[str, list[Record]], dimensions: Dimensions) -> None:
         self._records = records
+        self._dimensions = dimensions
+        self._values: dict[str, dict[str, str]] = {}
+        """by run id: what its detail tells"""
         self._touched: dict[tuple[str, str], Record] = {}
         self.paid: set[CallKey] = set()
 
@@ -304,24 +313,48 @@ class _Bills:
     def touched(self) -> list[Record]:
         return list(self._touched.values())
 
-    def add(self, delta: Delta, call: WaitingCall, cost: int | None) -> None:
-        """This call has its cost, None where it is unpriced."""
+    def note(self, detail: RunDetail, calls: Sequence[WaitingCall]) -> None:
+        """Note what the detail of a run tells of dimensions, in the outermost runs that its calls belong to."""
+        told = self._values[detail.run_id] = self._dimensions.of_metadata(detail.metadata)
+        if not told:
+            return
+        for call in calls:
+            if (found := self._find(call)) is not None:
+                record, run = found
+                outermost = detail.run_id == call.outer_run_id or call.root_name == call.agent_name
+                run.values = run.values | told if outermost else told | run.values
+                self._touched[record.id, record.db] = record
+
+    def _find(self, call: WaitingCall) -> tuple[Record, RunRecord] | None:
+        """The run that a call belongs to, in its record; None where it is settled without the call."""
+        for record in self._records.get(call.trace, ()):
+            if (run := record.runs.get(call.root)) is not None:
+                return record, run
+        return None
+
+    def add(self, delta: Delta, call: WaitingCall, charged: Charged) -> None:
+        """This call is charged."""
+        cost = charged.cost
         self.paid.add(call.key)
         if cost and call.session is not None:
             part = SessionPart(call.start, call.end, cost=cost)
             known = delta.sessions.setdefault(call.session, part)
             if known is not part:
                 known.join(part)
-        for record in self._records.get(call.trace, ()):
-            run = record.runs.get(call.root)
-            if run is not None:
-                run.waiting -= 1
-                run.add_cost(cost)
-                if run.settled and not run.waiting:
-                    observe_cost(delta, run)
-                    del record.runs[call.root]
-                self._touched[record.id, record.db] = record
-                break
+        counted = RunCall(call.agent_name, call.model, call.start, charged.tokens, cost)
+        if (found := self._find(call)) is None:
+            values = self._dimensions.of_ids(call.user_id, None) | self._values.get(call.run_id, {})
+            count_call(delta, counted, values, self._dimensions)
+            return
+        record, run = found
+        run.waiting -= 1
+        run.add_cost(cost)
+        if self._dimensions:
+            run.calls.append(counted)
+        if run.settled and not run.waiting:
+            finish(delta, run, self._dimensions)
+            del record.runs[call.root]
+        self._touched[record.id, record.db] = record
 
 
 async def no_details(*_: object) -> None:

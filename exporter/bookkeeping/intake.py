@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import MICROSECONDS, Trace, TraceState
+from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
-from exporter.counting.fold import RunRecord, awaits_run, count_details, fold, observe_session, root_kind, settle
+from exporter.counting.fold import awaits_run, count_details, fold, note_values, observe_session, root_kind
+from exporter.counting.runs import RunRecord, settle
 from exporter.ledger.records import Changes, Record
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
 from exporter.sources.protocol import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from exporter.bookkeeping.shared import Shared
-    from exporter.counting.cashier import Cashier
 
 FIRST_ASK: Final = 15 * MICROSECONDS
 """An open trace is asked for after 15 s, 30 s, 1 min ... up to the horizon."""
@@ -72,7 +73,7 @@ class Intake:
         self._clock = shared.clock
         self._overlap = round(overlap * MICROSECONDS)
         self._horizon = round(horizon * MICROSECONDS)
-        self._cashier = cashier
+        self._cashier = cashier if cashier is not None else Cashier()
         self._enriches = enriches or (lambda: False)
 
     def announce(self) -> None:
@@ -166,8 +167,7 @@ class Intake:
             cashier=self._cashier,
             enrich=self._enriches(),
         )
-        if batch.details and self._cashier is not None:
-            count_details(delta, trace, fresh_spans, batch.details, self._cashier)
+        self._count_details(delta, trace, batch, fresh_spans, runs)
         record.spans.update(fresh_spans)
         record.runs.update((span, run) for span, run in runs.items() if span not in elsewhere)
         record.total_spans, record.nodes, record.end = reading
@@ -192,6 +192,16 @@ class Intake:
             if record.next_ask <= now:
                 self._settle(delta, book, record)
         book.touch(record)
+
+    def _count_details(
+        self, delta: Delta, trace: Trace, batch: Batch, fresh: Collection[int], runs: dict[int, RunRecord]
+    ) -> None:
+        """Count what details tell of runs whose spans are `fresh`, and note values of dimensions."""
+        if batch.details:
+            count_details(delta, trace, fresh, batch.details, self._cashier)
+        if runs and self._cashier.dimensions:
+            tags = batch.tags.get(trace.id, ())
+            note_values(trace, runs, self._cashier.dimensions, details=batch.details, tags=tags)
 
     def _settles(self, record: Record, trace: Trace, *, now: int, as_of: int, at_once: bool) -> int:
         """When a complete trace settles unless it changes. `at_once`: it need not wait for an overlap."""
@@ -235,7 +245,7 @@ class Intake:
         if not book.reported(record.id):
             delta.add("agentos_traces_total", (self.agentos, record.root_kind))
         record.reported = True
-        settle(delta, record.runs)
+        settle(delta, record.runs, self._cashier.dimensions)
         book.touch(record)
 
     def _ignore(self, delta: Delta, book: _Book, batch: Batch, now: int) -> int:

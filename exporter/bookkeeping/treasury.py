@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from exporter.core.errors import StateError
 from exporter.core.model import MICROSECONDS
 from exporter.counting.budgets import KEPT, Budget, Budgets, known_since
+from exporter.counting.dimensions import Dimensions
 from exporter.counting.users import UserLabels, hashed, labeller
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from exporter.bookkeeping.shared import Shared
     from exporter.counting.cashier import Cashier
+    from exporter.counting.dimensions import Dimension
     from exporter.metrics.increments import Labels
 
 LIMIT: Final = "agentos_budget_limit_usd"
@@ -29,7 +31,9 @@ _DAY: Final = 86_400 * MICROSECONDS
 class Treasury:
     """All methods block and raise StateError; they may be called from any thread."""
 
-    def __init__(self, shared: Shared, cashier: Cashier, *, user_labels: UserLabels) -> None:
+    def __init__(
+        self, shared: Shared, cashier: Cashier, *, user_labels: UserLabels, dimensions: Sequence[Dimension] = ()
+    ) -> None:
         """The cashier gets budgets with `configure`."""
         self._ledger = shared.ledger
         self._totals = shared.totals
@@ -43,12 +47,14 @@ class Treasury:
         self._shown: set[Labels] = set()
         self._pruned = 0
         self._cashier = cashier
-        self.label_users(user_labels)
+        self.divide(user_labels, dimensions)
 
-    def label_users(self, mode: UserLabels) -> None:
-        """Show users so from now on; no batch may be committed meanwhile. Raises StateError."""
-        key = self._ledger.user_key() if mode is UserLabels.HASHED else b""
+    def divide(self, mode: UserLabels, dimensions: Sequence[Dimension]) -> None:
+        """Count by users and by dimensions so from now on; no batch may be committed meanwhile. Raises StateError."""
+        hashes = mode is UserLabels.HASHED or any(one.hashed for one in dimensions)
+        key = self._ledger.user_key() if hashes else b""
         self._cashier.user_label = labeller(mode, key)
+        self._cashier.dimensions = Dimensions(dimensions, key=key)
 
     def configure(self, budgets: Sequence[Budget], agentos: Sequence[str], *, lookback: int) -> list[str]:
         """Put these budgets in force and show them; no batch may be committed meanwhile.

@@ -35,6 +35,7 @@ def describe(config: Config) -> list[str]:
         ("labels.user", str(config.user_labels)),
         *(("labels.drop", f"{name}: {', '.join(sorted(labels))}") for name, labels in config.dropped_labels.items()),
     ]
+    facts += [("dimension", f"{one.name}: {one.origin}{'.' if one.key else ''}{one.key}") for one in config.dimensions]
     for discovery in config.discovery:
         facts += [("", ""), ("discovery", str(discovery)), ("  every", format_duration(discovery.refresh))]
     for agentos in config.agentos:

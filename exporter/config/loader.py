@@ -18,6 +18,7 @@ from typing import Any, Final
 import yaml
 
 from exporter import REVISION_VARIABLE
+from exporter.config.dimensions import read_dimensions, untold
 from exporter.config.files import content, head, parse_path, path_shown, reason
 from exporter.config.labels import read_labels, uneven
 from exporter.config.push import read_push
@@ -151,6 +152,7 @@ _TOP: Final = (
     "prices",
     "prices_update",
     "budgets",
+    "dimensions",
     *_LISTS,
     "push",
 )
@@ -218,6 +220,7 @@ class _Loader:
             values["state"] = replace(state, location=place)
         self._check_budgeted(values)
         self._warn_of_memory(values)
+        self.warnings += untold(values.get("dimensions", ()), values.get("agentos", ()))
         self._unknown_variables()
         if values.get("discovery"):
             values.setdefault("agentos", ())
@@ -442,6 +445,7 @@ class _Loader:
             values["agentos"] = instances
         values["discovery"] = self._discovery(table)
         values["budgets"] = self._budgets(table)
+        values["dimensions"] = read_dimensions(table, self.base)
         values["push"] = read_push(table, secret=self._secret, tls=self._tls, proxy=self._environment_proxy)
         return values
 

@@ -14,6 +14,7 @@ from exporter.config.shard import Shard
 from exporter.core.document import RefusedError
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget
+from exporter.counting.dimensions import Dimension
 from exporter.counting.users import UserLabels
 from exporter.metrics.totals import Dropped, Limits
 from exporter.sources.database import location
@@ -317,6 +318,7 @@ class Config:
     prices: Path | None = None
     prices_update: bool = False
     budgets: tuple[Budget, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
     push: tuple[Push, ...] = ()
     web: Web = field(default_factory=Web)
     log_level: str = "info"

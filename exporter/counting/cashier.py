@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.counting.budgets import Budgets
+from exporter.counting.dimensions import Dimensions
 from exporter.pricing.tokens import NO_CLASSES, Classes
 
 if TYPE_CHECKING:
@@ -19,12 +20,20 @@ _REPORTED: Final = "reported"
 _ESTIMATED: Final = "estimated"
 
 
+class Charged(NamedTuple):
+    """What a call took: tokens of all classes, and its cost in 10**-18 USD, None where that is not known."""
+
+    tokens: int
+    cost: int | None
+
+
 class Cashier:
     """Prices calls and charges them. What is set here holds from the next batch on.
 
     Attributes:
         user_label: Makes a label of the id of a user. None: there are no metrics by user.
         budgets: The budgets in force.
+        dimensions: The dimensions by which runs and calls are counted as well.
 
     """
 
@@ -34,10 +43,12 @@ class Cashier:
         *,
         user_label: Callable[[str], str] | None = None,
         budgets: Budgets | None = None,
+        dimensions: Dimensions | None = None,
     ) -> None:
         """Without a `pricer` nothing has a cost."""
         self.user_label = user_label
         self.budgets = budgets if budgets is not None else Budgets()
+        self.dimensions = dimensions if dimensions is not None else Dimensions()
         self._pricer = pricer
 
     @property
@@ -66,9 +77,7 @@ class Cashier:
         first, calls = spans[0], [(span.start, span.usage.prompt or 0) for span in spans]
         return self._pricer.one_price(first.provider, first.model, calls, cached=cached, model_class=first.model_class)
 
-    def charge(
-        self, delta: Delta, tally: CallTally, span: Span, user: str = "", *, estimated: bool = False
-    ) -> int | None:
+    def charge(self, delta: Delta, tally: CallTally, span: Span, user: str = "", *, estimated: bool = False) -> Charged:
         """Add tokens and cost of a call to its tally, its user and its budgets.
 
         Args:
@@ -78,9 +87,6 @@ class Cashier:
             user: The id of whom it is charged to, empty where unknown.
             estimated: Whether its tokens are known of several calls together alone.
 
-        Returns:
-            The cost in units of money, None where it is not known.
-
         """
         usage = span.usage
         priced = self.price(span) if usage.known or span.reported_cost is not None else None
@@ -89,12 +95,13 @@ class Cashier:
         if self.charges:
             self._put_on_accounts(delta, tally.labels, span, user, priced)
         if priced is None:
-            tally.take(Classes(usage.prompt, None, None, usage.completion, None))
-            return None
+            plain = Classes(usage.prompt, None, None, usage.completion, None)
+            tally.take(plain)
+            return Charged(plain.total, None)
         tally.take(priced.classes)
         if priced.usd is None:
             tally.lack(priced.classes)
-            return None
+            return Charged(priced.classes.total, None)
         # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
         tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
         cost = sum(priced.usd.values())
@@ -102,7 +109,7 @@ class Cashier:
             tally.lose(cost)
         if priced.saved is not None:
             tally.save(priced.saved)
-        return cost
+        return Charged(priced.classes.total, cost)
 
     def _put_on_accounts(self, delta: Delta, call: Labels, span: Span, user: str, priced: Priced | None) -> None:
         """Put a call on the account of its user and of its budgets; `call` are the labels of its tally."""

@@ -5,14 +5,16 @@ Which span counts where follows the shape of AgentOS's trees: see `exporter.coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
 from exporter.counting.attempts import Attempt, Call, attempts
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
+from exporter.counting.dimensions import Origin
 from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
+from exporter.counting.runs import RunCall, RunRecord, count_call
 from exporter.counting.tree import BESIDE_THEIR_AGENT, LATER, NONE, NOWHERE, Tree
 from exporter.counting.waiting import WaitingCall
 from exporter.metrics.increments import Labels
@@ -20,34 +22,11 @@ from exporter.metrics.increments import Labels
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from exporter.counting.dimensions import Dimensions
     from exporter.counting.waiting import RunDetail
 
 # Looking a member up in its enum takes as long as the rest of a test for it.
 _HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """What is gathered of one run until its trace settles; `cost` in 10**-18 USD, of the calls that are `priced`.
-
-    A run that is `settled` is kept only while the cost of some of its calls is `waiting` for its detail. `attempts` are
-    those that followed failed calls, as the last reading of its trace shows them.
-    """
-
-    root_kind: str
-    root: str
-    llm_calls: int = 0
-    priced: int = 0
-    cost: int = 0
-    waiting: int = 0
-    settled: bool = False
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def add_cost(self, cost: int | None) -> None:
-        """What one LLM call of the run costs; None: it is not known."""
-        if cost is not None:
-            self.priced += 1
-            self.cost += cost
 
 
 def root_kind(trace: Trace) -> str:
@@ -110,7 +89,7 @@ def fold(
             tally = delta.calls(root_name, agent_name, span.provider, span.model)
             tally.count(span, trace_id)
             run = runs.get(spans[root].id) if root >= 0 else None
-            waiting = _waiting(trace, tree, index, tally, now) if enrich else None
+            waiting = _waiting(trace, tree, index, tally, now, cashier.dimensions) if enrich else None
             _bill(delta, tree, index, tally, run, waiting, cashier)
         elif kind is _TOOL:
             delta.tools(root_name, agent_name, span.name).count(span, trace_id)
@@ -119,7 +98,7 @@ def fold(
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
-                runs[span.id] = RunRecord(str(kind), span.name)
+                runs[span.id] = RunRecord(str(kind), span.name, failed=span.error_type is not None)
     if fresh:
         _count_reading(delta, fresh, orphans, now)
         _note_attempts(tree, runs)
@@ -142,6 +121,40 @@ def _note_attempts(tree: Tree, runs: dict[int, RunRecord]) -> None:
     for root, noted in found.items():
         if root in runs and not runs[root].settled:
             runs[root].attempts = noted
+
+
+def note_values(
+    trace: Trace,
+    runs: dict[int, RunRecord],
+    dimensions: Dimensions,
+    *,
+    details: Mapping[str, RunDetail],
+    tags: Sequence[str],
+) -> None:
+    """Note, in each run that is not settled, its values of dimensions as far as this reading of its trace tells them.
+
+    `details` are those of runs, by run id; `tags` those of the trace's spans. What the detail of the outermost run says
+    comes before what those inside it say.
+    """
+    tree = Tree(trace)
+    of_tags = dimensions.of_tags(tags)
+    for index, span in enumerate(tree.spans):
+        run = runs.get(tree.spans[tree.root[index]].id) if tree.root[index] >= 0 else None
+        if run is None:
+            continue
+        detail = details.get(span.run_id or "")
+        told = dimensions.of_metadata(detail.metadata) if detail is not None else {}
+        if tree.root[index] == index:
+            run.values |= {**of_tags, **_values(tree, index, dimensions), **told}
+        else:
+            run.values = told | run.values
+
+
+def _values(tree: Tree, index: int, dimensions: Dimensions) -> dict[str, str]:
+    """What the ids of the user and of the session of a span tell."""
+    if not (dimensions.needs(Origin.USER) or dimensions.needs(Origin.SESSION)):
+        return {}
+    return dimensions.of_ids(tree.user_of(index), tree.session_of(tree.root[index]))
 
 
 def count_details(
@@ -196,11 +209,17 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
         delta.error("agentos_tool_call_errors_total", (*base, span.name, error_type), trace_id, at)
 
 
-def _waiting(trace: Trace, tree: Tree, index: int, tally: CallTally, now: int) -> WaitingCall | None:
+def _waiting(
+    trace: Trace, tree: Tree, index: int, tally: CallTally, now: int, dimensions: Dimensions
+) -> WaitingCall | None:
     """The call as one that waits for the detail of its run; None where there is nothing to wait for."""
     span, agent = tree.spans[index], tree.agent_of(index)
-    # The metrics of a run leave out calls that failed.
-    if agent < 0 or not span.usage.known or span.usage.detailed or span.error_type is not None:
+    if agent < 0 or span.usage.detailed:
+        return None
+    # The metrics of a run leave out calls that failed. Its metadata tells whose they are, too.
+    if not span.usage.known and not dimensions.needs(Origin.METADATA):
+        return None
+    if span.usage.known and span.error_type is not None:
         return None
     own, outer = tree.spans[agent], tree.spans[tree.root[index]]
     if not own.run_id or not own.session_id:
@@ -250,9 +269,15 @@ def _bill(
         delta.waiting.append(waiting if run is not None else replace(waiting, root=0))
         return
     span = tree.spans[index]
-    cost = cashier.charge(delta, tally, span, tree.user_of(index) if cashier.charges else "")
+    tokens, cost = cashier.charge(delta, tally, span, tree.user_of(index) if cashier.charges else "")
     if run is not None:
         run.add_cost(cost)
+    if cashier.dimensions:
+        call = RunCall(tally.labels[2], span.model, span.start, tokens, cost)
+        if run is not None:
+            run.calls.append(call)
+        else:
+            count_call(delta, call, _values(tree, index, cashier.dimensions), cashier.dimensions)
     if cost:
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
 
@@ -265,34 +290,6 @@ def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
     if span.error_type is not None:
         delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
     delta.histogram("agentos_run_duration_seconds", labels).time(span.duration, trace_id, span.end)
-
-
-def settle(delta: Delta, runs: dict[int, RunRecord]) -> None:
-    """Observe what only a settled run shows, and forget the run; its cost, and the run, may wait a little longer."""
-    for span, run in list(runs.items()):
-        if not run.settled:
-            delta.observe("agentos_run_llm_calls", (delta.agentos, run.root_kind, run.root), run.llm_calls)
-            _count_attempts(delta, run)
-            run.settled = True
-        if not run.waiting:
-            observe_cost(delta, run)
-            del runs[span]
-
-
-def _count_attempts(delta: Delta, run: RunRecord) -> None:
-    for one in run.attempts:
-        base = (delta.agentos, run.root, one.agent)
-        if one.fallback:
-            delta.add("agentos_llm_fallbacks_total", (*base, one.model, one.fallback))
-        else:
-            delta.add("agentos_llm_retries_total", (*base, one.provider, one.model))
-    run.attempts.clear()
-
-
-def observe_cost(delta: Delta, run: RunRecord) -> None:
-    """Observe the cost of a run, all of whose calls are priced as far as they ever will be."""
-    if run.priced or not run.llm_calls:
-        delta.observe("agentos_run_cost_usd", (delta.agentos, run.root_kind, run.root), run.cost)
 
 
 def observe_session(delta: Delta, part: SessionPart) -> None:

@@ -8,8 +8,8 @@ wherever all calls of the model share a price: then it does not matter how the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -53,6 +53,11 @@ class WaitingCall:
     first: bool = False
     run_start: int = 0
     streamed: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether its span reports any token count."""
+        return self.prompt is not None or self.completion is not None
 
     @property
     def key(self) -> CallKey:
@@ -124,12 +129,14 @@ class ModelUse:
 class RunDetail:
     """The metrics of one run alone: `first_token` in microseconds, `uses` by model, the run's own model first.
 
-    Where AgentOS does not tell models apart (agno before 2.5) `uses` has one entry, without a model.
+    Where AgentOS does not tell models apart (agno before 2.5) `uses` has one entry, without a model. `metadata` is that
+    of the run, as far as it is short texts and numbers.
     """
 
     run_id: str
     first_token: int | None = None
     uses: tuple[ModelUse, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Share(NamedTuple):

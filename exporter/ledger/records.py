@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from exporter.core.model import Known, TraceState
 from exporter.counting.budgets import Charge
 from exporter.counting.delta import SessionPart
-from exporter.counting.fold import RunRecord
+from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import CallKey, WaitingCall
 from exporter.ledger import tables
 from exporter.metrics.catalog import METRICS, Kind

@@ -99,7 +99,7 @@ def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
 LIMITED_LABELS: Final = frozenset(
     {
         *("root", "agent", "provider", "model", "from_model", "to_model", "tool", "error_type", "user"),
-        *("schedule", "name", "component"),
+        *("schedule", "name", "component", "value"),
     }
 )
 OTHER: Final = "other"
@@ -143,6 +143,11 @@ _RUN: Final = ("agentos", "root_kind", "root")
 _MODEL: Final = ("agentos", "provider", "model")
 _CALL: Final = (*_B, "provider", "model")
 _USER: Final = ("agentos", "user")
+_DIMENSION: Final = ("agentos", "dimension", "value")
+_DIMENSION_NOTES: Final = (
+    "Only with `dimensions`. Counted once the run is settled. The sum over the values of one dimension is the whole; "
+    "never sum over dimensions."
+)
 _ROLE: Final = ("agentos", "root", "model", "role")
 _BUDGET: Final = ("agentos", "budget", "period")
 _PENDING: Final = ("agentos", "approval_type", "source_type")
@@ -473,6 +478,36 @@ _ALL: Final = (
         "Cost of LLM calls in US dollars by user.",
         unit=USD,
         notes="Only with `labels: {user: hashed}` or `plain`. What is unpriced is left out.",
+    ),
+    # Dimensions
+    _counter(
+        "agentos_dimension_runs_total",
+        _DIMENSION,
+        "Runs that a user started, by the values of your own dimensions; value is '' where it is not known.",
+        notes=_DIMENSION_NOTES,
+        apart=("dimension",),
+    ),
+    _counter(
+        "agentos_dimension_run_errors_total",
+        _DIMENSION,
+        "Of these, runs whose outermost span has status ERROR.",
+        notes=_DIMENSION_NOTES,
+        apart=("dimension",),
+    ),
+    _counter(
+        "agentos_dimension_tokens_total",
+        (*_DIMENSION, "model"),
+        "Tokens of LLM calls, all token classes together, by the values of your own dimensions.",
+        notes=_DIMENSION_NOTES,
+        apart=("dimension",),
+    ),
+    _counter(
+        "agentos_dimension_cost_usd_total",
+        (*_DIMENSION, "model"),
+        "Cost of LLM calls in US dollars by the values of your own dimensions.",
+        unit=USD,
+        notes=f"{_DIMENSION_NOTES} What is unpriced is left out.",
+        apart=("dimension",),
     ),
     # Budgets
     _gauge(

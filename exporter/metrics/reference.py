@@ -13,6 +13,7 @@ GROUPS: Final = {
     "Tools": ("agentos_tool_",),
     "Spans": ("agentos_spans_", "agentos_error_spans_"),
     "Sessions and users": ("agentos_session", "agentos_active_", "agentos_user_"),
+    "Dimensions of your own": ("agentos_dimension_",),
     "Budgets": ("agentos_budget_",),
     "What AgentOS says of itself": ("agentos_info", "agentos_component_", "agentos_up"),
     "What waits, and how it ended": (
@@ -54,8 +55,8 @@ scraped, and for at least `zero_hold` (60 s) after that; only then it shows its 
 an AgentOS show their value at once.
 
 **Labels are limited.** Names that come from AgentOS (`root`, `agent`, `provider`, `model`, `tool`, `error_type`,
-`schedule`, `name`, `component`) and `user` are admitted up to a limit per label and per metric; what comes later is
-counted under `{OTHER}`, so sums stay exact.
+`schedule`, `name`, `component`), `user` and the `value` of each dimension are admitted up to a limit per label and per
+metric; what comes later is counted under `{OTHER}`, so sums stay exact.
 `agentos_exporter_series_limited_total` tells where that happened. A value that was admitted stays admitted.
 `labels.drop` leaves labels out of a metric altogether; `--format json` names those that can be dropped.
 

@@ -468,7 +468,9 @@ class _Planner:
             value = folded[position] = shorten(labels[position], self._totals._limits.label_value_length)  # noqa: SLF001
             if value != labels[position]:
                 self._fold(_SHORTENED, metric.name, label, amount)
-            if not self._admit(label, value):
+            # Each dimension has a limit of its own.
+            under = f"{label} of {labels[metric.labels.index('dimension')]}" if label == "value" else label
+            if not self._admit(under, value):
                 folded[position] = OTHER
                 self._fold(_LIMITED, metric.name, label, amount)
         result = tuple(folded)

@@ -164,7 +164,9 @@ async def running(
         prices = Prices(await asyncio.to_thread(make_pricer, config), config.prices, shared)
         stack.push_async_callback(prices.aclose)
         cashier = Cashier(prices.pricer)
-        treasury = await asyncio.to_thread(Treasury, shared, cashier, user_labels=config.user_labels)
+        treasury = await asyncio.to_thread(
+            Treasury, shared, cashier, user_labels=config.user_labels, dimensions=config.dimensions
+        )
         jobs = Jobs()
         fleet = Fleet(shared, cashier, jobs)
         stack.push_async_callback(fleet.aclose)

@@ -19,6 +19,7 @@ from exporter.bookkeeping.intake import Intake
 from exporter.bookkeeping.operations import Ends
 from exporter.core.errors import ConfigError, StateError
 from exporter.core.model import MICROSECONDS
+from exporter.counting.dimensions import Origin
 from exporter.service.connect import make_source
 from exporter.service.operations import Operations
 from exporter.service.poller import Figures, Poller
@@ -57,7 +58,7 @@ class Member:
     """One AgentOS: what is configured of it, how it is read, who reads it, and under which lease."""
 
     agentos: AgentOS
-    timing: tuple[float, ...]
+    timing: tuple[object, ...]
     poller: Poller
     lease: Lease | None
     operations: Operations | None = None
@@ -275,6 +276,8 @@ def settings(config: Config) -> Settings:
         lookback=lookback(config),
         horizon=round(config.trace_horizon * MICROSECONDS),
         stall_budget=config.stall_budget,
+        metadata=any(one.origin is Origin.METADATA for one in config.dimensions),
+        tags=any(one.origin is Origin.TAG for one in config.dimensions),
     )
 
 
@@ -284,18 +287,15 @@ def lookback(config: Config) -> int:
     return round(config.initial_lookback * MICROSECONDS) if config.state is not None else 0
 
 
-def _timing(config: Config) -> tuple[float, ...]:
+def _timing(config: Config) -> tuple[object, ...]:
     """All that pollers are built of besides their AgentOS."""
     return (
+        settings(config),
         config.poll_interval,
         config.poll_deadline,
         config.sessions_interval,
         config.operations_interval,
-        config.overlap,
-        config.trace_horizon,
-        config.initial_lookback,
         config.zero_hold,
-        config.stall_budget,
     )
 
 

@@ -109,13 +109,14 @@ class Reloader:
         led = self._shared.led
         plan = await self._fleet.prepare(whole, strict=strict)
         try:
-            if "labels.user" in changed:
+            divided = {"labels.user", "dimensions"} & set(changed)
+            if divided:
                 await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
             if {"budgets", "agentos", "discovery"} & set(changed):
                 await put_budgets_in_force(self._treasury, self._shared, whole)
-            if "labels.user" in changed:
+            if divided:
                 async with self._shared.lock:
-                    await asyncio.to_thread(self._treasury.label_users, new.user_labels)
+                    await asyncio.to_thread(self._treasury.divide, new.user_labels, new.dimensions)
         except StateError:
             await self._fleet.drop(plan)
             raise

@@ -17,12 +17,17 @@ DAY: Final = 24 * HOUR
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a database is read; all times in microseconds, `stall_budget` in seconds."""
+    """How a database is read; all times in microseconds, `stall_budget` in seconds.
+
+    `metadata` and `tags`: whether the metadata of runs, and tags of spans, are wanted.
+    """
 
     overlap: int
     lookback: int
     horizon: int
     stall_budget: float
+    metadata: bool = False
+    tags: bool = False
 
 
 @dataclass(slots=True)

@@ -39,6 +39,8 @@ class Batch:
     """the source's clock when it answered, in microseconds"""
     details: Mapping[str, RunDetail] = field(default_factory=dict)
     """details of runs in these traces, by run id, where the source has them at once"""
+    tags: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """tags of the spans of these traces, by trace id, where the source reads them"""
 
 
 class LedgerView(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,13 +16,35 @@ if TYPE_CHECKING:
 _MOST_USES: Final = 100
 
 
-def run_detail(run_id: str, metrics: dict[str, Any]) -> RunDetail:
-    """What the metrics of a run tell; `metrics` is the JSON object that agno calls so."""
+_MOST_METADATA: Final = 100
+_LONGEST_TEXT: Final = 256
+
+
+def run_detail(run_id: str, metrics: object, metadata: object = None) -> RunDetail | None:
+    """What the metrics and the metadata of a run tell, each the JSON object that agno calls so; None for neither."""
+    if not isinstance(metrics, dict) and not isinstance(metadata, dict):
+        return None
+    texts = _texts(metadata) if isinstance(metadata, dict) else {}
+    if not isinstance(metrics, dict):
+        return RunDetail(run_id, metadata=texts)
     details = metrics.get("details")
     uses = [use for use in _listed(details) if use is not None] if isinstance(details, dict) else []
     if not uses and (whole := _use(metrics)) is not None:
         uses = [whole]  # agno before 2.5 does not tell models apart
-    return RunDetail(run_id, _first_token(metrics.get("time_to_first_token")), tuple(uses))
+    return RunDetail(run_id, _first_token(metrics.get("time_to_first_token")), tuple(uses), texts)
+
+
+def _texts(metadata: dict[str, Any]) -> dict[str, str]:
+    """Short texts and numbers at the top of the metadata."""
+    some = itertools.islice(metadata.items(), _MOST_METADATA)
+    shown = {
+        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in some if _is_scalar(value)
+    }
+    return {key: text for key, text in shown.items() if len(key) <= _LONGEST_TEXT and len(text) <= _LONGEST_TEXT}
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (str, int, float))
 
 
 def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:

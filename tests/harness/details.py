@@ -31,12 +31,13 @@ CASHIER = Cashier(PRICER)
 class Home:
     """Ledger, totals, intake and enricher of one AgentOS, on a clock that only the test moves."""
 
-    def __init__(self, details=None, *, enabled=True, databases=()) -> None:
+    def __init__(self, details=None, *, enabled=True, databases=(), cashier=CASHIER) -> None:
         self.now = float(T0)
         self.ledger = Ledger(None)
         self.details = {} if details is None else details
         self.asked = []
         self.enabled = enabled
+        self.cashier = cashier
         self.databases = databases
         self.seen = {}
         self.open()
@@ -50,7 +51,7 @@ class Home:
         self.enricher = Enricher(
             "os",
             shared,
-            CASHIER,
+            self.cashier,
             fetch=self.fetch,
             databases=lambda: self.databases,
             enabled=self.enabled,
@@ -60,7 +61,7 @@ class Home:
             shared,
             overlap=60,
             horizon=3600,
-            cashier=CASHIER,
+            cashier=self.cashier,
             enriches=self.enricher.active,
         )
 
@@ -128,7 +129,7 @@ def run_of(number, *calls, shown=None, run_id=None, session="s", kind=SpanKind.A
 
 
 def detail(number, *uses, first_token=250_000, **more):
-    return RunDetail(more.get("run_id", f"run{number}"), first_token, uses)
+    return RunDetail(more.get("run_id", f"run{number}"), first_token, uses, more.get("metadata", {}))
 
 
 def call(*tokens, **more):

@@ -5,7 +5,7 @@ import pytest
 from exporter.core.errors import StateRefused
 from exporter.core.model import TraceState
 from exporter.counting.delta import Delta
-from exporter.counting.fold import RunRecord
+from exporter.counting.runs import RunRecord
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals

@@ -16,6 +16,7 @@ from exporter.config.settings import Credential, Protocol
 from exporter.config.shard import Shard
 from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
+from exporter.counting.dimensions import Dimension, Origin
 from exporter.counting.users import UserLabels
 from exporter.metrics.totals import Limits
 from exporter.pricing.money import USD
@@ -99,7 +100,19 @@ def test_every_key() -> None:
                 limit=USD // 10_000,
             ),
         ),
+        dimensions=(
+            Dimension("tenant", Origin.METADATA, "tenant_id"),
+            Dimension("release", Origin.TAG, "release"),
+            Dimension("team", Origin.USER, values={"alice@example.com": "blue", "bob": "7"}),
+            Dimension("chat", Origin.SESSION, hashed=True),
+        ),
         config_file=GOOD / "full.yml",
+        warnings=(
+            "dimensions.tenant: prod tells the metadata of runs only with enrich_runs: true",
+            "dimensions.tenant: staging:1 tells the metadata of runs only with enrich_runs: true",
+            "dimensions.release: prod shows tags only if it is read from its database",
+            "dimensions.release: staging:1 shows tags only if it is read from its database",
+        ),
     )
 
 
@@ -184,6 +197,7 @@ def test_defaults() -> None:
         "prices": None,
         "prices_update": False,
         "budgets": (),
+        "dimensions": (),
         "push": (),
         "web": {
             "addresses": (("", 9777, ""),),

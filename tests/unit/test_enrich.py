@@ -11,6 +11,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import json as msgspec_json
 from msgspec import structs
 
 from exporter import config
@@ -19,6 +20,7 @@ from exporter.bookkeeping.intake import SESSION_IDLE
 from exporter.core.errors import BadAnswer, NoDetails, ServerFailed, SourceTimeout, StateError, Unauthorized
 from exporter.core.model import Span, SpanKind, TokenUsage, Trace
 from exporter.counting.cashier import Cashier
+from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import ModelUse, RunDetail, deal, split
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
@@ -389,6 +391,7 @@ PRAGMA user_version = 2;
 """
 
 
+DECODE_RUNS = msgspec_json.Decoder(dict[int, RunRecord]).decode
 RUN_FIELDS, CALL_FIELDS = 7, 20
 """how many fields of a run, and of a call that waits, the schema before knew"""
 
@@ -402,7 +405,7 @@ def test_what_waits_in_a_state_file_of_the_schema_before_waits_on(tmp_path):
     home.ledger.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
         for key, runs in connection.execute("SELECT rowid, runs FROM traces").fetchall():
-            lists = [[int(span), *list(fields.values())[:RUN_FIELDS]] for span, fields in json.loads(runs).items()]
+            lists = [[int(span), *structs.astuple(run)[:RUN_FIELDS]] for span, run in DECODE_RUNS(runs).items()]
             connection.execute("UPDATE traces SET runs = ? WHERE rowid = ?", (json.dumps(lists), key))
         for key, data in connection.execute("SELECT rowid, data FROM waiting").fetchall():
             values = list(json.loads(data).values())[:CALL_FIELDS]

@@ -13,6 +13,7 @@ from exporter.bookkeeping.intake import SESSION_IDLE, Intake
 from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import StateError
 from exporter.core.model import RUN_KINDS, Clock, Span, SpanKind, TokenUsage, Trace, TraceState
+from exporter.counting.dimensions import Dimension, Dimensions, Origin
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind, Life
@@ -27,6 +28,7 @@ from tests.harness.examples import examples
 S = 1_000_000
 T0 = 1_790_000_000
 OVERLAP, HORIZON = 60, 3600
+TENANT = Dimension("tenant", Origin.USER)
 DELAY = "agentos_exporter_span_ingest_delay_seconds"
 
 
@@ -43,7 +45,7 @@ class Home:
 
     def __init__(self, ledger=None, now=T0, cashier=None) -> None:
         self.now = float(now)
-        self.cashier = cashier or FixedPrices(price, user_label=str)
+        self.cashier = cashier or FixedPrices(price, user_label=str, dimensions=Dimensions([TENANT]))
         self.ledger = ledger or Ledger(None)
         self.seen = {}
         self.open()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.core.errors import StateError, StateRefused
 from exporter.core.model import TraceState
 from exporter.counting.delta import SessionPart
-from exporter.counting.fold import RunRecord
+from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import store as ledger_module
 from exporter.ledger.copying import copy

@@ -23,7 +23,7 @@ from deploy.mixin.dashboards.panels import (
     table,
     value,
 )
-from deploy.mixin.dashboards.parts import mean, rate, total
+from deploy.mixin.dashboards.parts import mean, rate, share, total
 from deploy.mixin.settings import Settings
 
 SPENT = "agentos_llm_cost_usd_total"
@@ -59,6 +59,7 @@ def board(settings: Settings) -> Board:
             Row("Now", _now()),
             Row("Over time", _over_time()),
             Row("Who spends it", _who()),
+            Row("By dimensions of your own", _dimensions()),
             Row("Token classes and cache", _classes()),
             Row("Beside the main model", _overhead()),
             Row("How exact this is", _sources()),
@@ -230,6 +231,40 @@ def _models_and_users() -> tuple[Panel, ...]:
             ),
             sort="Cost",
             empty="unknown: labels.user is off",
+            height=10,
+        ),
+    )
+
+
+def _dimensions() -> tuple[Panel, ...]:
+    by = "agentos, dimension, value"
+    where = "Only with `dimensions` in the exporter's configuration. Not filtered by root and agent."
+    spent, runs = total("agentos_dimension_cost_usd_total", by), total("agentos_dimension_runs_total", by)
+    return (
+        table(
+            "Tenants, versions and the like",
+            "Runs, tokens and cost in the shown range by the values of your own dimensions; no value: unknown. "
+            f"Never add up over dimensions: each has the whole. {where} Runs are not filtered by model either.",
+            label("agentos", "AgentOS"),
+            label("dimension", "Dimension"),
+            label("value", "Value"),
+            value("Runs", runs, "locale", decimals=0),
+            value("Failed", share(total("agentos_dimension_run_errors_total", by), runs), "percentunit", decimals=1),
+            value("Tokens", total("agentos_dimension_tokens_total", by), "short"),
+            value("A run", f"{spent} / ({runs} > 0)", "currencyUSD"),
+            value("Cost", spent, "currencyUSD", bar=True, colors=steps((None, YELLOW))),
+            sort="Cost",
+            empty="unknown: no dimensions",
+            width=14,
+            height=10,
+        ),
+        series(
+            "Cost per hour, by value",
+            f"{where} {ESTIMATED}",
+            Query(f"3600 * {rate('agentos_dimension_cost_usd_total', 'dimension, value')}", "{{dimension}}: {{value}}"),
+            unit="currencyUSD",
+            empty="unknown: no dimensions",
+            width=10,
             height=10,
         ),
     )

@@ -27,6 +27,7 @@ _MOST_RUNS: Final = 1000
 class _Run(msgspec.Struct, gc=False):
     run_id: Any = None
     metrics: Any = None
+    metadata: Any = None
     step_executor_runs: list[_Run] | None = None
     member_responses: list[_Run] | None = None
 
@@ -52,8 +53,10 @@ def decode(body: bytes) -> dict[str, RunDetail]:
         raise BadAnswer(f"{ENDPOINT}: the answer is not a run of AgentOS") from error
     found: dict[str, RunDetail] = {}
     for one in _runs(run):
-        if isinstance(one.run_id, str) and isinstance(one.metrics, dict) and one.run_id not in found:
-            found[one.run_id] = run_detail(one.run_id, one.metrics)
+        if isinstance(one.run_id, str) and one.run_id not in found:
+            detail = run_detail(one.run_id, one.metrics, one.metadata)
+            if detail is not None:
+                found[one.run_id] = detail
     return found
 
 

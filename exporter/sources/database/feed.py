@@ -22,7 +22,7 @@ from exporter.sources import handover
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from exporter.sources.database import rows as span_rows
 from exporter.sources.database.rows import Reading, moment_of
-from exporter.sources.database.run_details import read_details
+from exporter.sources.database.run_details import read_details, read_tags
 from exporter.sources.database.sql import SPAN_COLUMNS, missing
 from exporter.sources.facts import clean_id, stand_in
 from exporter.sources.handover import is_misdated
@@ -84,7 +84,7 @@ class Feed:
     ) -> None:
         """With `details` the metrics of runs are read, too."""
         self.connection = connection
-        self._details = details
+        self._details = details or settings.metadata
         self.db = db
         self.settings = settings
         self.clock = clock
@@ -307,6 +307,7 @@ class Feed:
         here.seen = here.seen or bool(traces)
         self.stats.traces += len(traces)
         details = await read_details(self.connection, traces, wait=self._left) if self._details else {}
+        tags = await read_tags(self.connection, traces, wait=self._left) if self.settings.tags else {}
         return Batch(
             self.db,
             traces,
@@ -315,6 +316,7 @@ class Feed:
             as_of=this.now,
             follows=True,
             details=details,
+            tags=tags,
         )
 
     def _moved_to(self, this: _Pass, *, ended: bool) -> FeedPosition:

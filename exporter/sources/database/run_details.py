@@ -1,4 +1,4 @@
-"""Details of runs from agno's table of runs: what the spans of a run do not tell."""
+"""What the usual reading of spans leaves out: details of runs from agno's table of runs, and tags of spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter.sources.database.connection import Connection
 
 _AT_ONCE: Final = 500
-_metrics: Final = msgspec.json.Decoder(dict)
+_MOST_TAGS: Final = 100
 
 
 async def read_details(connection: Connection, traces: Sequence[Trace], *, wait: float) -> dict[str, RunDetail]:
@@ -34,17 +34,30 @@ async def read_details(connection: Connection, traces: Sequence[Trace], *, wait:
     details: dict[str, RunDetail] = {}
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
-        for run_id, metrics in await connection.rows(connection.sql.run_metrics(len(some)), some, wait=wait):
-            if isinstance(run_id, str) and (detail := _decoded(run_id, metrics)) is not None:
+        for run_id, *parts in await connection.rows(connection.sql.run_metrics(len(some)), some, wait=wait):
+            if isinstance(run_id, str) and (detail := run_detail(run_id, *map(_decoded, parts))) is not None:
                 details[run_id] = detail
     return details
 
 
-def _decoded(run_id: str, metrics: object) -> RunDetail | None:
-    """The detail; None for what are no metrics."""
-    if not isinstance(metrics, (str, bytes)):
+async def read_tags(connection: Connection, traces: Sequence[Trace], *, wait: float) -> dict[str, list[str]]:
+    """Tags of the spans of these traces (OpenInference's `tag.tags`), by trace id. Raises SourceError."""
+    ids = [trace.id for trace in traces]
+    tags: dict[str, list[str]] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        for trace_id, value in await connection.rows(connection.sql.tags(len(some)), some, wait=wait):
+            found = _decoded(value)
+            if isinstance(found, list):
+                tags.setdefault(trace_id, []).extend(tag for tag in found[:_MOST_TAGS] if isinstance(tag, str))
+    return tags
+
+
+def _decoded(value: object) -> object:
+    """What JSON says; None for what is none."""
+    if not isinstance(value, (str, bytes)):
         return None
     try:
-        return run_detail(run_id, _metrics.decode(metrics))
+        return msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None

@@ -128,14 +128,28 @@ class Sql:
         return f"{prefix}_to_record({whole}) AS a({columns})"
 
     def run_metrics(self, runs: int) -> str:
-        """The metrics of so many runs, by run id; NULL where a run has none. Nothing else of a run is read."""
+        """Metrics and metadata of so many runs, by run id; NULL where a run has none. Nothing else of them is read."""
         table = self.table(self.location.tables.runs_table)
-        metrics = {
-            Engine.SQLITE: "CASE WHEN json_valid(run_data) THEN json_extract(run_data, '$.metrics') END",
-            Engine.POSTGRESQL: "(run_data -> 'metrics')::text",
-            Engine.MYSQL: "CASE WHEN JSON_VALID(run_data) THEN JSON_EXTRACT(run_data, '$.metrics') END",
+        part = {
+            Engine.SQLITE: "CASE WHEN json_valid(run_data) THEN json_extract(run_data, '$.{0}') END",
+            Engine.POSTGRESQL: "(run_data -> '{0}')::text",
+            Engine.MYSQL: "CASE WHEN JSON_VALID(run_data) THEN JSON_EXTRACT(run_data, '$.{0}') END",
         }[self.location.engine]
-        return f"SELECT run_id, {metrics} FROM {table} WHERE run_id IN ({self.marks(runs)})"
+        parts = f"{part.format('metrics')}, {part.format('metadata')}"
+        return f"SELECT run_id, {parts} FROM {table} WHERE run_id IN ({self.marks(runs)})"
+
+    def tags(self, traces: int) -> str:
+        """Tags of the spans of so many traces: (trace_id, JSON)."""
+        table = self.table(self.location.tables.spans_table, "trace_id")
+        tags = {
+            Engine.SQLITE: "CASE WHEN json_valid(attributes) THEN json_extract(attributes, '$.\"tag.tags\"') END",
+            Engine.POSTGRESQL: "(attributes -> 'tag.tags')::text",
+            Engine.MYSQL: "CASE WHEN JSON_VALID(attributes) THEN JSON_EXTRACT(attributes, '$.\"tag.tags\"') END",
+        }[self.location.engine]
+        return (
+            f"SELECT DISTINCT trace_id, {tags} FROM {table} WHERE trace_id IN ({self.marks(traces)}) "
+            f"AND {tags} IS NOT NULL"
+        )
 
     def alive(self, traces: int) -> str:
         """One of so many traces that are known to exist."""

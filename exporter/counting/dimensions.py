@@ -1,0 +1,97 @@
+"""Dimensions of one's own: which tenant, version or team a run belongs to. Pure: no clock, no network.
+
+A run has one value of each dimension. It comes from the metadata of the run, from tags of its spans, or from the id of
+its user or session by a mapping. Where nothing tells it, the value is ''. All calls of a run belong to its values, so
+the sums over the values are those of the whole.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from exporter.core.text import printable
+from exporter.counting.users import DIGITS, hashed
+
+MOST: Final = 4
+"""How many dimensions there may be."""
+LONGEST: Final = 256
+"""Characters of a value; what is longer is cut."""
+
+
+class Origin(enum.StrEnum):
+    """Where the value of a dimension comes from."""
+
+    METADATA = "metadata"
+    TAG = "tag"
+    USER = "user"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One dimension.
+
+    Attributes:
+        name: The value of the label `dimension`.
+        origin: Where its values come from.
+        key: The key in the metadata, or the part of a tag before its `:` or `=`.
+        values: Id of a user or session → value, where the mapping has one. None: the id itself is the value.
+        hashed: Whether the value is shown as a hash.
+
+    """
+
+    name: str
+    origin: Origin
+    key: str = ""
+    values: Mapping[str, str] | None = field(default=None, repr=False)
+    hashed: bool = False
+
+
+class Dimensions:
+    """All dimensions, ready to tell the values of a run. Without any it is false."""
+
+    def __init__(self, dimensions: Sequence[Dimension] = (), *, key: bytes = b"") -> None:
+        """`key` is that of the hashes."""
+        self.all = tuple(dimensions)
+        self._key = key
+        self._of = {origin: [one for one in self.all if one.origin is origin] for origin in Origin}
+
+    def __bool__(self) -> bool:
+        return bool(self.all)
+
+    def needs(self, origin: Origin) -> bool:
+        """Whether any value comes from there."""
+        return bool(self._of[origin])
+
+    def of_ids(self, user: str | None, session: str | None) -> dict[str, str]:
+        """Values that the ids of a run's user and session tell, by dimension."""
+        ids = ((Origin.USER, user), (Origin.SESSION, session))
+        return self._found(
+            (one, (one.values.get(identifier) if one.values is not None else identifier))
+            for origin, identifier in ids
+            if identifier
+            for one in self._of[origin]
+        )
+
+    def of_metadata(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Values that the metadata of a run tells."""
+        return self._found((one, metadata.get(one.key)) for one in self._of[Origin.METADATA])
+
+    def of_tags(self, tags: Sequence[str]) -> dict[str, str]:
+        """Values that tags tell: `tenant:acme` or `tenant=acme`; the first one counts."""
+        found: dict[str, str] = {}
+        for tag in tags:
+            for separator in ":=":
+                key, middle, value = tag.partition(separator)
+                if middle and key not in found:
+                    found[key] = value
+        return self._found((one, found.get(one.key)) for one in self._of[Origin.TAG])
+
+    def _found(self, told: Iterable[tuple[Dimension, str | None]]) -> dict[str, str]:
+        return {one.name: self._shown(one, value) for one, value in told if value}
+
+    def _shown(self, one: Dimension, value: str) -> str:
+        return hashed(value, self._key)[:DIGITS] if one.hashed else printable(value)[:LONGEST]

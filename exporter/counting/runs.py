@@ -1,0 +1,105 @@
+"""What is gathered of one run until its trace settles, and what it adds to the totals then. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from exporter.counting.attempts import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.counting.delta import Delta
+    from exporter.counting.dimensions import Dimensions
+
+
+class RunCall(msgspec.Struct, frozen=True, array_like=True):
+    """An LLM call of a run: `cost` in 10**-18 USD, None where it is not known; `start` in microseconds."""
+
+    agent: str
+    model: str
+    start: int
+    tokens: int
+    cost: int | None
+
+
+class RunRecord(msgspec.Struct, omit_defaults=True):
+    """What is gathered of one run; `cost` in 10**-18 USD, of the calls that are `priced`.
+
+    Attributes:
+        root_kind: The kind of its outermost span.
+        root: The name of it.
+        llm_calls: How many LLM calls it has.
+        priced: How many of them have a known cost.
+        cost: Their sum.
+        waiting: How many calls wait for the detail of the run.
+        settled: Whether its trace is. The run is kept then only while the cost of some of its calls is waited for.
+        attempts: What followed failed calls, as the last reading of its trace shows it.
+        failed: Whether its outermost span did.
+        values: Its values of dimensions, as far as they are known.
+        calls: Its LLM calls, where there are dimensions.
+
+    """
+
+    root_kind: str
+    root: str
+    llm_calls: int = 0
+    priced: int = 0
+    cost: int = 0
+    waiting: int = 0
+    settled: bool = False
+    attempts: list[Attempt] = []
+    failed: bool = False
+    values: dict[str, str] = {}
+    calls: list[RunCall] = []
+
+    def add_cost(self, cost: int | None) -> None:
+        """What one LLM call of the run costs; None: it is not known."""
+        if cost is not None:
+            self.priced += 1
+            self.cost += cost
+
+
+def settle(delta: Delta, runs: dict[int, RunRecord], dimensions: Dimensions) -> None:
+    """Observe what only a settled run shows, and forget the run; its cost, and the run, may wait a little longer."""
+    for span, run in list(runs.items()):
+        if not run.settled:
+            delta.observe("agentos_run_llm_calls", (delta.agentos, run.root_kind, run.root), run.llm_calls)
+            _count_attempts(delta, run)
+            run.settled = True
+        if not run.waiting:
+            finish(delta, run, dimensions)
+            del runs[span]
+
+
+def finish(delta: Delta, run: RunRecord, dimensions: Dimensions) -> None:
+    """Count what a run adds up to, all of whose calls are priced as far as they ever will be."""
+    if run.priced or not run.llm_calls:
+        delta.observe("agentos_run_cost_usd", (delta.agentos, run.root_kind, run.root), run.cost)
+    for one in dimensions.all:
+        labels = (delta.agentos, one.name, run.values.get(one.name, ""))
+        delta.add("agentos_dimension_runs_total", labels)
+        delta.add("agentos_dimension_run_errors_total", labels, int(run.failed))
+    for call in run.calls:
+        count_call(delta, call, run.values, dimensions)
+
+
+def count_call(delta: Delta, call: RunCall, values: Mapping[str, str], dimensions: Dimensions) -> None:
+    """Count an LLM call by the values of its run."""
+    for one in dimensions.all:
+        labels = (delta.agentos, one.name, values.get(one.name, ""), call.model)
+        delta.add("agentos_dimension_tokens_total", labels, call.tokens)
+        if call.cost is not None:
+            delta.add("agentos_dimension_cost_usd_total", labels, call.cost)
+
+
+def _count_attempts(delta: Delta, run: RunRecord) -> None:
+    for one in run.attempts:
+        base = (delta.agentos, run.root, one.agent)
+        if one.fallback:
+            delta.add("agentos_llm_fallbacks_total", (*base, one.model, one.fallback))
+        else:
+            delta.add("agentos_llm_retries_total", (*base, one.provider, one.model))
+    run.attempts.clear()

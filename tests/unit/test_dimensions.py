@@ -1,0 +1,213 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from exporter.config.dimensions import untold
+from exporter.config.settings import AgentOS
+from exporter.core.model import Span, SpanKind, TokenUsage, Trace
+from exporter.counting.cashier import Cashier
+from exporter.counting.dimensions import LONGEST, Dimension, Dimensions, Origin
+from exporter.counting.users import hashed
+from exporter.counting.waiting import RunDetail
+from exporter.metrics.totals import Limits
+from exporter.sources.run_metrics import run_detail
+from tests.harness.details import COST, PRICER, TOKENS, Home, call, detail, run_of, use
+from tests.harness.examples import examples
+
+RUNS, ERRORS = "agentos_dimension_runs_total", "agentos_dimension_run_errors_total"
+BY_TOKENS, BY_COST = "agentos_dimension_tokens_total", "agentos_dimension_cost_usd_total"
+TENANT = Dimension("tenant", Origin.METADATA, "tenant_id")
+TEAM = Dimension("team", Origin.USER, values={"u": "blue"})
+PERSON = Dimension("person", Origin.USER)
+ENV = Dimension("env", Origin.TAG, "env")
+SETTLED = ["t1"]
+
+
+def cashier(*dimensions, key=b""):
+    return Cashier(PRICER, dimensions=Dimensions(dimensions, key=key))
+
+
+# What tells the values
+
+
+def test_ids_are_values_or_are_mapped_to_them():
+    dimensions = Dimensions([TEAM, PERSON, Dimension("chat", Origin.SESSION, values={"s": "help"})])
+    assert dimensions.of_ids("u", "s") == {"team": "blue", "person": "u", "chat": "help"}
+    assert dimensions.of_ids("someone", "other") == {"person": "someone"}
+    assert dimensions.of_ids(None, None) == {}
+
+
+def test_metadata_and_tags():
+    dimensions = Dimensions([TENANT, ENV])
+    assert dimensions.of_metadata({"tenant_id": "acme", "env": "x"}) == {"tenant": "acme"}
+    assert dimensions.of_metadata({"tenant_id": ""}) == {}
+    assert dimensions.of_tags(["beta", "env:prod", "env:test"]) == {"env": "prod"}
+    assert dimensions.of_tags(["env=prod:eu"]) == {"env": "prod:eu"}
+    assert dimensions.of_tags(["environment:prod"]) == {}
+
+
+def test_values_are_printable_short_and_hashed_where_asked():
+    long = Dimensions([TENANT]).of_metadata({"tenant_id": "a\nb" + "x" * 999})["tenant"]
+    assert (long[:3], len(long)) == ("a\N{REPLACEMENT CHARACTER}b", LONGEST)
+    secret = Dimensions([replace(TENANT, hashed=True)], key=b"k").of_metadata({"tenant_id": "acme"})
+    assert secret == {"tenant": hashed("acme", b"k")[:16]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (
+            {"a": "b", "n": 3, "f": 0.5, "yes": True, "list": [1], "none": None},
+            {"a": "b", "n": "3", "f": "0.5", "yes": "true"},
+        ),
+        ({"a": "x" * 999, "y" * 999: "b"}, {}),
+        ("text", None),
+    ],
+)
+def test_only_short_texts_and_numbers_of_metadata_are_kept(metadata, expected):
+    found = run_detail("r", None, metadata)
+    assert (None if found is None else found.metadata) == expected
+    assert "acme" not in repr(run_detail("r", {}, {"tenant_id": "acme"}))
+
+
+# What is counted
+
+
+def test_a_run_counts_by_its_values_once_it_is_settled():
+    home = Home(cashier=cashier(PERSON))
+    trace = run_of(1, call(100, 10), call(50, 5))
+    home.enabled = False
+    home.open()
+    home.read(trace)
+    assert home.of(RUNS, 1, 2) == {}
+    home.read(settled=SETTLED)
+    home.read(settled=SETTLED)
+    assert home.of(RUNS, 1, 2) == {("person", "u"): 1}
+    assert home.of(BY_TOKENS, 1, 2, 3) == {("person", "u", "gpt-5.4"): 165}
+    assert home.of(BY_COST, 2) == {"u": sum(home.of(COST, 5).values())}
+    assert home.of(ERRORS, 1) == {}
+
+
+def test_the_metadata_of_a_run_comes_with_its_detail():
+    home = Home(
+        {"run1": detail(1, use("gpt-5.4", "OpenAI", 150, 15), metadata={"tenant_id": "acme"})}, cashier=cashier(TENANT)
+    )
+    home.read(run_of(1, call(100, 10), call(50, 5)), settled=SETTLED)
+    assert home.of(RUNS, 2) == {}
+    home.enrich()
+    assert home.of(RUNS, 2) == {"acme": 1}
+    assert home.of(BY_TOKENS, 2, 3) == {("acme", "gpt-5.4"): 165}
+    assert home.of(BY_COST, 2) == {"acme": sum(home.of(COST, 5).values())}
+
+
+def test_a_run_that_failed_waits_for_its_metadata_though_its_calls_have_no_tokens():
+    failed = {**call(None, None), "error_type": "ModelProviderError"}
+    home = Home({"run1": RunDetail("run1", metadata={"tenant_id": "acme"})}, cashier=cashier(TENANT))
+    home.read(run_of(1, failed, error_type="ModelProviderError"), settled=SETTLED)
+    home.enrich()
+    assert home.of(RUNS, 2) == home.of(ERRORS, 2) == {"acme": 1}
+    assert home.ledger.waiting("os") == []
+
+
+def test_without_a_detail_the_value_is_unknown_and_nothing_is_lost():
+    home = Home(cashier=cashier(TENANT))
+    home.read(run_of(1, call(100, 10)), settled=SETTLED)
+    home.enrich(at=500)
+    home.expire(at=600)
+    assert home.of(RUNS, 1, 2) == {("tenant", ""): 1}
+    assert home.of(BY_TOKENS, 2) == {"": 110}
+
+
+def test_a_database_tells_metadata_and_tags_with_the_trace():
+    spans = (
+        Span(1, -1, SpanKind.TEAM, "team", 0, 9, run_id="outer"),
+        Span(2, 0, SpanKind.AGENT, "member", 0, 9, run_id="inner"),
+        Span(3, 1, SpanKind.LLM, "m", 0, 9, provider="openai", model="gpt-5.4", usage=TokenUsage(5, 1, detailed=True)),
+    )
+    trace = Trace("t1", "db", 0, 9, 0, 3, spans)
+    outer = RunDetail("outer", metadata={"tenant_id": "acme"})
+    inner = RunDetail("inner", metadata={"tenant_id": "member", "version": "2"})
+    dimensions = (TENANT, ENV, Dimension("version", Origin.METADATA, "version"))
+    home = Home(cashier=cashier(*dimensions))
+    home.read(trace, details={"outer": outer, "inner": inner}, tags={"t1": ["env:prod"]}, settled=SETTLED)
+    assert home.of(RUNS, 1, 2) == {("tenant", "acme"): 1, ("env", "prod"): 1, ("version", "2"): 1}
+    assert home.of(BY_TOKENS, 1, 2) == {("tenant", "acme"): 6, ("env", "prod"): 6, ("version", "2"): 6}
+
+
+def test_calls_outside_of_a_run_and_calls_that_come_late_count_too():
+    home = Home(cashier=cashier(PERSON))
+    home.enabled = False
+    home.open()
+    lone = Span(9, -1, SpanKind.LLM, "m", 0, 9, provider="openai", model="gpt-5.4", usage=TokenUsage(5, 1), user_id="u")
+    home.read(Trace("t9", "db", 0, 9, 0, 1, (lone,)))
+    assert home.of(BY_TOKENS, 2) == {"u": 6}
+    late = run_of(1, call(100, 10), call(50, 5))
+    home.read(structs.replace(late, spans=late.spans[:2], total_spans=2), settled=SETTLED)
+    home.read(late, settled=SETTLED)
+    assert home.of(BY_TOKENS, 2) == {"u": 171}
+    assert home.of(RUNS, 2) == {"u": 1}
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["read", "settle", "detail", "restart", "late"]), st.integers(1, 4)), max_size=20
+)
+
+
+@examples(150)
+@given(STEPS)
+def test_the_sum_over_values_is_the_whole_whatever_happens_when(steps):
+    """Readings, details, restarts and settling in any order; in the end all is settled and waited for in vain."""
+    details = {
+        f"run{n}": detail(n, use("gpt-5.4", "OpenAI", 150, 15), metadata={"tenant_id": f"tenant{n % 2}"})
+        for n in (1, 2, 3)
+    }
+    home = Home(cashier=cashier(TENANT, PERSON))
+    traces = {n: run_of(n, call(100, 10), call(50, 5), call(None, None, error_type="E")) for n in (1, 2, 3, 4)}
+    clock = 0
+    for step, n in steps:
+        clock += 1
+        if step == "read":
+            home.read(traces[n], at=clock)
+        elif step == "late":
+            home.read(structs.replace(traces[n], spans=traces[n].spans[:2], total_spans=2), at=clock)
+        elif step == "settle":
+            home.read(settled=[f"t{n}"], at=clock)
+        elif step == "detail":
+            home.details[f"run{n}"] = details.get(f"run{n}")
+            home.enrich(at=clock)
+        else:
+            home.open()
+        home.never_falls()
+    for n, trace in traces.items():
+        home.read(trace, settled=[f"t{n}"], at=clock + 1)
+    home.expire(at=clock + 600)
+    for name in ("tenant", "person"):
+        for whole, part in (("agentos_runs_total", RUNS), (TOKENS, BY_TOKENS), (COST, BY_COST)):
+            assert home.of(part, 1).get(name, 0) == sum(home.of(whole, 0).values())
+
+
+def test_each_dimension_has_a_limit_of_its_own():
+    home = Home(cashier=cashier(PERSON, ENV))
+    home.enabled = False
+    home.open()
+    home.totals.use(Limits(values_per_label=2), zero_hold=60, dropped={})
+    for n in range(1, 6):
+        home.read(run_of(n, call(10, 1), user_id=f"user{n}"), tags={f"t{n}": ["env:prod"]}, settled=[f"t{n}"])
+    assert home.of(RUNS, 1, 2) == {
+        ("person", "user1"): 1,
+        ("person", "user2"): 1,
+        ("person", "other"): 3,
+        ("env", "prod"): 5,
+    }
+
+
+def test_where_nothing_will_tell_values_a_warning_says_so():
+    api, known = AgentOS("a", "http://a"), AgentOS("b", "http://b", enrich_runs=True)
+    assert untold([TENANT, ENV, PERSON], [api, known, AgentOS("c", "")]) == [
+        "dimensions.tenant: a tells the metadata of runs only with enrich_runs: true",
+        "dimensions.env: a shows tags only if it is read from its database",
+        "dimensions.env: b shows tags only if it is read from its database",
+    ]
