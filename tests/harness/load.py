@@ -8,6 +8,7 @@ background runs and those whose client went away are still under way when they r
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -215,6 +216,7 @@ async def _send(client: httpx.AsyncClient, run: Run, number: int, outcome: Outco
         "background": str(run.background).lower(),
         "session_id": f"{run.component}-{user}-{number % 2}",  # a session belongs to one user
         "user_id": user,
+        "metadata": json.dumps({"tenant_id": f"tenant-{number % 3}", "prompt": "not to be shown"}),
     }
     outcome.started += 1
     try:
