@@ -410,7 +410,22 @@ def _budgets(settings: Settings) -> list[Alert]:
             variables,
             settings.budget_projection_for,
         ),
+        _tenant_over_budget(limit),
     ]
+
+
+def _tenant_over_budget(limit: str) -> Alert:
+    spent = _last("agentos_budget_value_spent_usd", (*BUDGET, "value"))
+    return Alert(
+        "AgentOSTenantOverBudget",
+        f"{spent}\n/ on ({', '.join(BUDGET)}) group_left ()\n{limit}\n>= 1",
+        WARNING,
+        f"{{{{ $labels.value }}}} has spent its budget {_OF}",
+        f"{{{{ $labels.value }}}} has spent {{{{ $value | humanizePercentage }}}} of this {{{{ $labels.period }}}}'s "
+        f"budget {_OF}, which each has. The exporter stops nobody: spending goes on.",
+        "agentos-cost",
+        ("agentos", "budget"),
+    )
 
 
 def _last(metric: str, labels: tuple[str, ...], *, how: str = "max") -> str:

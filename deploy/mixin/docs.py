@@ -71,6 +71,7 @@ _WHEN: Final = {
     "AgentOSBudgetExhausted": "a budget is spent",
     "AgentOSBudgetProjectedOverrun": "a budget will be exceeded at the pace so far, after {budget_projection_after} of "
     "its period",
+    "AgentOSTenantOverBudget": "a tenant, user or other value of a dimension has spent the budget that each has",
     "AgentOSUnpricedModel": "tokens of a model have no price",
     "AgentOSApprovalWaits": "the oldest approval that waits for a person is older than {approval_waits_for}",
     "AgentOSScheduleMissed": "the next run of an enabled schedule lies {schedule_late_for} in the past and has not "

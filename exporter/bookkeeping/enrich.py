@@ -24,7 +24,6 @@ from exporter.ledger.records import Changes, Record
 if TYPE_CHECKING:
     from exporter.bookkeeping.shared import Shared
     from exporter.counting.cashier import Cashier, Charged
-    from exporter.counting.dimensions import Dimensions
 
 log = structlog.get_logger(__name__)
 
@@ -238,7 +237,7 @@ class Enricher:
         self, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail], *, everything: bool, show: bool
     ) -> int:
         records = self._ledger.records(self.agentos, {call.trace for call in calls})
-        delta, bills = Delta(self.agentos), _Bills(records, self._cashier.dimensions)
+        delta, bills = Delta(self.agentos), _Bills(records, self._cashier)
         runs: dict[str, list[WaitingCall]] = {}
         for call in calls:
             runs.setdefault(call.run_id, []).append(call)
@@ -265,6 +264,7 @@ class Enricher:
             sessions=delta.sessions,
             resolved=sorted(bills.paid),
             spending=delta.spending,
+            allowances=delta.allowances,
             lease=self._lease,
         )
         self._shared.commit(changes, delta, show=show)
@@ -301,9 +301,9 @@ class Enricher:
 class _Bills:
     """The runs and sessions that resolved calls belong to."""
 
-    def __init__(self, records: Mapping[str, list[Record]], dimensions: Dimensions) -> None:
+    def __init__(self, records: Mapping[str, list[Record]], cashier: Cashier) -> None:
         self._records = records
-        self._dimensions = dimensions
+        self._cashier = cashier
         self._values: dict[str, dict[str, str]] = {}
         """by run id: what its detail tells"""
         self._touched: dict[tuple[str, str], Record] = {}
@@ -315,7 +315,7 @@ class _Bills:
 
     def note(self, detail: RunDetail, calls: Sequence[WaitingCall]) -> None:
         """Note what the detail of a run tells of dimensions, in the outermost runs that its calls belong to."""
-        told = self._values[detail.run_id] = self._dimensions.of_metadata(detail.metadata)
+        told = self._values[detail.run_id] = self._cashier.dimensions.of_metadata(detail.metadata)
         if not told:
             return
         for call in calls:
@@ -343,16 +343,16 @@ class _Bills:
                 known.join(part)
         counted = RunCall(call.agent_name, call.model, call.start, charged.tokens, cost)
         if (found := self._find(call)) is None:
-            values = self._dimensions.of_ids(call.user_id, None) | self._values.get(call.run_id, {})
-            count_call(delta, counted, values, self._dimensions)
+            values = self._cashier.dimensions.of_ids(call.user_id, None) | self._values.get(call.run_id, {})
+            count_call(delta, counted, call.root_name, values, self._cashier)
             return
         record, run = found
         run.waiting -= 1
         run.add_cost(cost)
-        if self._dimensions:
+        if self._cashier.dimensions:
             run.calls.append(counted)
         if run.settled and not run.waiting:
-            finish(delta, run, self._dimensions)
+            finish(delta, run, self._cashier)
             del record.runs[call.root]
         self._touched[record.id, record.db] = record
 

@@ -102,6 +102,7 @@ class Intake:
             activity=delta.activity,
             sessions=delta.sessions,
             spending=delta.spending,
+            allowances=delta.allowances,
             waiting=[replace(call, first=batch.first) for call in delta.waiting],
             lease=self._lease,
         )
@@ -245,7 +246,7 @@ class Intake:
         if not book.reported(record.id):
             delta.add("agentos_traces_total", (self.agentos, record.root_kind))
         record.reported = True
-        settle(delta, record.runs, self._cashier.dimensions)
+        settle(delta, record.runs, self._cashier)
         book.touch(record)
 
     def _ignore(self, delta: Delta, book: _Book, batch: Batch, now: int) -> int:

@@ -24,7 +24,13 @@ LIMIT: Final = "agentos_budget_limit_usd"
 SPENT: Final = "agentos_budget_spent_usd"
 RESET: Final = "agentos_budget_reset_timestamp_seconds"
 COVERED: Final = "agentos_budget_covered_since_timestamp_seconds"
-_GAUGES: Final = (LIMIT, SPENT, RESET, COVERED)
+OF_VALUE: Final = "agentos_budget_value_spent_usd"
+VALUES: Final = "agentos_budget_values"
+_GAUGES: Final = (LIMIT, SPENT, RESET, COVERED, VALUES)
+TOP: Final = 20
+"""Values of a budget that is shown for each value, those that have spent most."""
+MOST: Final = 500
+"""Values that are shown at most, those included that have spent 80 %."""
 _DAY: Final = 86_400 * MICROSECONDS
 
 
@@ -45,6 +51,7 @@ class Treasury:
         """names of AgentOS instances that were never read"""
         self._lookback = 0
         self._shown: set[Labels] = set()
+        self._values: set[Labels] = set()
         self._pruned = 0
         self._cashier = cashier
         self.divide(user_labels, dimensions)
@@ -99,13 +106,24 @@ class Treasury:
             bounds = {one.name: budgets.calendar(one).bounds(now) for one in budgets.all}
             spent = self._ledger.spent(min((start for start, _ in bounds.values()), default=now))
             shown: set[Labels] = set()
+            of_values: dict[Labels, float] = {}
             for one in budgets.all:
                 start, end = bounds[one.name]
                 labels: Labels = (one.agentos, one.name, one.period.value)
-                values = (one.limit, spent.get((one.name, start), 0), end, max(start, self._known[one.name][1]))
+                whole = None if one.per else spent.get((one.name, start), 0)
+                number = self._ledger.allowed(one.name, start) if one.per else None
+                values = (one.limit, whole, end, max(start, self._known[one.name][1]), number)
                 for metric, value in zip(_GAUGES, values, strict=True):
                     self._totals.gauge(metric, labels, value)
                 shown.add(labels)
+                if one.per:
+                    most = self._ledger.allowances(one.name, start, most=MOST, at_least=one.limit * 4 // 5, top=TOP)
+                    of_values |= {(*labels, value): amount for value, amount in most.items()}
+            for labels in self._values - of_values.keys():
+                self._totals.gauge(OF_VALUE, labels, None)
+            for labels, amount in of_values.items():
+                self._totals.gauge(OF_VALUE, labels, amount)
+            self._values = set(of_values)
             for labels in self._shown - shown:
                 for metric in _GAUGES:
                     self._totals.gauge(metric, labels, None)

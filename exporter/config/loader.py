@@ -167,7 +167,7 @@ _STATE: Final = ("url", "schema", "lease", "password_file", "password_env")
 _MOST_SHARDS: Final = 1000
 _STATE_SCHEMA: Final = "agentos_exporter"
 _POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://", re.IGNORECASE)
-_BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "period", "time_zone", "limit_usd")
+_BUDGET: Final = ("name", "agentos", "root", "agent", "model", "user", "per", "period", "time_zone", "limit_usd")
 _TLS: Final = ("ca_file", "cert_file", "key_file", "server_name")
 _HINTS: Final = {
     "token": "a token does not belong into this file: use token_file or token_env",
@@ -483,12 +483,22 @@ class _Loader:
         time_zone = entry.parsed("time_zone", parse_time_zone)
         filters = {key: entry.parsed(key, parse_filter) or "" for key in ("agentos", "root", "agent", "model")}
         user = entry.parsed("user", parse_user) or ""
+        per = entry.text("per") or ""
+        if per and user:
+            entry.add("user", "makes no sense with per: each value has a budget of its own")
         if name is None or limit is None or period is None:
             return None
-        return Budget(name=name, period=Period(period), limit=limit, time_zone=time_zone or "UTC", user=user, **filters)
+        whose = {"user": user, "per": per, **filters}
+        return Budget(name=name, period=Period(period), limit=limit, time_zone=time_zone or "UTC", **whose)
 
     def _check_budgeted(self, values: Mapping[str, Any]) -> None:
-        """A budget for an AgentOS that nobody reads would never see any spending."""
+        """A budget for a dimension that is none, or an AgentOS that nobody reads, would never see any spending."""
+        dimensions = [one.name for one in values.get("dimensions", ())]
+        for entry in self.budgeted:
+            node = entry.entries.get("per")
+            if isinstance(node, yaml.ScalarNode) and node.value and node.value not in dimensions:
+                known = f"known are {', '.join(dimensions)}" if dimensions else "name it under dimensions"
+                entry.add("per", f"{quoted(node.value)} is no dimension; {known}")
         if values.get("discovery"):
             return  # what a list will name is not known yet
         listed: tuple[AgentOS, ...] = values.get("agentos", ())

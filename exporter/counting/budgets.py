@@ -28,6 +28,8 @@ _DECEMBER: Final = 12
 
 Charge = tuple[str, int]
 """Name of a budget and start of the period that is charged, in microseconds since the epoch."""
+Allowance = tuple[str, int, str]
+"""A charge of a budget that each value of a dimension has for itself, and the value."""
 
 
 class Period(enum.StrEnum):
@@ -110,7 +112,8 @@ def _date(seconds: int, zone: ZoneInfo) -> date:
 class Budget:
     """What may be spent in a period; `limit` in 10**-18 USD. Filters that are '' leave nothing out.
 
-    `root`, `agent` and `model` are spelled as the labels are, `user` is the id itself and shows in no repr.
+    `root`, `agent` and `model` are spelled as the labels are, `user` is the id itself and shows in no repr. With `per`,
+    the name of a dimension, each of its values has such a budget.
     """
 
     name: str
@@ -122,11 +125,12 @@ class Budget:
     agent: str = ""
     model: str = ""
     user: str = field(default="", repr=False)
+    per: str = ""
 
     def definition(self, user: str) -> str:
         """What spending depends on, as text: the limit is no part of it. `user` stands for the user's id."""
-        known = (self.agentos, self.root, self.agent, self.model, user, self.period.value, self.time_zone)
-        return json.dumps(known)
+        known = [self.agentos, self.root, self.agent, self.model, user, self.period.value, self.time_zone]
+        return json.dumps([*known, self.per] if self.per else known)
 
 
 class Budgets:
@@ -154,15 +158,30 @@ class Budgets:
 
         `base` are the call's AgentOS, root and agent.
         """
+        for budget, calendar in self._of_call(base, model):
+            if not budget.per and (not budget.user or budget.user == user):
+                yield budget.name, calendar.bounds(at)[0]
+
+    def allowances(
+        self, base: tuple[str, str, str], model: str, values: Mapping[str, str], at: int
+    ) -> Iterator[Allowance]:
+        """Every budget that values of dimensions have for themselves, and that such a call is charged to.
+
+        `values` are those of the call, by dimension; one that is not known has no budget.
+        """
+        for budget, calendar in self._of_call(base, model):
+            if value := values.get(budget.per):
+                yield budget.name, calendar.bounds(at)[0], value
+
+    def _of_call(self, base: tuple[str, str, str], model: str) -> Iterator[tuple[Budget, Calendar]]:
         agentos, root, agent = base
         for budget, calendar in self._by_agentos.get(agentos, self._everywhere):
             if (
                 (not budget.root or budget.root == root)
                 and (not budget.agent or budget.agent == agent)
                 and (not budget.model or budget.model == model)
-                and (not budget.user or budget.user == user)
             ):
-                yield budget.name, calendar.bounds(at)[0]
+                yield budget, calendar
 
 
 def known_since(*, known: int | None, agentos: Mapping[str, bool], now: int, lookback: int) -> int:

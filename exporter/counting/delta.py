@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.core.model import Span
-    from exporter.counting.budgets import Charge
+    from exporter.counting.budgets import Allowance, Charge
     from exporter.counting.waiting import WaitingCall
     from exporter.pricing.tokens import Classes
 
@@ -191,6 +191,8 @@ class Delta(Increments):
     sessions: dict[int, SessionPart] = field(default_factory=dict)
     spending: dict[Charge, int] = field(default_factory=dict)
     """budget and period → what was spent, in 10**-18 USD"""
+    allowances: dict[Allowance, int] = field(default_factory=dict)
+    """the same of budgets that values of dimensions have"""
     waiting: list[WaitingCall] = field(default_factory=list)
     """LLM calls whose tokens and cost are to be added once the detail of their run is known"""
     spans: int = 0

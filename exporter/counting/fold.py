@@ -277,7 +277,7 @@ def _bill(
         if run is not None:
             run.calls.append(call)
         else:
-            count_call(delta, call, _values(tree, index, cashier.dimensions), cashier.dimensions)
+            count_call(delta, call, tally.labels[1], _values(tree, index, cashier.dimensions), cashier)
     if cost:
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
 

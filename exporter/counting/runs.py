@@ -11,8 +11,8 @@ from exporter.counting.attempts import Attempt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.counting.cashier import Cashier
     from exporter.counting.delta import Delta
-    from exporter.counting.dimensions import Dimensions
 
 
 class RunCall(msgspec.Struct, frozen=True, array_like=True):
@@ -62,7 +62,7 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
             self.cost += cost
 
 
-def settle(delta: Delta, runs: dict[int, RunRecord], dimensions: Dimensions) -> None:
+def settle(delta: Delta, runs: dict[int, RunRecord], cashier: Cashier) -> None:
     """Observe what only a settled run shows, and forget the run; its cost, and the run, may wait a little longer."""
     for span, run in list(runs.items()):
         if not run.settled:
@@ -70,29 +70,33 @@ def settle(delta: Delta, runs: dict[int, RunRecord], dimensions: Dimensions) -> 
             _count_attempts(delta, run)
             run.settled = True
         if not run.waiting:
-            finish(delta, run, dimensions)
+            finish(delta, run, cashier)
             del runs[span]
 
 
-def finish(delta: Delta, run: RunRecord, dimensions: Dimensions) -> None:
+def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
     """Count what a run adds up to, all of whose calls are priced as far as they ever will be."""
     if run.priced or not run.llm_calls:
         delta.observe("agentos_run_cost_usd", (delta.agentos, run.root_kind, run.root), run.cost)
-    for one in dimensions.all:
+    for one in cashier.dimensions.all:
         labels = (delta.agentos, one.name, run.values.get(one.name, ""))
         delta.add("agentos_dimension_runs_total", labels)
         delta.add("agentos_dimension_run_errors_total", labels, int(run.failed))
     for call in run.calls:
-        count_call(delta, call, run.values, dimensions)
+        count_call(delta, call, run.root, run.values, cashier)
 
 
-def count_call(delta: Delta, call: RunCall, values: Mapping[str, str], dimensions: Dimensions) -> None:
-    """Count an LLM call by the values of its run."""
-    for one in dimensions.all:
+def count_call(delta: Delta, call: RunCall, root: str, values: Mapping[str, str], cashier: Cashier) -> None:
+    """Count an LLM call by the values of its run, and charge it to the budgets that these values have."""
+    for one in cashier.dimensions.all:
         labels = (delta.agentos, one.name, values.get(one.name, ""), call.model)
         delta.add("agentos_dimension_tokens_total", labels, call.tokens)
         if call.cost is not None:
             delta.add("agentos_dimension_cost_usd_total", labels, call.cost)
+    if call.cost:
+        base = (delta.agentos, root, call.agent)
+        for allowance in cashier.budgets.allowances(base, call.model, values, call.start):
+            delta.allowances[allowance] = delta.allowances.get(allowance, 0) + call.cost
 
 
 def _count_attempts(delta: Delta, run: RunRecord) -> None:

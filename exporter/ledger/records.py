@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from exporter.core.model import Known, TraceState
-from exporter.counting.budgets import Charge
+from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import CallKey, WaitingCall
@@ -81,6 +81,7 @@ class Changes:
     lease: Lease | None = None
     """under which all of it was worked out; None where any that is held will do"""
     spending: Mapping[Charge, int] = field(default_factory=dict)
+    allowances: Mapping[Allowance, int] = field(default_factory=dict)
     surface: SurfaceChange | None = None
 
 

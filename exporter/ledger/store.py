@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from exporter.core.errors import StateRefused
 from exporter.core.model import FUTURE, Known, TraceState
-from exporter.counting.budgets import Charge
+from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import statements, tables
@@ -280,6 +280,25 @@ class Ledger:
             rows = connection.execute(sa.select(tables.spending).where(tables.spending.c.start >= since))
             return {(row.budget, row.start): int(row.spent) for row in rows}
 
+    def allowances(self, budget: str, start: int, *, most: int, at_least: int, top: int) -> dict[str, int]:
+        """What values have spent of a budget that each has, in the period of this start; in 10**-18 USD.
+
+        The `top` of them, and those that have spent `at_least` so much; at the `most` so many, the largest first.
+        """
+        with self.transaction() as connection, self._understood("a budget"):
+            known = tables.allowances.c
+            query = sa.select(known.value, known.spent).where(known.budget == budget, known.start == start)
+            rows = connection.execute(query.order_by(known.spent.desc(), known.value).limit(most)).all()
+            spent = [(row.value, int(row.spent)) for row in rows]
+        return dict(spent[:top]) | {value: amount for value, amount in spent[top:] if amount >= at_least}
+
+    def allowed(self, budget: str, start: int) -> int:
+        """How many values have spent anything of a budget that each has, in the period of this start."""
+        with self.transaction() as connection:
+            known = tables.allowances.c
+            query = sa.select(sa.func.count()).where(known.budget == budget, known.start == start)
+            return int(connection.execute(query).scalar() or 0)
+
     def waiting(self, agentos: str) -> list[WaitingCall]:
         """LLM calls that wait for the detail of their run, those that wait longest first."""
         with self.transaction() as connection, self._understood("a call"):
@@ -360,7 +379,8 @@ class Ledger:
             old = {row.name: row.definition for row in locked}
             for name, definition in old.items():
                 if name not in budgets or budgets[name][0] != definition:
-                    connection.execute(sa.delete(tables.spending).where(tables.spending.c.budget == name))
+                    for table in (tables.spending, tables.allowances):
+                        connection.execute(sa.delete(table).where(table.c.budget == name))
                 if name not in budgets:
                     connection.execute(sa.delete(known).where(known.c.name == name))
             statements.write_budgets(connection, [(name, *one) for name, one in budgets.items()])
@@ -369,7 +389,8 @@ class Ledger:
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
         with self.transaction(write=True) as connection:
-            return int(connection.execute(sa.delete(tables.spending).where(tables.spending.c.start < before)).rowcount)
+            gone = (sa.delete(table).where(table.c.start < before) for table in (tables.spending, tables.allowances))
+            return sum(int(connection.execute(one).rowcount) for one in gone)
 
     def commit(self, changes: Changes) -> None:
         """Make all of it durable, or nothing. Raises StateError."""
@@ -378,6 +399,7 @@ class Ledger:
             self._write_plan(connection, changes.plan)
             self._write_people(connection, changes)
             self._write_spending(connection, changes.spending)
+            self._write_allowances(connection, changes.allowances)
             self._write_waiting(connection, changes)
             self._write_surface(connection, changes)
             if changes.cursor is not None:
@@ -424,6 +446,19 @@ class Ledger:
                 before = int(connection.execute(query).scalar() or "0")
             rows.append((budget, start, str(before + amount)))
         statements.write_spending(connection, rows)
+
+    def _write_allowances(self, connection: sa.Connection, allowances: Mapping[Allowance, int]) -> None:
+        if not allowances:
+            return
+        self._check_budgets(connection, {budget for budget, _, _ in allowances})
+        known = tables.allowances.c
+        rows = []
+        for (budget, start, value), amount in sorted(allowances.items()):
+            query = sa.select(known.spent).where(known.budget == budget, known.start == start, known.value == value)
+            with self._understood("a budget"):
+                before = int(connection.execute(query).scalar() or "0")
+            rows.append((budget, start, value, f"{before + amount:0{tables.AMOUNT_DIGITS}d}"))
+        statements.write_allowances(connection, rows)
 
     def _check_budgets(self, connection: sa.Connection, names: set[str]) -> None:
         """Keep other processes from charging these budgets until the transaction ends. Raises StateRefused."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 
@@ -111,7 +111,18 @@ spending = sa.Table(
     sa.Column("start", sa.BigInteger, primary_key=True),
     sa.Column("spent", sa.Text, nullable=False),  # 10**-18 USD
 )
-ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4, "surfaces": 6, "ended": 6}
+allowances = sa.Table(
+    "allowances",
+    schema,
+    sa.Column("budget", sa.Text, primary_key=True),
+    sa.Column("start", sa.BigInteger, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("spent", sa.Text, nullable=False),  # 10**-18 USD in `AMOUNT_DIGITS` digits, so that text sorts as numbers
+    sa.Index("allowances_spent", "budget", "start", "spent"),
+)
+"""What each value of a dimension has spent, where a budget is for each"""
+AMOUNT_DIGITS: Final = 40
+ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4, "surfaces": 6, "ended": 6, "allowances": 7}
 """Tables that came with a later schema than the first."""
 waiting = sa.Table(
     "waiting",

@@ -524,7 +524,7 @@ _ALL: Final = (
         unit=USD,
         notes=(
             "An exact ledger in the state file, dated by when a call began: what is counted late goes to the period "
-            "it belongs to. What is unpriced is left out."
+            "it belongs to. What is unpriced is left out. Absent for budgets with `per`."
         ),
     ),
     _gauge(
@@ -539,6 +539,19 @@ _ALL: Final = (
         "Spending in the current period of the budget before this moment is not known.",
         unit=MICROSECONDS,
         notes="The start of the period, unless the budget or its AgentOS was configured later.",
+    ),
+    _gauge(
+        "agentos_budget_value_spent_usd",
+        (*_BUDGET, "value"),
+        "What a value of a dimension has spent in the current period of a budget that each value has, in US dollars.",
+        unit=USD,
+        notes="Only of budgets with `per`: of the 20 values that have spent most, and of all that have spent 80 % of "
+        "agentos_budget_limit_usd, up to 500. Charged once the run is settled, dated by when a call began.",
+    ),
+    _gauge(
+        "agentos_budget_values",
+        _BUDGET,
+        "Values of a dimension that have spent anything in the current period of a budget that each value has.",
     ),
     # What AgentOS says of itself
     _gauge(

@@ -2,8 +2,8 @@ import pytest
 
 from exporter.core.model import Span, SpanKind, TokenUsage, Trace
 from exporter.counting.attempts import Attempt, Call, attempts
+from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
-from exporter.counting.dimensions import Dimensions
 from exporter.counting.fold import fold
 from exporter.counting.runs import settle
 
@@ -103,10 +103,10 @@ def test_attempts_are_told_once_the_trace_is_settled_whatever_the_order_of_readi
     for calls in ((failed,), (failed, again), (failed, again, other)):
         counted |= set(fold(delta, reading(*calls), counted, runs, now=0, final=True))
         assert not any(name.endswith(("retries_total", "fallbacks_total")) for name, _ in delta.counters)
-    settle(delta, runs, Dimensions())
+    settle(delta, runs, Cashier())
     assert delta.counters["agentos_llm_retries_total", ("os", "bot", "bot", "openai", "a")] == 1
     assert delta.counters["agentos_llm_fallbacks_total", ("os", "bot", "bot", "a", "b")] == 1
-    settle(delta, runs, Dimensions())
+    settle(delta, runs, Cashier())
     assert delta.counters["agentos_llm_retries_total", ("os", "bot", "bot", "openai", "a")] == 1
 
 

@@ -1,20 +1,26 @@
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from exporter.bookkeeping.shared import Shared
+from exporter.bookkeeping.treasury import Treasury
 from exporter.config.dimensions import untold
 from exporter.config.settings import AgentOS
-from exporter.core.model import Span, SpanKind, TokenUsage, Trace
+from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
+from exporter.counting.budgets import Budget, Budgets, Period
 from exporter.counting.cashier import Cashier
 from exporter.counting.dimensions import LONGEST, Dimension, Dimensions, Origin
-from exporter.counting.users import hashed
+from exporter.counting.users import UserLabels, hashed
 from exporter.counting.waiting import RunDetail
+from exporter.ledger.records import Changes
 from exporter.metrics.totals import Limits
+from exporter.pricing.money import USD
 from exporter.sources.run_metrics import run_detail
-from tests.harness.details import COST, PRICER, TOKENS, Home, call, detail, run_of, use
+from tests.harness.details import COST, PRICER, TOKENS, Home, S, call, detail, run_of, use
 from tests.harness.examples import examples
 
 RUNS, ERRORS = "agentos_dimension_runs_total", "agentos_dimension_run_errors_total"
@@ -211,3 +217,69 @@ def test_where_nothing_will_tell_values_a_warning_says_so():
         "dimensions.env: a shows tags only if it is read from its database",
         "dimensions.env: b shows tags only if it is read from its database",
     ]
+
+
+# Budgets that each value has
+
+DAY = 86_400 * 1_000_000
+PER_TENANT = Budget(name="each", period=Period.DAY, limit=USD, per="person")
+
+
+def spent(home, start):
+    return home.ledger.allowances("each", start, most=100, at_least=0, top=100)
+
+
+def test_each_value_has_a_budget_of_its_own_and_calls_belong_to_the_day_they_began():
+    books = Cashier(PRICER, dimensions=Dimensions([PERSON]), budgets=Budgets([PER_TENANT]))
+    home = Home(cashier=books)
+    home.enabled = False
+    home.open()
+    today = home.now * S // DAY * DAY
+    midnight = int((today + DAY) // S) - int(home.now)
+    # The second call of this run begins in the first second of the next day.
+    calls = [call(2000, 500, start=midnight - 1), call(1000, 0, start=midnight)]
+    home.read(run_of(1, *calls, user_id="alice"), run_of(2, call(2000, 500), user_id="bob"), settled=["t1", "t2"])
+    home.read(run_of(3, call(2000, 500), user_id=None), settled=["t3"])
+    of_one = round(Decimal("0.0125") * USD)
+    assert spent(home, today) == {"alice": of_one, "bob": of_one}
+    assert spent(home, today + DAY) == {"alice": round(Decimal("0.0025") * USD)}
+    home.read(run_of(4, call(2000, 500), user_id="bob"), settled=["t4"])
+    home.open()
+    assert spent(home, today) == {"alice": of_one, "bob": 2 * of_one}
+    assert home.ledger.allowed("each", today) == 2
+    assert home.ledger.prune_spending(int(today) + 1) == 2
+    assert spent(home, today) == {}
+
+
+def test_those_that_spent_most_are_shown_and_all_that_are_nearly_through():
+    home = Home()
+    rows = {("each", 0, f"tenant{n}"): n * USD // 10 for n in range(1, 13)}
+    home.ledger.commit(Changes("os", allowances=rows))
+    home.ledger.commit(Changes("os", allowances={("each", 0, "tenant1"): 10 * USD}))
+    shown = home.ledger.allowances("each", 0, most=6, at_least=8 * USD // 10, top=3)
+    assert list(shown) == ["tenant1", "tenant12", "tenant11", "tenant10", "tenant9", "tenant8"]
+    assert shown["tenant1"] == USD // 10 + 10 * USD
+    assert list(home.ledger.allowances("each", 0, most=100, at_least=20 * USD, top=2)) == ["tenant1", "tenant12"]
+
+
+def test_the_gauges_of_a_budget_that_each_value_has():
+    books = Cashier(PRICER, dimensions=Dimensions([PERSON]))
+    home = Home(cashier=books)
+    home.enabled = False
+    home.open()
+    shared = Shared(home.ledger, home.totals, Clock(lambda: home.now, lambda: home.now))
+    treasury = Treasury(shared, books, user_labels=UserLabels.OFF, dimensions=[PERSON])
+    treasury.configure([PER_TENANT], ["os"], lookback=0)
+    labels = ("", "each", "day")
+    assert home.totals.value("agentos_budget_values", labels) == 0
+    home.read(run_of(1, call(2000, 500), user_id="alice"), settled=["t1"])
+    treasury.refresh()
+    value = home.totals.value
+    assert value("agentos_budget_values", labels) == 1
+    assert value("agentos_budget_limit_usd", labels) == USD
+    assert value("agentos_budget_spent_usd", labels) is None
+    assert value("agentos_budget_value_spent_usd", (*labels, "alice")) == round(Decimal("0.0125") * USD)
+    home.now += 86_400
+    treasury.refresh()
+    assert value("agentos_budget_value_spent_usd", (*labels, "alice")) is None
+    assert value("agentos_budget_values", labels) == 0

@@ -16,9 +16,9 @@ from exporter.core.model import (
     model_class,
     provider_label,
 )
+from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.delta import digest as digest_of
-from exporter.counting.dimensions import Dimensions
 from exporter.counting.fold import fold, observe_session, root_kind
 from exporter.counting.runs import RunRecord, settle
 from exporter.metrics.catalog import METRICS
@@ -188,7 +188,7 @@ def test_only_the_outermost_is_a_run_and_a_trace_may_hold_several():
     )
     assert of(delta, "agentos_runs_total") == {("team", "t"): 1, ("agent", "hook"): 1}
     assert runs == {2: RunRecord("team", "t", 2), 6: RunRecord("agent", "hook", 1)}
-    settle(delta, runs, Dimensions())
+    settle(delta, runs, Cashier())
     assert runs == {}
     observed = {key[1][1:]: one.total for key, one in delta.histograms.items() if key[0] == "agentos_run_llm_calls"}
     assert observed == {("team", "t"): 2, ("agent", "hook"): 1}

@@ -393,6 +393,10 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
     projected = f"{spent} + {spent} / (time() - {since} > 0) * ({reset} - time())"
     slope = f"deriv(agentos_budget_spent_usd{{{parts.budget_filter(BUDGET)}}}[1h])"
     pace = parts.over(parts.BUDGET, f"clamp_min({slope}, 0)", "max")
+    per_value = parts.over(
+        f"{parts.BUDGET}, value", f"agentos_budget_value_spent_usd{{{parts.budget_filter(BUDGET)}}}", "max"
+    )
+    used = f"{per_value} / on ({parts.BUDGET}) group_left () {limit}"
     full = steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED))
     return (
         bars(
@@ -433,6 +437,31 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
             empty="no budgets",
             width=18,
             height=6,
+        ),
+        table(
+            "Budgets that each value has",
+            "Budgets with `per`: what each tenant, user or the like has spent in the current period. Shown are the 20 "
+            "that have spent most and all that are above 80 %. Not filtered by root, agent and model.",
+            label("agentos", "AgentOS"),
+            label("budget", "Budget"),
+            label("period", "Period"),
+            label("value", "Value"),
+            value("Spent", per_value, "currencyUSD"),
+            value("Used", used, "percentunit", colors=full, decimals=1),
+            sort="Used",
+            empty="no such budgets",
+            width=18,
+            height=8,
+        ),
+        series(
+            "Values with spending",
+            "How many tenants, users or the like have spent anything in the current period, by budget with `per`. Not "
+            "filtered by root, agent and model.",
+            Query(parts.budget("agentos_budget_values", BUDGET), "{{budget}}"),
+            unit="short",
+            empty="no such budgets",
+            width=6,
+            height=8,
         ),
     )
 
