@@ -248,6 +248,8 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
     if kind is _LLM:
         labels = (*base, span.provider, span.model, error_type)
         delta.error("agentos_llm_call_errors_total", labels, trace_id, at)
+        by_class = (*base, span.provider, span.model, span.error_class)
+        delta.error("agentos_llm_call_errors_by_class_total", by_class, trace_id, at)
     elif kind is _TOOL:
         delta.error("agentos_tool_call_errors_total", (*base, span.name, error_type), trace_id, at)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import MICROSECONDS
 from exporter.pricing.money import USD, units
 
@@ -199,6 +200,16 @@ _ALL: Final = (
         otel="error.type",
         exemplars=True,
         notes="openinference-instrumentation-agno before 1.0.14 marks failed calls OK: they show as without usage.",
+    ),
+    _counter(
+        "agentos_llm_call_errors_by_class_total",
+        (*_CALL, "error_class"),
+        f"LLM calls with status ERROR, by why they failed: {', '.join(ERROR_CLASSES)}.",
+        exemplars=True,
+        notes="The class is told from the exception type, the HTTP status and fixed phrases in the error text, which "
+        "itself goes nowhere. rate_limit: also a quota or credit that is used up, and an overloaded Anthropic, as agno "
+        "has it; guardrail: of a model gateway; other: nothing tells. The sum over error_class is that of "
+        "agentos_llm_call_errors_total over error_type, for errors counted since this metric exists.",
     ),
     _counter(
         "agentos_llm_calls_without_usage_total",

@@ -18,6 +18,8 @@ from typing import Literal
 
 import httpx
 
+from tests.harness.server import FAILURES
+
 
 @dataclass(frozen=True)
 class Run:
@@ -93,6 +95,14 @@ ACCOUNTED = (
     Run("agents", "xai"),
 )
 """`EACH_KIND` and models that report reasoning, cache writes and costs: only AgentOS's tables tell of these."""
+
+
+EACH_FAILURE = tuple(
+    Run("agents", "failing-model", f"Try it fail={name}", stream=stream)
+    for name in FAILURES
+    for stream in (False, True)
+)
+"""A model call fails for each reason that there is."""
 
 
 async def drive(

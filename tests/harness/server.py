@@ -3,7 +3,8 @@
     python tests/harness/server.py --port 7777 --db sqlite:/tmp/agno.db
 
 It has agents, teams and workflows for each kind of span agno writes, all on scripted models. `ready http://…` is
-printed once it serves. A prompt may hold `sleep=SECONDS` (of the model, per call) and `words=N` (length of the answer).
+printed once it serves. A prompt may hold `sleep=SECONDS` (of the model, per call), `words=N` (length of the answer)
+and, for `failing-model`, `fail=NAME` (of one of `FAILURES`).
 The components' ids are listed in `COMPONENTS`; `load.py` drives them.
 """
 
@@ -57,6 +58,21 @@ COMPONENTS = {
     "teams": ("research", "newsroom"),
     "workflows": ("report", "pipeline", "failing"),
 }
+
+
+FAILURES = {
+    "rate_limit": ("Rate limit reached for gpt-5.4 in organization org-1 on tokens per min (TPM): Limit 30000", 429),
+    "timeout": ("Request timed out.", 502),
+    "auth": ("Incorrect API key provided: sk-1***2. You can find your API key at https://platform.example.com", 401),
+    "context_window": ("This model's maximum context length is 8192 tokens. However, you requested 9001 tokens", 400),
+    "content_filter": ("The response was filtered due to Azure OpenAI's content management policy", 400),
+    "connection": ("Connection error.", 502),
+    "server": ("the provider is overloaded", 503),
+    "guardrail": ("{'error': 'Violated guardrail policy'}", 400),
+    "bad_request": ("The model `gpt-9` does not exist or you do not have access to it.", 404),
+    "other": ("'NoneType' object has no attribute 'choices'", 502),
+}
+"""Why a call of `failing-model` fails, by the name of its class: what the vendor says, and the HTTP status."""
 
 
 def load_scripted() -> ModuleType:
@@ -165,7 +181,9 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
         return script
 
     def fails(messages: Any) -> Any:
-        return reply_type(error="the provider is overloaded", error_status=503)
+        named = re.search(r"\bfail=(\w+)", scripted.prompt_of(messages))
+        text, status = FAILURES[named[1] if named else "server"]
+        return reply_type(error=text, error_status=status)
 
     class VendorInstrumentedModel(scripted.ScriptedModel):  # type: ignore[name-defined,misc]
         """As with a vendor's own instrumentor: a second LLM span, with the same tokens, inside agno's."""

@@ -1,9 +1,11 @@
 import itertools
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import (
     NO_USAGE,
     Span,
@@ -20,6 +22,7 @@ from exporter.counting.delta import Delta
 from exporter.counting.delta import digest as digest_of
 from exporter.counting.fold import RunRecord, fold, observe_session, root_kind, settle
 from exporter.metrics.catalog import METRICS
+from tests.harness.examples import examples
 
 A, T, W, L, X, H, O = (  # noqa: E741 - one letter a kind keeps trees readable
     SpanKind.AGENT,
@@ -170,14 +173,50 @@ def test_errors_are_counted_by_kind_of_span():
     }
     assert of(delta, "agentos_run_errors_total") == {("agent", "a", "BoomError"): 1}
     assert of(delta, "agentos_llm_call_errors_total") == {("a", "a", "openai", "gpt", "BoomError"): 1}
+    assert of(delta, "agentos_llm_call_errors_by_class_total") == {("a", "a", "openai", "gpt", "other"): 1}
     assert of(delta, "agentos_tool_call_errors_total") == {("a", "a", "x", "other"): 1}
     assert {key[0] for key in delta.exemplars} == {
         "agentos_error_spans_total",
         "agentos_run_errors_total",
         "agentos_llm_call_errors_total",
+        "agentos_llm_call_errors_by_class_total",
         "agentos_tool_call_errors_total",
     }
     assert {mark.trace_id for mark in delta.exemplars.values()} == {"t1"}
+
+
+@examples(100)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SpanKind),
+            st.integers(0, 7),
+            st.none() | st.sampled_from(["BoomError", "other"]),
+            st.sampled_from(ERROR_CLASSES),
+        ),
+        max_size=8,
+    )
+)
+def test_errors_by_class_are_as_many_as_errors_by_type(nodes):
+    delta, _ = counted(
+        tree(
+            *(
+                (kind, f"{kind}{place}", min(parent, place) - 1, {"error_type": error_type, "error_class": why})
+                for place, (kind, parent, error_type, why) in enumerate(nodes)
+            )
+        ),
+        final=True,
+    )
+    sums = []
+    for metric in ("agentos_llm_call_errors_total", "agentos_llm_call_errors_by_class_total"):
+        by_call = Counter()
+        for labels, count in of(delta, metric).items():
+            by_call[labels[:-1]] += count
+        sums.append(by_call)
+    assert sums[0] == sums[1]
+    assert sum(sums[0].values()) == sum(
+        count for labels, count in of(delta, "agentos_error_spans_total").items() if labels[2] == "llm"
+    )
 
 
 def test_only_the_outermost_is_a_run_and_a_trace_may_hold_several():

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from exporter.core.error_class import OTHER, error_class
 from exporter.core.errors import BadAnswer
 from exporter.core.model import (
     NO_USAGE,
@@ -419,4 +420,5 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         user_id=user_id,
         not_believed=strange,
         continued=continued,
+        error_class=error_class(error) if failed and kind is SpanKind.LLM else OTHER,
     )
