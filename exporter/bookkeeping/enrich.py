@@ -1,5 +1,7 @@
 """What the detail of a run adds: LLM calls wait for it, are split by it, and go out without it when it is late.
 
+It also tells whether a guardrail blocked the run; runs that may have been wait for it as well.
+
 A call that waits is a row in the ledger, written in the transaction that counts its span. It is deleted in the
 transaction that adds its tokens and its cost, so whatever crashes, it brings them once. Nothing here ever fails a poll.
 """
@@ -40,6 +42,8 @@ _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
 _TIMED: Final = "timed_run"
 """activity: runs whose time to first token is observed"""
+_BLOCKED: Final = "blocked_run"
+"""activity: runs that are counted as blocked by a guardrail"""
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
 """(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
@@ -236,9 +240,12 @@ class Enricher:
         self, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail], *, everything: bool, show: bool
     ) -> int:
         delta, bills = Delta(self.agentos), _Bills(self._ledger.records(self.agentos, {call.trace for call in calls}))
+        self._count_blocks(delta, calls, details)
+        done = [one for one in calls if one.check and (everything or one.run_id in details or self._late(one.since))]
         runs: dict[str, list[WaitingCall]] = {}
         for call in calls:
-            runs.setdefault(call.run_id, []).append(call)
+            if not call.check:
+                runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
             detail = details.get(run_id)
             for group in split(detail, own) if detail is not None else ():
@@ -249,19 +256,20 @@ class Enricher:
                 if call.key not in bills.paid and (everything or self._late(call.since)):
                     bills.add(delta, call, self._charge(delta, call, call.as_span()))
         self._first_tokens(delta, runs, details)
-        if not bills.paid and not delta.histograms:
+        resolved = sorted({*bills.paid, *(one.key for one in done)})
+        if not resolved and not delta.activity:
             return 0
         changes = Changes(
             self.agentos,
             bills.touched,
             activity=delta.activity,
             sessions=delta.sessions,
-            resolved=sorted(bills.paid),
+            resolved=resolved,
             spending=delta.spending,
             lease=self._lease,
         )
         self._shared.commit(changes, delta, show=show)
-        return len(bills.paid)
+        return len(resolved)
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> int | None:
         tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
@@ -283,6 +291,16 @@ class Enricher:
                 labels = (self.agentos, *first_token_of(details[run_id], runs[run_id]))
                 delta.observe("agentos_llm_time_to_first_token_seconds", labels, first_token)
                 delta.see(_TIMED, run_id, self._clock.now_us())
+
+    def _count_blocks(self, delta: Delta, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail]) -> None:
+        """Count the runs among these that a guardrail blocked, each once."""
+        roots = {call.run_id: call.root_name for call in calls}
+        blocked = {one.run_id: one.guardrail for one in details.values() if one.guardrail and one.run_id in roots}
+        known = self._ledger.seen(self.agentos, _BLOCKED, map(digest, blocked))
+        for run_id, guardrail in blocked.items():
+            if digest(run_id) not in known:
+                delta.add("agentos_guardrail_blocks_total", (self.agentos, roots[run_id], guardrail))
+                delta.see(_BLOCKED, run_id, self._clock.now_us())
 
 
 class _Bills:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
-from exporter.counting.waiting import WaitingCall
+from exporter.counting.waiting import WaitingCall, check
 from exporter.metrics.increments import Labels
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class _Tree:
         """nearest AGENT, TEAM or WORKFLOW at or above"""
         self.sessions: dict[int, str | None] = {}
         self.users: dict[int, str] = {}
+        self._model_calls: dict[int, bool] | None = None
         self.agents_below: dict[int, list[int]] = {}
         """WORKFLOW → its AGENT and TEAM children"""
         spans, roots, agents, aboves, owners = self.spans, self.root, self.agent, self.above, self.owner
@@ -137,6 +138,16 @@ class _Tree:
             below = (span.user_id for place, span in zip(self.root, self.spans, strict=True) if place == root)
             self.users[root] = next(filter(None, below), "")
         return self.users[root]
+
+    def model_calls(self) -> dict[int, bool]:
+        """AGENT or TEAM that called a model → whether one of its calls failed."""
+        if self._model_calls is None:
+            self._model_calls = calls = dict[int, bool]()
+            for index, span in enumerate(self.spans):
+                if span.kind is _LLM:
+                    agent = self.agent_of(index)
+                    calls[agent] = calls.get(agent, False) or span.error_type is not None
+        return self._model_calls
 
     def beside_agent(self, index: int) -> bool:
         """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
@@ -211,6 +222,7 @@ def fold(
             delta.tools(root_name, agent_name, span.name).count(span, trace_id)
         else:
             delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
+            delta.waiting += _checks(trace, tree, index, now) if enrich else ()
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
@@ -284,6 +296,19 @@ def _waiting(trace: Trace, tree: _Tree, index: int, tally: CallTally, now: int) 
         span.end,
         now,
     )
+
+
+def _checks(trace: Trace, tree: _Tree, index: int, now: int) -> Sequence[WaitingCall]:
+    """The span, if it is of a run that a guardrail may have blocked: it failed and no model call did, or it made none.
+
+    A run that streams is OK even if it was blocked. Where its answer was, its model calls wait for the detail anyway.
+    """
+    span = tree.spans[index]
+    if span.kind not in _AGENTS or not span.run_id or not span.session_id:
+        return ()
+    failed_call = tree.model_calls().get(index)
+    may_be_blocked = failed_call is None or (span.error_type is not None and not failed_call)
+    return (check(trace, span, tree.spans[tree.root[index]].name, now),) if may_be_blocked else ()
 
 
 def _bill(

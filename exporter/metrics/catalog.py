@@ -85,6 +85,15 @@ def _limited(labels: tuple[str, ...]) -> tuple[int, ...]:
 LIMITED_LABELS: Final = frozenset(
     {"root", "agent", "provider", "model", "tool", "error_type", "user", "schedule", "name", "component"}
 )
+GUARDRAILS: Final = (
+    "prompt_injection",
+    "pii_detected",
+    "off_topic",
+    "input_not_allowed",
+    "output_not_allowed",
+    "validation_failed",
+    "other",
+)
 OTHER: Final = "other"
 
 DURATION_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800, 3600)
@@ -184,6 +193,16 @@ _ALL: Final = (
         "Cost of one run in US dollars, observed once the run is settled.",
         _U,
         notes="Includes members and nested agents. Unpriced calls are left out; a run of them alone is not observed.",
+    ),
+    _counter(
+        "agentos_guardrail_blocks_total",
+        ("agentos", "root", "guardrail"),
+        f"Runs of agents and teams that a guardrail blocked, by what it found: {', '.join(GUARDRAILS)}.",
+        notes="Only with `enrich_runs`, since no span tells: those whose detail names what blocked them. That is each "
+        "run that streams, each of a team, and each that one of agno's own guardrails blocked by its input. A run that "
+        "does not stream and was blocked by a guardrail of your own, or by its output, looks like any failure. Read "
+        "from a database there are none. guardrail is agno's check trigger; other: one that is not agno's. "
+        "agentos_run_errors_total has runs that do not stream as well.",
     ),
     # Models
     _counter(

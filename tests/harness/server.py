@@ -54,8 +54,9 @@ COMPONENTS = {
         "billed",
         "xai",
         "confirming",
+        "guarded",
     ),
-    "teams": ("research", "newsroom"),
+    "teams": ("research", "newsroom", "guarded-team"),
     "workflows": ("report", "pipeline", "failing"),
 }
 
@@ -73,6 +74,41 @@ FAILURES = {
     "other": ("'NoneType' object has no attribute 'choices'", 502),
 }
 """Why a call of `failing-model` fails, by the name of its class: what the vendor says, and the HTTP status."""
+
+
+def guards() -> dict[str, list[Any]]:
+    """Return hooks of an agent or team: guardrails of agno, and some that act on words; none where agno has none.
+
+    `off topic` in a prompt and `competitor` in an answer are blocked with triggers of agno, `forbidden` in a prompt
+    with one of its own.
+    """
+    if importlib.util.find_spec("agno.guardrails") is None:
+        return {}
+    from agno.exceptions import CheckTrigger, InputCheckError, OutputCheckError
+    from agno.guardrails import BaseGuardrail, PIIDetectionGuardrail, PromptInjectionGuardrail
+
+    class Words(BaseGuardrail):
+        """Blocks prompts by a word."""
+
+        def __init__(self, word: str, trigger: Any) -> None:
+            self.word, self.trigger = word, trigger
+
+        def check(self, run_input: Any) -> None:
+            if self.word in run_input.input_content_string():
+                raise InputCheckError(f"I will not talk about {self.word}", check_trigger=self.trigger)
+
+        async def async_check(self, run_input: Any) -> None:
+            self.check(run_input)
+
+    def no_competitor(run_output: Any) -> None:
+        if "competitor" in str(run_output.content):
+            raise OutputCheckError("the answer names a competitor", check_trigger=CheckTrigger.OUTPUT_NOT_ALLOWED)
+
+    own = [Words("off topic", CheckTrigger.OFF_TOPIC), Words("forbidden", "my_rule")]
+    return {
+        "pre_hooks": [PromptInjectionGuardrail(), PIIDetectionGuardrail(), *own],
+        "post_hooks": [no_competitor],
+    }
 
 
 def load_scripted() -> ModuleType:
@@ -163,6 +199,9 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
     def answer(messages: Any, text: str = "Here is what I found.", **usage: Any) -> Any:
         text += " word" * int(number_in(messages, "words", 12))
         return reply_type(text, usage=usage_for(messages, text, **usage), delay=number_in(messages, "sleep", 0.0))
+
+    def echoes(messages: Any) -> Any:
+        return answer(messages, f"You said: {scripted.prompt_of(messages)}.")
 
     def slowly(messages: Any) -> Any:
         reply = answer(messages)
@@ -408,6 +447,18 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
     ]
     agents.append(
         agent("confirming", "Confirming", openai(calls_tools((call_type("send", {"to": "Bob"}),))), tools=[send])
+    )
+    agents.append(agent("guarded", "Guarded", openai(echoes), **guards()))
+    teams.append(
+        Team(
+            id="guarded-team",
+            name="Guarded Team",
+            model=openai(),
+            members=[writer],
+            db=db,
+            telemetry=False,
+            **guards(),
+        )
     )
     # AgentOS lists the traces of all its databases only if none is its own; it then writes to that of its first agent.
     databases = {"db": db, "tracing_db": db}
