@@ -165,7 +165,8 @@ def test_what_stands_below_an_agent_waits_for_nothing():
 
 def test_errors_are_counted_by_kind_of_span():
     failed = {"error_type": "BoomError"}
-    delta, _ = counted(tree((A, "a", -1, failed), (L, "m", 0, failed), (X, "x", 0, {"error_type": "other"})))
+    call = failed | {"error_class": "timeout"}
+    delta, _ = counted(tree((A, "a", -1, failed), (L, "m", 0, call), (X, "x", 0, {"error_type": "other"})))
     assert of(delta, "agentos_error_spans_total") == {
         ("a", "a", "agent", "BoomError"): 1,
         ("a", "a", "llm", "BoomError"): 1,
@@ -173,7 +174,7 @@ def test_errors_are_counted_by_kind_of_span():
     }
     assert of(delta, "agentos_run_errors_total") == {("agent", "a", "BoomError"): 1}
     assert of(delta, "agentos_llm_call_errors_total") == {("a", "a", "openai", "gpt", "BoomError"): 1}
-    assert of(delta, "agentos_llm_call_errors_by_class_total") == {("a", "a", "openai", "gpt", "other"): 1}
+    assert of(delta, "agentos_llm_call_errors_by_class_total") == {("a", "a", "openai", "gpt", "timeout"): 1}
     assert of(delta, "agentos_tool_call_errors_total") == {("a", "a", "x", "other"): 1}
     assert {key[0] for key in delta.exemplars} == {
         "agentos_error_spans_total",
