@@ -144,8 +144,8 @@ class Row:
 
     @property
     def error_class(self) -> str:
-        """Return why a model call of the test server failed. Raises KeyError for any other text."""
-        return _ERROR_CLASSES[self.message or self.attributes["exception.message"]]
+        """Return why a model call of the test server failed; `other` for texts that it does not have."""
+        return _ERROR_CLASSES.get(self.message or self.attributes.get("exception.message") or "", "other")
 
     @property
     def input_tokens(self) -> int:
