@@ -253,6 +253,30 @@ def _provider(settings: Settings) -> list[Alert]:
     ]
 
 
+def _rate_limits(settings: Settings) -> list[Alert]:
+    return [
+        Alert(
+            "AgentOSRateLimitStorm",
+            _failing(
+                MODEL,
+                'agentos_llm_call_errors_by_class_total{error_class="rate_limit"}',
+                "agentos_llm_calls_total",
+                "10m",
+                settings.rate_limit_ratio,
+                settings.rate_limit_min_errors,
+            ),
+            WARNING,
+            "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} are rate limited",
+            "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} "
+            "{{ with $labels.provider }}({{ . }}) {{ end }}from {{ $labels.agentos }} were refused in the last 10m by "
+            "a rate limit or a quota.",
+            "agentos-models",
+            ("agentos", "provider", "model"),
+            settings.rate_limit_for,
+        )
+    ]
+
+
 def _tool(settings: Settings) -> list[Alert]:
     return [
         Alert(
@@ -787,7 +811,7 @@ def _down(settings: Settings) -> list[Alert]:
 
 _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
-    "agentos-alerts-models": (_provider, _tool, _runaway, _usage, _cache),
+    "agentos-alerts-models": (_provider, _rate_limits, _tool, _runaway, _usage, _cache),
     "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
     "agentos-alerts-operations": (_approvals, _schedules, _queue, _knowledge, _scores),
     "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _push, _leaders, _down),

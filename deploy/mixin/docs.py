@@ -61,6 +61,8 @@ _WHEN: Final = {
     "{error_spike_floor}, with {error_spike_min_errors} errors in 5m",
     "AgentOSTrafficDropped": "runs in 30m are below {traffic_drop_ratio} of what this hour has on other days",
     "AgentOSProviderFailing": "{provider_error_ratio} of the calls of a model fail, with {provider_min_errors} in 10m",
+    "AgentOSRateLimitStorm": "a rate limit or a quota refuses {rate_limit_ratio} of the calls of a model, with "
+    "{rate_limit_min_errors} in 10m",
     "AgentOSToolFailing": "{tool_error_ratio} of the calls of a tool fail, with {tool_min_errors} in 15m",
     "AgentOSRunawayRun": "a run made more than {runaway_llm_calls} LLM calls",
     "AgentOSUsageMissing": "more than {usage_missing_ratio} of the calls of a model that did not fail report no tokens",

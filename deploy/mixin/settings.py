@@ -142,6 +142,12 @@ class Settings:
     """Failed calls of a model in 10m below which its provider is not judged."""
     provider_for: Duration = "2m"
     """How long a provider must fail."""
+    rate_limit_ratio: Ratio = 0.1
+    """Share of calls of a model in 10m that a rate limit or a quota refused, from which it is a storm."""
+    rate_limit_min_errors: Positive = 10
+    """Such calls in 10m below which a model is not judged."""
+    rate_limit_for: Duration = "5m"
+    """How long the storm must last."""
     tool_error_ratio: Ratio = 0.5
     """Share of failed calls of a tool in 15m from which it counts as failing."""
     tool_min_errors: Positive = 5

@@ -1,5 +1,7 @@
 """What the detail of a run adds: LLM calls wait for it, are split by it, and go out without it when it is late.
 
+It also tells whether a guardrail blocked the run; runs that may have been wait for it as well.
+
 A call that waits is a row in the ledger, written in the transaction that counts its span. It is deleted in the
 transaction that adds its tokens and its cost, so whatever crashes, it brings them once. Nothing here ever fails a poll.
 """
@@ -41,6 +43,8 @@ _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
 _DETAILED: Final = "timed_run"
 """activity: runs whose detail is counted"""
+_BLOCKED: Final = "blocked_run"
+"""activity: runs that are counted as blocked by a guardrail"""
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
 """(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
@@ -238,9 +242,12 @@ class Enricher:
     ) -> int:
         records = self._ledger.records(self.agentos, {call.trace for call in calls})
         delta, bills = Delta(self.agentos), _Bills(records, self._cashier)
+        self._count_blocks(delta, calls, details)
+        done = [one for one in calls if one.check and (everything or one.run_id in details or self._late(one.since))]
         runs: dict[str, list[WaitingCall]] = {}
         for call in calls:
-            runs.setdefault(call.run_id, []).append(call)
+            if not call.check:
+                runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
             detail = details.get(run_id)
             if detail is not None:
@@ -254,21 +261,22 @@ class Enricher:
                 told = detail is not None and not call.counted
                 if call.key not in bills.paid and (everything or told or self._late(call.since)):
                     bills.add(delta, call, self._charge(delta, call, call.as_span()))
-        counted = self._count_details(delta, runs, details)
-        if not bills.paid and not counted:
+        self._count_details(delta, runs, details)
+        resolved = sorted({*bills.paid, *(one.key for one in done)})
+        if not resolved and not delta.activity:
             return 0
         changes = Changes(
             self.agentos,
             bills.touched,
             activity=delta.activity,
             sessions=delta.sessions,
-            resolved=sorted(bills.paid),
+            resolved=resolved,
             spending=delta.spending,
             allowances=delta.allowances,
             lease=self._lease,
         )
         self._shared.commit(changes, delta, show=show)
-        return len(bills.paid)
+        return len(resolved)
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> Charged:
         tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
@@ -296,6 +304,16 @@ class Enricher:
             count_detail(delta, detail, run, self._cashier)
             delta.see(_DETAILED, detail.run_id, self._clock.now_us())
         return len(new)
+
+    def _count_blocks(self, delta: Delta, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail]) -> None:
+        """Count the runs among these that a guardrail blocked, each once."""
+        roots = {call.run_id: call.root_name for call in calls}
+        blocked = {one.run_id: one.guardrail for one in details.values() if one.guardrail and one.run_id in roots}
+        known = self._ledger.seen(self.agentos, _BLOCKED, map(digest, blocked))
+        for run_id, guardrail in blocked.items():
+            if digest(run_id) not in known:
+                delta.add("agentos_guardrail_blocks_total", (self.agentos, roots[run_id], guardrail))
+                delta.see(_BLOCKED, run_id, self._clock.now_us())
 
 
 class _Bills:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from exporter.core.error_class import OTHER
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
@@ -70,10 +72,10 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
     `parent` is the index of the parent in `Trace.spans` (-1 for a root); parents stand before their children. `name`
     has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
-    without one. `error_type` is None unless the status is ERROR. `model_class` is the `name` of agno's model class,
-    `reported_cost` what the span itself says it cost, in USD. `not_believed` names the fields that hold what is no
-    plausible number, and count as not reported. `continued`: the span goes on with a run that had paused. `streamed`:
-    the answer of an LLM call came in parts.
+    without one. `error_type` is None unless the status is ERROR; then `error_class` says why an LLM call failed.
+    `model_class` is the `name` of agno's model class, `reported_cost` what the span itself says it cost, in USD.
+    `not_believed` names the fields that hold what is no plausible number, and count as not reported. `continued`: the
+    span goes on with a run that had paused. `streamed`: the answer of an LLM call came in parts.
     """
 
     id: int
@@ -94,6 +96,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     not_believed: tuple[str, ...] = ()
     continued: bool = False
     streamed: bool = False
+    error_class: str = OTHER
 
     @property
     def duration(self) -> int:

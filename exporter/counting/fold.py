@@ -15,8 +15,8 @@ from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart
 from exporter.counting.dimensions import Origin
 from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
 from exporter.counting.runs import RunCall, RunRecord, count_call
-from exporter.counting.tree import BESIDE_THEIR_AGENT, LATER, NONE, NOWHERE, Tree
-from exporter.counting.waiting import WaitingCall
+from exporter.counting.tree import AGENTS, BESIDE_THEIR_AGENT, LATER, NONE, NOWHERE, Tree
+from exporter.counting.waiting import WaitingCall, check
 from exporter.metrics.increments import Labels
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def fold(
             delta.tools(root_name, agent_name, span.name).count(span, trace_id)
         else:
             delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
+            delta.waiting += _checks(trace, tree, index, now) if enrich else ()
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
@@ -205,6 +206,8 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
     if kind is _LLM:
         labels = (*base, span.provider, span.model, error_type)
         delta.error("agentos_llm_call_errors_total", labels, trace_id, at)
+        by_class = (*base, span.provider, span.model, span.error_class)
+        delta.error("agentos_llm_call_errors_by_class_total", by_class, trace_id, at)
     elif kind is _TOOL:
         delta.error("agentos_tool_call_errors_total", (*base, span.name, error_type), trace_id, at)
 
@@ -248,6 +251,19 @@ def _waiting(
         run_start=own.start,
         streamed=span.streamed,
     )
+
+
+def _checks(trace: Trace, tree: Tree, index: int, now: int) -> Sequence[WaitingCall]:
+    """The span, if it is of a run that a guardrail may have blocked: it failed and no model call did, or it made none.
+
+    A run that streams is OK even if it was blocked. Where its answer was, its model calls wait for the detail anyway.
+    """
+    span = tree.spans[index]
+    if span.kind not in AGENTS or not span.run_id or not span.session_id:
+        return ()
+    failed_call = tree.model_calls().get(index)
+    may_be_blocked = failed_call is None or (span.error_type is not None and not failed_call)
+    return (check(trace, span, tree.spans[tree.root[index]].name, now),) if may_be_blocked else ()
 
 
 def _bill(

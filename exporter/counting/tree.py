@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Looking a member up in its enum takes as long as the rest of a test for it.
 _LLM, _TOOL, _WORKFLOW = SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
-_AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
+AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
 _UNTYPED: Final = frozenset({SpanKind.HTTP, SpanKind.OTHER})
 BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
 
@@ -46,6 +46,7 @@ class Tree:
         """nearest AGENT, TEAM or WORKFLOW at or above"""
         self.sessions: dict[int, str | None] = {}
         self.users: dict[int, str] = {}
+        self._model_calls: dict[int, bool] | None = None
         self.agents_below: dict[int, list[int]] = {}
         """WORKFLOW → its AGENT and TEAM children"""
         spans, roots, agents, aboves, owners = self.spans, self.root, self.agent, self.above, self.owner
@@ -60,7 +61,7 @@ class Tree:
                 owner = index
                 if root < 0:
                     root = index
-                if kind in _AGENTS:
+                if kind in AGENTS:
                     agent = index
                     if parent >= 0 and spans[parent].kind is _WORKFLOW:
                         self.agents_below.setdefault(parent, []).append(index)
@@ -92,6 +93,16 @@ class Tree:
             below = (span.user_id for place, span in zip(self.root, self.spans, strict=True) if place == root)
             self.users[root] = next(filter(None, below), "")
         return self.users[root]
+
+    def model_calls(self) -> dict[int, bool]:
+        """AGENT or TEAM that called a model → whether one of its calls failed."""
+        if self._model_calls is None:
+            self._model_calls = calls = dict[int, bool]()
+            for index, span in enumerate(self.spans):
+                if span.kind is _LLM:
+                    agent = self.agent_of(index)
+                    calls[agent] = calls.get(agent, False) or span.error_type is not None
+        return self._model_calls
 
     def beside_agent(self, index: int) -> bool:
         """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from exporter.core.model import Span, SpanKind, TokenUsage, provider_label
+from exporter.core.model import Span, SpanKind, TokenUsage, Trace, provider_label
 from exporter.pricing import money
 
 CallKey = tuple[str, int]
@@ -28,7 +28,8 @@ class WaitingCall:
     does. `run_id` and `session_id` are AgentOS's, `outer_run_id` that of the workflow around it, '' where unknown.
     `session` is the digest of the session that the cost goes to. `since` is when the span was counted, by our clock, in
     microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in
-    rows of an earlier release. `streamed`: the answer came in parts.
+    rows of an earlier release. `streamed`: the answer came in parts. With `check` it is no call but the run itself,
+    which waits because its detail alone can tell whether a guardrail blocked it.
     """
 
     span: int
@@ -53,6 +54,7 @@ class WaitingCall:
     first: bool = False
     run_start: int = 0
     streamed: bool = False
+    check: bool = False
 
     @property
     def counted(self) -> bool:
@@ -79,6 +81,32 @@ class WaitingCall:
             usage=TokenUsage(self.prompt, self.completion) if usage is None else usage,
             reported_cost=reported,
         )
+
+
+def check(trace: Trace, run: Span, root: str, now: int) -> WaitingCall:
+    """A run that waits to hear whether a guardrail blocked it; `root` is the name of its outermost span."""
+    return WaitingCall(
+        span=run.id,
+        trace=trace.id,
+        db=trace.db,
+        run_id=run.run_id or "",
+        session_id=run.session_id or "",
+        outer_run_id="",
+        root=0,
+        session=None,
+        user_id=None,
+        root_name=root,
+        agent_name=run.name,
+        provider="",
+        model="",
+        model_class="",
+        prompt=None,
+        completion=None,
+        start=run.start,
+        end=run.end,
+        since=now,
+        check=True,
+    )
 
 
 ROLES: Final = frozenset(
@@ -127,15 +155,17 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """The metrics of one run alone: `first_token` in microseconds, `uses` by model, the run's own model first.
+    """What is told of one run alone: `first_token` in microseconds, `uses` by model, the run's own model first.
 
-    Where AgentOS does not tell models apart (agno before 2.5) `uses` has one entry, without a model. `metadata` is that
-    of the run, as far as it is short texts and numbers.
+    Where AgentOS does not tell models apart (agno before 2.5) `uses` has one entry, without a model. `guardrail` is
+    what blocked the run, '' where nothing did or nothing tells. `metadata` is that of the run, as far as it is short
+    texts and numbers.
     """
 
     run_id: str
     first_token: int | None = None
     uses: tuple[ModelUse, ...] = ()
+    guardrail: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

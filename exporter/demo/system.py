@@ -29,6 +29,7 @@ import uvicorn
 from agno.agent import Agent
 from agno.db.sqlite import SqliteDb
 from agno.exceptions import ModelProviderError, ModelRateLimitError
+from agno.guardrails import PromptInjectionGuardrail
 from agno.models.message import Message
 from agno.os import AgentOS
 from agno.team import Team
@@ -261,6 +262,7 @@ def build(db: SqliteDb) -> AgentOS:
         "assistant",
         "Assistant",
         openai("gpt-5.4-mini", talks(Habits(0.7, 1400, 50, cached=0.7))),
+        pre_hooks=[PromptInjectionGuardrail()],
     )
     order_desk = agent(
         "order-desk",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import MICROSECONDS
 from exporter.pricing.money import USD, units
 
@@ -101,6 +102,15 @@ LIMITED_LABELS: Final = frozenset(
         *("root", "agent", "provider", "model", "from_model", "to_model", "tool", "error_type", "user"),
         *("schedule", "name", "component", "value"),
     }
+)
+GUARDRAILS: Final = (
+    "prompt_injection",
+    "pii_detected",
+    "off_topic",
+    "input_not_allowed",
+    "output_not_allowed",
+    "validation_failed",
+    "other",
 )
 OTHER: Final = "other"
 
@@ -222,6 +232,16 @@ _ALL: Final = (
         _U,
         notes="Includes members and nested agents. Unpriced calls are left out; a run of them alone is not observed.",
     ),
+    _counter(
+        "agentos_guardrail_blocks_total",
+        ("agentos", "root", "guardrail"),
+        f"Runs of agents and teams that a guardrail blocked, by what it found: {', '.join(GUARDRAILS)}.",
+        notes="Only with `enrich_runs`, since no span tells: those whose detail names what blocked them. That is each "
+        "run that streams, each of a team, and each that one of agno's own guardrails blocked by its input. A run that "
+        "does not stream and was blocked by a guardrail of your own, or by its output, looks like any failure. Read "
+        "from a database there are none. guardrail is agno's check trigger; other: one that is not agno's. "
+        "agentos_run_errors_total has runs that do not stream as well.",
+    ),
     # Models
     _counter(
         "agentos_llm_calls_total",
@@ -238,6 +258,16 @@ _ALL: Final = (
         otel="gen_ai.client.inference.duration{error.type} (count)",
         exemplars=True,
         notes="openinference-instrumentation-agno before 1.0.14 marks failed calls OK: they show as without usage.",
+    ),
+    _counter(
+        "agentos_llm_call_errors_by_class_total",
+        (*_CALL, "error_class"),
+        f"LLM calls with status ERROR, by why they failed: {', '.join(ERROR_CLASSES)}.",
+        exemplars=True,
+        notes="The class is told from the exception type, the HTTP status and fixed phrases in the error text, which "
+        "itself goes nowhere. rate_limit: also a quota or credit that is used up, and an overloaded Anthropic, as agno "
+        "has it; guardrail: of a model gateway; other: nothing tells. The sum over error_class is that of "
+        "agentos_llm_call_errors_total over error_type, for errors counted since this metric exists.",
     ),
     _counter(
         "agentos_llm_calls_without_usage_total",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from exporter.metrics.catalog import METRICS, OTHER, Life, Metric
 
 GROUPS: Final = {
-    "Runs": ("agentos_traces_", "agentos_run_", "agentos_runs_"),
+    "Runs": ("agentos_traces_", "agentos_run_", "agentos_runs_", "agentos_guardrail_"),
     "Models": ("agentos_llm_",),
     "Tools": ("agentos_tool_",),
     "Spans": ("agentos_spans_", "agentos_error_spans_"),

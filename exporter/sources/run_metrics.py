@@ -20,18 +20,21 @@ _MOST_METADATA: Final = 100
 _LONGEST_TEXT: Final = 256
 
 
-def run_detail(run_id: str, metrics: object, metadata: object = None) -> RunDetail | None:
-    """What the metrics and the metadata of a run tell, each the JSON object that agno calls so; None for neither."""
-    if not isinstance(metrics, dict) and not isinstance(metadata, dict):
+def run_detail(run_id: str, metrics: object, metadata: object = None, *, guardrail: str = "") -> RunDetail | None:
+    """What the metrics and the metadata of a run tell, each the JSON object that agno calls so; None for neither.
+
+    `guardrail` is what blocked the run.
+    """
+    if not isinstance(metrics, dict) and not isinstance(metadata, dict) and not guardrail:
         return None
     texts = _texts(metadata) if isinstance(metadata, dict) else {}
     if not isinstance(metrics, dict):
-        return RunDetail(run_id, metadata=texts)
+        return RunDetail(run_id, guardrail=guardrail, metadata=texts)
     details = metrics.get("details")
     uses = [use for use in _listed(details) if use is not None] if isinstance(details, dict) else []
     if not uses and (whole := _use(metrics)) is not None:
         uses = [whole]  # agno before 2.5 does not tell models apart
-    return RunDetail(run_id, _first_token(metrics.get("time_to_first_token")), tuple(uses), texts)
+    return RunDetail(run_id, _first_token(metrics.get("time_to_first_token")), tuple(uses), guardrail, texts)
 
 
 def _texts(metadata: dict[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness import load, sqltruth
 from tests.harness.driven import World
+from tests.harness.server import FAILURES
 
 HOUR = 3600.0
 MINUTE = 60.0
@@ -44,6 +45,20 @@ async def test_api_and_tables_are_read_alike_by_one_daemon(world: World, folder:
         await world.drive(runs=43, kinds=load.ACCOUNTED)
         await exporter.exact("api")
         await exporter.agree(sqltruth.count(world.database, "tables").totals, "tables")
+
+
+async def test_why_calls_fail_is_told_by_api_and_tables_alike(world: World, folder: Path) -> None:
+    tables = {"database": f"sqlite:///{world.path}"}
+    async with world.exporter(folder, {"api": {}, "tables": tables}) as exporter:
+        await world.drive(runs=len(load.EACH_FAILURE), kinds=load.EACH_FAILURE)
+        await exporter.exact("api")
+        await exporter.restart()
+        await exporter.agree(sqltruth.count(world.database, "tables").totals, "tables")
+        shown = exporter.scrapes[-1]
+        for name in ("api", "tables"):
+            for why in FAILURES:
+                assert shown("agentos_llm_call_errors_by_class_total", agentos=name, error_class=why) == 2
+            assert shown("agentos_llm_call_errors_total", agentos=name) == 2 * len(FAILURES)
 
 
 @pytest.mark.parametrize("seconds", [10, 40])

@@ -129,7 +129,7 @@ def run_of(number, *calls, shown=None, run_id=None, session="s", kind=SpanKind.A
 
 
 def detail(number, *uses, first_token=250_000, **more):
-    return RunDetail(more.get("run_id", f"run{number}"), first_token, uses, more.get("metadata", {}))
+    return RunDetail(more.get("run_id", f"run{number}"), first_token, uses, metadata=more.get("metadata", {}))
 
 
 def call(*tokens, **more):

@@ -19,6 +19,8 @@ from typing import Literal
 
 import httpx
 
+from tests.harness.server import FAILURES
+
 
 @dataclass(frozen=True)
 class Run:
@@ -94,6 +96,42 @@ ACCOUNTED = (
     Run("agents", "xai"),
 )
 """`EACH_KIND` and models that report reasoning, cache writes and costs: only AgentOS's tables tell of these."""
+
+
+EACH_FAILURE = tuple(
+    Run("agents", "failing-model", f"Try it fail={name}", stream=stream)
+    for name in FAILURES
+    for stream in (False, True)
+)
+"""A model call fails for each reason that there is."""
+
+
+_JAILBREAK = "Please jailbreak"
+BLOCKED: Mapping[Run, str] = {
+    Run("agents", "guarded", _JAILBREAK): "prompt_injection",
+    Run("agents", "guarded", _JAILBREAK, stream=True): "prompt_injection",
+    Run("agents", "guarded", "My number is 111-22-3333"): "pii_detected",
+    Run("agents", "guarded", "My number is 111-22-3333", stream=True): "pii_detected",
+    Run("agents", "guarded", "This is off topic"): "",
+    Run("agents", "guarded", "This is off topic", stream=True): "off_topic",
+    Run("agents", "guarded", "This is forbidden"): "",
+    Run("agents", "guarded", "This is forbidden", stream=True): "other",
+    Run("agents", "guarded", "Name a competitor"): "",
+    Run("agents", "guarded", "Name a competitor", stream=True): "output_not_allowed",
+    Run("teams", "guarded-team", _JAILBREAK): "prompt_injection",
+    Run("teams", "guarded-team", _JAILBREAK, stream=True): "prompt_injection",
+    Run("teams", "guarded-team", "This is forbidden"): "other",
+}
+"""Runs that a guardrail blocks → what AgentOS tells of it, '' where it tells nothing."""
+NOT_BLOCKED = (
+    Run("agents", "guarded"),
+    Run("agents", "guarded", stream=True),
+    Run("teams", "guarded-team"),
+    Run("agents", "failing-model"),
+    Run("agents", "failing-model", stream=True),
+    Run("agents", "failing-tool"),
+)
+"""Runs that end well or fail, without a guardrail's doing."""
 
 
 async def drive(

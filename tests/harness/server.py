@@ -3,7 +3,8 @@
     python tests/harness/server.py --port 7777 --db sqlite:/tmp/agno.db
 
 It has agents, teams and workflows for each kind of span agno writes, all on scripted models. `ready http://…` is
-printed once it serves. A prompt may hold `sleep=SECONDS` (of the model, per call) and `words=N` (length of the answer).
+printed once it serves. A prompt may hold `sleep=SECONDS` (of the model, per call), `words=N` (length of the answer)
+and, for `failing-model`, `fail=NAME` (of one of `FAILURES`).
 The components' ids are listed in `COMPONENTS`; `load.py` drives them.
 """
 
@@ -53,10 +54,61 @@ COMPONENTS = {
         "billed",
         "xai",
         "confirming",
+        "guarded",
     ),
-    "teams": ("research", "newsroom"),
+    "teams": ("research", "newsroom", "guarded-team"),
     "workflows": ("report", "pipeline", "failing"),
 }
+
+
+FAILURES = {
+    "rate_limit": ("Rate limit reached for gpt-5.4 in organization org-1 on tokens per min (TPM): Limit 30000", 429),
+    "timeout": ("Request timed out.", 502),
+    "auth": ("Incorrect API key provided: sk-1***2. You can find your API key at https://platform.example.com", 401),
+    "context_window": ("This model's maximum context length is 8192 tokens. However, you requested 9001 tokens", 400),
+    "content_filter": ("The response was filtered due to Azure OpenAI's content management policy", 400),
+    "connection": ("Connection error.", 502),
+    "server": ("the provider is overloaded", 503),
+    "guardrail": ("{'error': 'Violated guardrail policy'}", 400),
+    "bad_request": ("The model `gpt-9` does not exist or you do not have access to it.", 404),
+    "other": ("'NoneType' object has no attribute 'choices'", 502),
+}
+"""Why a call of `failing-model` fails, by the name of its class: what the vendor says, and the HTTP status."""
+
+
+def guards() -> dict[str, list[Any]]:
+    """Return hooks of an agent or team: guardrails of agno, and some that act on words; none where agno has none.
+
+    `off topic` in a prompt and `competitor` in an answer are blocked with triggers of agno, `forbidden` in a prompt
+    with one of its own.
+    """
+    if importlib.util.find_spec("agno.guardrails") is None:
+        return {}
+    from agno.exceptions import CheckTrigger, InputCheckError, OutputCheckError
+    from agno.guardrails import BaseGuardrail, PIIDetectionGuardrail, PromptInjectionGuardrail
+
+    class Words(BaseGuardrail):
+        """Blocks prompts by a word."""
+
+        def __init__(self, word: str, trigger: Any) -> None:
+            self.word, self.trigger = word, trigger
+
+        def check(self, run_input: Any) -> None:
+            if self.word in run_input.input_content_string():
+                raise InputCheckError(f"I will not talk about {self.word}", check_trigger=self.trigger)
+
+        async def async_check(self, run_input: Any) -> None:
+            self.check(run_input)
+
+    def no_competitor(run_output: Any) -> None:
+        if "competitor" in str(run_output.content):
+            raise OutputCheckError("the answer names a competitor", check_trigger=CheckTrigger.OUTPUT_NOT_ALLOWED)
+
+    own = [Words("off topic", CheckTrigger.OFF_TOPIC), Words("forbidden", "my_rule")]
+    return {
+        "pre_hooks": [PromptInjectionGuardrail(), PIIDetectionGuardrail(), *own],
+        "post_hooks": [no_competitor],
+    }
 
 
 def load_scripted() -> ModuleType:
@@ -148,6 +200,9 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
         text += " word" * int(number_in(messages, "words", 12))
         return reply_type(text, usage=usage_for(messages, text, **usage), delay=number_in(messages, "sleep", 0.0))
 
+    def echoes(messages: Any) -> Any:
+        return answer(messages, f"You said: {scripted.prompt_of(messages)}.")
+
     def slowly(messages: Any) -> Any:
         reply = answer(messages)
         return dataclasses.replace(reply, delay=reply.delay or 0.5)
@@ -165,7 +220,9 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
         return script
 
     def fails(messages: Any) -> Any:
-        return reply_type(error="the provider is overloaded", error_status=503)
+        named = re.search(r"\bfail=(\w+)", scripted.prompt_of(messages))
+        text, status = FAILURES[named[1] if named else "server"]
+        return reply_type(error=text, error_status=status)
 
     class VendorInstrumentedModel(scripted.ScriptedModel):  # type: ignore[name-defined,misc]
         """As with a vendor's own instrumentor: a second LLM span, with the same tokens, inside agno's."""
@@ -390,6 +447,18 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
     ]
     agents.append(
         agent("confirming", "Confirming", openai(calls_tools((call_type("send", {"to": "Bob"}),))), tools=[send])
+    )
+    agents.append(agent("guarded", "Guarded", openai(echoes), **guards()))
+    teams.append(
+        Team(
+            id="guarded-team",
+            name="Guarded Team",
+            model=openai(),
+            members=[writer],
+            db=db,
+            telemetry=False,
+            **guards(),
+        )
     )
     # AgentOS lists the traces of all its databases only if none is its own; it then writes to that of its first agent.
     databases = {"db": db, "tracing_db": db}

@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tests.harness.patience import HANG
+from tests.harness.server import FAILURES
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 Totals = dict[Sample, float]
@@ -43,6 +44,7 @@ COVERED = frozenset(
         "agentos_run_llm_calls_sum",
         "agentos_llm_calls_total",
         "agentos_llm_call_errors_total",
+        "agentos_llm_call_errors_by_class_total",
         "agentos_llm_calls_without_usage_total",
         "agentos_llm_tokens_total",
         "agentos_llm_call_duration_seconds_count",
@@ -82,6 +84,8 @@ _NEEDED = (
 _RUNS = ("AGENT", "TEAM", "WORKFLOW")
 _NAMED = re.compile(r"^(.*)\.(?:a?run|a?continue_run|_?a?execute)(?:_stream)?$", re.DOTALL)
 _LLM_NAMED = re.compile(r"^(.*)\.a?invoke(?:_stream)?$", re.DOTALL)
+# What the scripted models say when they fail, word for word, and the class of each.
+_ERROR_CLASSES = {f"ModelProviderError: {text}": name for name, (text, _) in FAILURES.items()}
 _ERROR_TYPE = re.compile(r"^\w+(\.\w+)*(Error|Exception|Timeout|Interrupt|Exit|Warning)(?=:|$)")
 
 # The names of agno's model classes that the test server uses, with the provider that each reports.
@@ -137,6 +141,11 @@ class Row:
             return None
         found = _ERROR_TYPE.match(self.message or self.attributes.get("exception.message") or "")
         return found[0] if found and len(found[0]) <= 64 else "other"
+
+    @property
+    def error_class(self) -> str:
+        """Return why a model call of the test server failed; `other` for texts that it does not have."""
+        return _ERROR_CLASSES.get(self.message or self.attributes.get("exception.message") or "", "other")
 
     @property
     def input_tokens(self) -> int:
@@ -331,6 +340,7 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
             observe("llm_call_duration_seconds", row.microseconds, **model)
             if row.error_type:
                 add("llm_call_errors_total", **base, **model, error_type=row.error_type)
+                add("llm_call_errors_by_class_total", **base, **model, error_class=row.error_class)
             if not row.input_tokens and not row.output_tokens:
                 add("llm_calls_without_usage_total", **base, **model)
             for token_class, tokens in row.tokens.items():

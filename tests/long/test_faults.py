@@ -57,6 +57,18 @@ FAULTS = {
         "        self.add(metric, labels, 2)\n        keep_newest",
         unit("fold"),
     ),
+    "why a call failed is passed over": Fault(
+        "exporter/counting/fold.py", "span.model, span.error_class)", 'span.model, "other")', unit("fold")
+    ),
+    "a blocked run counts with each detail": Fault(
+        "exporter/bookkeeping/enrich.py",
+        "            if digest(run_id) not in known:\n",
+        "            if True:\n",
+        unit("enrich"),
+    ),
+    "no run waits to hear whether it was blocked": Fault(
+        "exporter/counting/fold.py", "delta.waiting += _checks(", "() and _checks(", unit("enrich")
+    ),
     "calls are priced at the time of reading": Fault(
         "exporter/counting/cashier.py", "            at=span.start,\n", "            at=4102444800000000,\n", DAEMON
     ),

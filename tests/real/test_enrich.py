@@ -1,12 +1,15 @@
-"""Details of runs that a real AgentOS refuses."""
+"""Details of runs that a real AgentOS refuses, and runs that its guardrails block."""
 
 import asyncio
 import sys
+from collections import Counter
+from pathlib import Path
 
 from exporter.config import AgentOS
-from tests.harness import load
+from tests.harness import load, truth
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.details import COST
+from tests.harness.exporter import RunningExporter, total
 from tests.harness.inprocess import Exporter
 from tests.harness.proxy import FaultyProxy, status
 
@@ -29,3 +32,42 @@ async def test_without_the_scope_everything_goes_out_as_without_details(tmp_path
                 assert "sessions:read" in line["reason"]
                 assert shown(COST, cost_source="estimated") > 0
                 assert shown(COST, cost_source="listed") == 0
+
+
+BLOCKS = "agentos_guardrail_blocks_total"
+
+
+def blocks(samples: truth.Totals) -> Counter[tuple[str, str]]:
+    """Runs that guardrails blocked, by root and guardrail."""
+    found = Counter[tuple[str, str]]()
+    for (name, labels), value in samples.items():
+        if name == BLOCKS:
+            known = dict(labels)
+            found[known["root"], known["guardrail"]] += int(value)
+    return +found
+
+
+def test_blocked_runs_count_once_and_by_what_blocked_them(tmp_path: Path) -> None:
+    database, kinds, rounds = f"sqlite:{tmp_path / 'agno.db'}", (*load.BLOCKED, *load.NOT_BLOCKED), 2
+    names = {"guarded": "Guarded", "guarded-team": "Guarded_Team"}
+    expected = Counter[tuple[str, str]]()
+    for run, guardrail in load.BLOCKED.items():
+        if guardrail:
+            expected[names[run.component], guardrail] += rounds
+    with RunningAgentOS(sys.executable, database) as agentos:
+        one = {"url": agentos.base_url, "enrich_runs": True}
+        plain = {"url": agentos.base_url}
+        with RunningExporter(tmp_path, {"it": one, "plain": plain}) as exporter:
+            for number in range(rounds):
+                asyncio.run(load.drive(agentos.base_url, runs=len(kinds), seed=number, leaving=False, kinds=kinds))
+                exporter.kill()
+                exporter.start()
+            agentos.wait_until_quiet()
+            truth.wait_until(lambda: blocks(exporter.samples()) == expected)
+            exporter.kill()
+            exporter.start()
+            runs = rounds * len(kinds)
+            truth.wait_until(lambda: total(exporter.samples(), "agentos_runs_total") == 2 * runs)
+            samples = exporter.samples()
+    assert blocks(samples) == expected
+    assert {dict(labels)["agentos"] for name, labels in samples if name == BLOCKS} == {"it"}

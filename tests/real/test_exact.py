@@ -1,21 +1,48 @@
 """End to end, with a real AgentOS and a real daemon: /metrics shows what stands in agno's tables, to the last token."""
 
+import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.harness import seed, truth, venvs
+from tests.harness import load, seed, truth, venvs
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exactness import NAME, check_health, exact
-from tests.harness.exporter import RunningExporter
+from tests.harness.exporter import RunningExporter, total
 from tests.harness.postgres import Postgres
+from tests.harness.server import FAILURES
 
 
 def test_newest_agno_with_http_roots(tmp_path: Path) -> None:
     """Part of `make test`, so with fewer runs than elsewhere; each kind is among them."""
     exact(sys.executable, f"sqlite:{tmp_path / 'agno.db'}", tmp_path, runs=60)
+
+
+def test_why_calls_fail(tmp_path: Path) -> None:
+    """A model call fails for each reason; what the texts say goes nowhere."""
+    database = f"sqlite:{tmp_path / 'agno.db'}"
+    with (
+        RunningAgentOS(sys.executable, database) as agentos,
+        RunningExporter(tmp_path, {NAME: agentos.base_url}) as exporter,
+    ):
+        runs = 3 * len(load.EACH_FAILURE)
+        asyncio.run(load.drive(agentos.base_url, runs=runs, kinds=load.EACH_FAILURE, leaving=False))
+        agentos.wait_until_quiet()
+        expected = truth.count(database, NAME)
+        samples = exporter.agree(expected)
+        exporter.kill()
+        exporter.start()
+        assert truth.difference(expected.totals, exporter.samples()) == []
+        check_health(exporter.agree(expected))
+        logs = exporter.logs
+    counter = "agentos_llm_call_errors_by_class_total"
+    classes = {name: total(samples, counter, error_class=name) for name in FAILURES}
+    assert all(count >= 2 for count in classes.values())
+    assert sum(classes.values()) == total(samples, counter) == total(samples, "agentos_llm_call_errors_total") == runs
+    seen = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and "agno" not in path.name)
+    assert [text for text, _ in FAILURES.values() if text.encode() in seen or text in logs] == []
 
 
 @pytest.mark.postgres

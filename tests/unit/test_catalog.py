@@ -5,8 +5,10 @@ from decimal import Decimal
 
 import pytest
 
+from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import MICROSECONDS
 from exporter.metrics.catalog import (
+    GUARDRAILS,
     IGNORED_REASONS,
     LIMITED_LABELS,
     METRICS,
@@ -186,4 +188,8 @@ def test_enumerations_are_spelled_in_the_help():
         assert status in METRICS["agentos_schedule_runs_total"].help
     for kind in ROOT_KINDS:
         assert kind in METRICS["agentos_traces_total"].help
+    for guardrail in GUARDRAILS:
+        assert guardrail in METRICS["agentos_guardrail_blocks_total"].help
+    for error_class in ERROR_CLASSES:
+        assert error_class in METRICS["agentos_llm_call_errors_by_class_total"].help
     assert list(WINDOWS.values()) == sorted(WINDOWS.values())

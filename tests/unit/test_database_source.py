@@ -231,8 +231,8 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
             if one.kind is SpanKind.HTTP:
                 continue
             failed += one.error_type is not None
-            assert (one.name, one.error_type, one.model, one.provider) == (
-                *(other.name, other.error_type, other.model, other.provider),
+            assert (one.name, one.error_type, one.error_class, one.model, one.provider) == (
+                *(other.name, other.error_type, other.error_class, other.model, other.provider),
             )
             assert (one.session_id, one.user_id) == (other.session_id, other.user_id)
             assert (one.usage.prompt, one.usage.completion) == (other.usage.prompt, other.usage.completion)
@@ -249,6 +249,25 @@ def reading(*some, given_up=()):
         "db",
         given_up=given_up,
     )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"openinference.span.kind": "LLM"}, "rate_limit"),
+        ({"openinference.span.kind": "AGENT"}, "other"),
+        ({"openinference.span.kind": "TOOL"}, "other"),
+    ],
+)
+@pytest.mark.parametrize("status", ["ERROR", "OK"])
+@pytest.mark.parametrize("in_attributes", [True, False])
+def test_why_a_call_failed(attributes, expected, status, *, in_attributes) -> None:
+    text = "ModelProviderError: Rate limit reached for gpt-5"
+    known = rows.attributes_of(json.dumps(attributes | ({"exception.message": text} if in_attributes else {})))
+    row = rows.Row("t", "a1", None, "M.invoke", status, None if in_attributes else text, at(0), at(1), at(1), known)
+    ((span,),) = (trace.spans for trace in rows.read([row], "db").traces)
+    assert span.error_class == (expected if status == "ERROR" else "other")
+    assert "Rate limit" not in repr(span)
 
 
 def test_attributes_of_a_call() -> None:

@@ -1,9 +1,11 @@
 import itertools
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import (
     NO_USAGE,
     Span,
@@ -22,6 +24,7 @@ from exporter.counting.delta import digest as digest_of
 from exporter.counting.fold import fold, observe_session, root_kind
 from exporter.counting.runs import RunRecord, settle
 from exporter.metrics.catalog import METRICS
+from tests.harness.examples import examples
 
 A, T, W, L, X, H, O = (  # noqa: E741 - one letter a kind keeps trees readable
     SpanKind.AGENT,
@@ -164,7 +167,8 @@ def test_what_stands_below_an_agent_waits_for_nothing():
 
 def test_errors_are_counted_by_kind_of_span():
     failed = {"error_type": "BoomError"}
-    delta, _ = counted(tree((A, "a", -1, failed), (L, "m", 0, failed), (X, "x", 0, {"error_type": "other"})))
+    call = failed | {"error_class": "timeout"}
+    delta, _ = counted(tree((A, "a", -1, failed), (L, "m", 0, call), (X, "x", 0, {"error_type": "other"})))
     assert of(delta, "agentos_error_spans_total") == {
         ("a", "a", "agent", "BoomError"): 1,
         ("a", "a", "llm", "BoomError"): 1,
@@ -172,14 +176,50 @@ def test_errors_are_counted_by_kind_of_span():
     }
     assert of(delta, "agentos_run_errors_total") == {("agent", "a", "BoomError"): 1}
     assert of(delta, "agentos_llm_call_errors_total") == {("a", "a", "openai", "gpt", "BoomError"): 1}
+    assert of(delta, "agentos_llm_call_errors_by_class_total") == {("a", "a", "openai", "gpt", "timeout"): 1}
     assert of(delta, "agentos_tool_call_errors_total") == {("a", "a", "x", "other"): 1}
     assert {key[0] for key in delta.exemplars} == {
         "agentos_error_spans_total",
         "agentos_run_errors_total",
         "agentos_llm_call_errors_total",
+        "agentos_llm_call_errors_by_class_total",
         "agentos_tool_call_errors_total",
     }
     assert {mark.trace_id for mark in delta.exemplars.values()} == {"t1"}
+
+
+@examples(100)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SpanKind),
+            st.integers(0, 7),
+            st.none() | st.sampled_from(["BoomError", "other"]),
+            st.sampled_from(ERROR_CLASSES),
+        ),
+        max_size=8,
+    )
+)
+def test_errors_by_class_are_as_many_as_errors_by_type(nodes):
+    delta, _ = counted(
+        tree(
+            *(
+                (kind, f"{kind}{place}", min(parent, place) - 1, {"error_type": error_type, "error_class": why})
+                for place, (kind, parent, error_type, why) in enumerate(nodes)
+            )
+        ),
+        final=True,
+    )
+    sums = []
+    for metric in ("agentos_llm_call_errors_total", "agentos_llm_call_errors_by_class_total"):
+        by_call = Counter()
+        for labels, count in of(delta, metric).items():
+            by_call[labels[:-1]] += count
+        sums.append(by_call)
+    assert sums[0] == sums[1]
+    assert sum(sums[0].values()) == sum(
+        count for labels, count in of(delta, "agentos_error_spans_total").items() if labels[2] == "llm"
+    )
 
 
 def test_only_the_outermost_is_a_run_and_a_trace_may_hold_several():

@@ -310,6 +310,16 @@ def test_an_error_is_the_roots_own_or_the_traces():
     assert fine.spans[0].error_type is None
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("LLM", "rate_limit"), ("AGENT", "other"), ("TOOL", "other")])
+@pytest.mark.parametrize("status", ["ERROR", "OK"])
+def test_why_a_call_failed(kind, expected, status):
+    text = "ModelProviderError: Rate limit reached for gpt-5"
+    below = node("00000000000000b1", kind, status=status, error=text)
+    span = decode(row(tree=[node(spans=[below])])).traces[0].spans[1]
+    assert span.error_class == (expected if status == "ERROR" else "other")
+    assert "Rate limit" not in repr(span)
+
+
 @pytest.mark.parametrize(
     ("tree", "times", "ids"),
     [

@@ -149,8 +149,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
             unit="short",
             empty="none seen",
-            width=8,
-            height=9,
+            height=8,
         ),
         series(
             "Failed runs per minute",
@@ -162,8 +161,16 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             ),
             unit="short",
             empty="none seen",
-            width=8,
-            height=9,
+            height=8,
+        ),
+        series(
+            "Blocked runs per minute",
+            "Runs of agents and teams, members among them, that a guardrail blocked, by what it found. Only with "
+            f"`enrich_runs`, and only where AgentOS tells. {RUNS}",
+            Query(f"60 * {rate('agentos_guardrail_blocks_total', 'root, guardrail')}", "{{root}}: {{guardrail}}"),
+            unit="short",
+            empty="none told of",
+            height=8,
         ),
         series(
             "Run duration",
@@ -175,8 +182,7 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             overrides=parts.QUANTILES,
             limit_lines=objective,
-            width=8,
-            height=9,
+            height=8,
         ),
     )
 

@@ -26,6 +26,7 @@ from deploy.mixin.settings import Settings
 MODEL = "provider, model"
 CALLS = "agentos_llm_calls_total"
 ERRORS = "agentos_llm_call_errors_total"
+BY_CLASS = "agentos_llm_call_errors_by_class_total"
 SILENT = "agentos_llm_calls_without_usage_total"
 DURATION = "agentos_llm_call_duration_seconds"
 FIRST = "agentos_llm_time_to_first_token_seconds"
@@ -130,8 +131,7 @@ def _calls() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            width=8,
-            height=9,
+            height=8,
         ),
         series(
             "Share of calls that fail, by provider",
@@ -142,8 +142,19 @@ def _calls() -> tuple[Panel, ...]:
             limits=(0, 1),
             sort="Mean",
             calcs=("mean", "max"),
-            width=8,
-            height=9,
+            height=8,
+        ),
+        series(
+            "Errors per minute, by why",
+            "Failed calls a minute. rate_limit: also quotas and credit. The class is told from the error text; other: "
+            "nothing tells. The marks are single calls: click one to see its trace.",
+            Query(f"60 * {rate(BY_CLASS, 'error_class')}", "{{error_class}}", exemplar=True),
+            unit="short",
+            empty="none seen",
+            stack=True,
+            sort="Mean",
+            calcs=("mean", "max"),
+            height=8,
         ),
         series(
             "Errors per minute, by type",
@@ -153,8 +164,7 @@ def _calls() -> tuple[Panel, ...]:
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
-            width=8,
-            height=9,
+            height=8,
         ),
     )
 

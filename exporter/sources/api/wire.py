@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from exporter.core.error_class import OTHER, error_class
 from exporter.core.errors import BadAnswer
 from exporter.core.model import (
     NO_USAGE,
@@ -422,4 +423,5 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
         not_believed=strange,
         continued=continued,
         streamed=streamed,
+        error_class=error_class(error) if failed and kind is SpanKind.LLM else OTHER,
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from exporter.core.error_class import OTHER, error_class
 from exporter.core.model import (
     MICROSECONDS,
     NO_USAGE,
@@ -335,10 +336,13 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         usage = TokenUsage(prompt, completion, read, write, reasoning, total, True)  # noqa: FBT003 - detailed
         reported = cost(found.cost)
         strange = not_believed((*counts, found.cost), (*read_counts, reported))
-    failed = None
+    failed, why = None, OTHER
     if status == "ERROR":
         text = row.status_message or found.exception
-        failed = error_type(text if isinstance(text, str) else None)
+        text = text if isinstance(text, str) else None
+        failed = error_type(text)
+        if kind is _LLM:
+            why = error_class(text)
     return Span(
         span_id(row.span_id),
         parent,
@@ -358,6 +362,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         strange,
         continued,
         streamed,
+        why,
     )
 
 
