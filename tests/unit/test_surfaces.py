@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from exporter.sources.api.surfaces import lists
-from exporter.sources.api.surfaces.evals import _Data, _score
-from exporter.sources.api.surfaces.lists import moment
-from exporter.sources.api.surfaces.schedules import STUCK_AFTER
+from exporter.sources.facts import moment
+from exporter.sources.surfaces.evals import Data, score
+from exporter.sources.surfaces.schedules import STUCK_AFTER
 from tests.harness.surfaces import LOOKBACK, T0, Tables, World
 
 RESOLVED = "agentos_approvals_resolved_total"
@@ -348,9 +348,9 @@ async def test_evaluations_of_each_type(world, tables):
 
 @pytest.mark.parametrize("value", [None, "7", True, -1, 11, 1e300, [], {}])
 def test_scores_that_are_none(value):
-    assert _score("accuracy", _Data(avg_score=value)) is None
-    assert _score("reliability", _Data(eval_status=value)) is None
-    assert _score("performance", _Data(avg_score=5)) is None
+    assert score("accuracy", Data(avg_score=value)) is None
+    assert score("reliability", Data(eval_status=value)) is None
+    assert score("performance", Data(avg_score=5)) is None
 
 
 # --- What AgentOS holds ---------------------------------------------------------------------------------------------
