@@ -37,7 +37,7 @@ class PausedRuns:
 
     async def read(self) -> Reading:
         """See OperationsSource. Raises SourceError."""
-        groups = await self._databases.every("runs_table", _COLUMNS, _paused)
+        groups = await self._databases.every("runs_table", _COLUMNS, _paused, index="status")
         if len(groups) > _MOST:
             raise BadAnswer(f"runs of more than {_MOST} agents, teams and workflows are paused")
         names = await self._names([run for _, _, run in groups]) if groups else {}

@@ -115,11 +115,16 @@ class Databases:
 
         return await self.every(table.name, table.needed, statement, tuple(ids))
 
-    async def every(self, table: str, columns: Sequence[str], statement: Statement, params: Sequence[Any] = ()) -> Rows:
-        """The rows of a statement on each database that has the table with these columns, one after the other."""
+    async def every(
+        self, table: str, columns: Sequence[str], statement: Statement, params: Sequence[Any] = (), *, index: str = ""
+    ) -> Rows:
+        """The rows of a statement on each database that has the table with these columns, one after the other.
+
+        MySQL, which may prefer to scan, is told to use the index on the column `index`.
+        """
         rows: Rows = []
         for one in await self._having(table, columns):
-            rows += await one.rows(statement(one.sql, _name(one, table)), params, wait=WAIT)
+            rows += await one.rows(statement(one.sql, _name(one, table, index)), params, wait=WAIT)
         return rows
 
     async def _having(self, table: str, columns: Sequence[str]) -> list[Connection]:
@@ -136,7 +141,8 @@ class Databases:
             if not missing(one.sql.layout, name, columns):
                 found.append(one)
         if not found:
-            raise NoSurface(f"no database has a table {table} with all columns that are read")
+            name = getattr(self.connections[0].location.tables, table)
+            raise NoSurface(f"no database has a table {name} ({table}) with all columns that are read")
         return found
 
     def _may_learn(self, one: Connection) -> bool:
