@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from exporter.core.model import Clock
+from exporter.core.model import MICROSECONDS, Clock
 from exporter.service.operations import OFF_FOR
+from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.pace import Pace
+from exporter.sources.database.sqlite import SqliteConnection
+from exporter.sources.database.surfaces import DatabaseSurfaces
 from exporter.sources.database.surfaces import tables as stored_tables
 from exporter.sources.database.surfaces.holdings import Knowledge, Memory
 from tests.harness import stored
-from tests.harness.surfaces import T0, Tables, World
+from tests.harness.surfaces import LOOKBACK, T0, Tables, World
 
 RESOLVED = "agentos_approvals_resolved_total"
 RUNS = "agentos_schedule_runs_total"
@@ -34,14 +37,6 @@ CONTENT = ("payload", "tool_args", "context", "requirements", "error", "input", 
 @pytest.fixture
 def tables() -> Tables:
     return Tables()
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory) -> Path:
-    """A database with agno's tables."""
-    path = tmp_path_factory.mktemp("agno") / "empty.db"
-    stored.create(path)
-    return path
 
 
 @pytest.fixture
@@ -292,6 +287,37 @@ async def test_runs_of_too_many_are_unknown(world, database, monkeypatch):
     await world.look()
     assert world.value(UP, "runs") == 0
     assert world.value(PAUSED, "agent", "a1") is None
+
+
+# --- Several databases ------------------------------------------------------------------------------------------------
+
+
+async def test_several_databases_are_added_up_and_the_one_that_is_furthest_behind_decides(empty, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_tables, "SIZE", 10)
+    monkeypatch.setattr(stored_tables, "TURN", 1)
+    connections = []
+    for number, rows in enumerate((25, 4, 0)):
+        path = Path(shutil.copy(empty, tmp_path / f"{number}.db"))
+        tables = Tables(memories={"m": f"u{number}"})
+        for row in range(rows):
+            tables.evaluate(f"{number}-{row}", "accuracy", datetime.fromtimestamp(T0 - 3000 + row, UTC).isoformat())
+        tables.approve(f"{number}", "pending", T0 - number)
+        stored.store(path, tables)
+        connections.append(SqliteConnection(Location(Engine.SQLITE, str(path)), lambda: None))
+    execute(tmp_path / "2.db", "DROP TABLE agno_eval_runs")
+    surfaces = DatabaseSurfaces(connections, Clock(lambda: T0 + 60, lambda: 0.0), lookback=LOOKBACK * MICROSECONDS)
+    approvals = await surfaces.read("approvals", None)
+    assert approvals.gauges["agentos_approvals_pending"]["required", "agent"] == 3
+    memories = await surfaces.read("memory", None)
+    assert memories.gauges == {"agentos_memories": {(): 3}, "agentos_memory_users": {(): 3}}
+    found: set[str] = set()
+    position = None
+    for _ in range(5):
+        reading = await surfaces.read("evals", position)
+        position = reading.position
+        found |= {one.id for one in reading.ended}
+    assert len(found) == 29
+    await surfaces.aclose()
 
 
 # --- What counts cost ----------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from exporter.sources.api.surfaces import lists
 from exporter.sources.facts import moment
 from exporter.sources.surfaces.evals import Data, score
 from exporter.sources.surfaces.schedules import STUCK_AFTER
-from tests.harness import stored
 from tests.harness.surfaces import LOOKBACK, T0, Tables, World
 
 RESOLVED = "agentos_approvals_resolved_total"
@@ -30,14 +29,6 @@ def tables() -> Tables:
 @pytest.fixture
 def world(tables) -> World:
     return World(None, tables)
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory) -> Path:
-    """A database with agno's tables."""
-    path = tmp_path_factory.mktemp("agno") / "empty.db"
-    stored.create(path)
-    return path
 
 
 @pytest.fixture(params=["api", "database"])
@@ -287,6 +278,20 @@ async def test_a_run_that_never_ends_and_one_whose_schedule_is_deleted_are_lost(
     assert (each.value(LOST, "schedules", "stuck"), each.value(LOST, "schedules", "gone")) == (1, 1)
 
 
+async def test_a_schedule_that_was_not_listed_for_a_while_is_read_from_where_the_others_stand(each, tables):
+    tables.schedule("s", T0 + 3600)
+    tables.schedule("t", T0 + 3600)
+    tables.run("r", "s", "success", T0)
+    tables.run("other", "t", "success", T0)
+    await each.look()
+    for listed in (True, False, True):
+        tables.schedules.pop("s", None)
+        if listed:
+            tables.schedule("s", T0 + 3600)
+        await each.look(after=3 * 86_400)  # the id of the run is forgotten
+    assert each.counters(RUNS) == {("s", "success"): 1, ("t", "success"): 1}
+
+
 # --- The queue ------------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +368,16 @@ async def test_evaluations_of_each_type(each, tables):
     assert each.counters(EVALS) == {(kind, f"test of {kind}", "Writer"): 30 for kind in data}
     scores = {one.labels[1]: one.total for one in each.totals.stored() if one.metric == "agentos_eval_score"}
     assert scores == {"accuracy": 225_000, "agent_as_judge": 15_000, "reliability": 30_000}
+
+
+async def test_a_database_that_is_listed_under_another_name_is_read_from_where_it_stood(world, tables):
+    tables.evaluate("old", "accuracy", iso(T0), avg_score=5)
+    await world.look()
+    await world.look(after=3 * 86_400)  # its id is forgotten
+    world.places["evals"] = [{"db_id": "a"}, {"db_id": "b"}]
+    tables.evaluate("new", "accuracy", iso(T0 + world.now), avg_score=5)
+    await world.look()
+    assert world.counters(EVALS) == {("accuracy", "test of accuracy", "Writer"): 2}
 
 
 @pytest.mark.parametrize("value", [None, "7", True, -1, 11, 1e300, [], {}])

@@ -13,7 +13,7 @@ from exporter.sources.surfaces.position import Position, beginning
 from exporter.sources.surfaces.waiting import Followed, Waiting, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _UNDER_WAY: Final = frozenset({"running", "pending", "queued"})
 STUCK_AFTER: Final = 24 * 3600 * MICROSECONDS
@@ -101,7 +101,7 @@ class Schedules:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
         before = _Standing(since) if position is None else msgspec.convert(position, _Standing)
         listed, now = await self._rows.listed()
-        start = _start(before)
+        start = _read_to(before.schedules.values(), beginning(before.since).read_to)
         known = {id_: before.schedules.get(id_) or Known(Position(start), next=-1) for id_ in listed}
         ended: list[Ended] = []
         followed = Followed()
@@ -112,14 +112,13 @@ class Schedules:
         runs = await self._rows.runs({id_: known[id_].list for id_ in chosen})
         for id_, (rows, read_to) in runs.items():
             known[id_] = await self._settle(id_, listed[id_], known[id_], rows, read_to, ended, followed, now)
-        read = [one.list.read_to for one in known.values() if one.last]
         return Reading(
             position=msgspec.to_builtins(_Standing(before.since, known)),
             ended=ended,
             gauges=_gauges(listed, known),
             born=_born(listed, before),
             lost=followed.lost,
-            forget_before=min(read, default=before.since) - KEPT,
+            forget_before=_read_to(known.values(), before.since) - KEPT,
             doubtful=bool(before.schedules) and not listed,
         )
 
@@ -167,9 +166,9 @@ class Schedules:
         return Known(read_to, schedule.next_run or 0, last, waiting)
 
 
-def _start(before: _Standing) -> int:
-    """How far a new schedule counts as read: it was made since the last reading, if there was one."""
-    return min((one.list.read_to for one in before.schedules.values()), default=beginning(before.since).read_to)
+def _read_to(schedules: Iterable[Known], otherwise: int) -> int:
+    """How far all schedules are read that ever ran. One that is new was made later, so it begins there."""
+    return min((one.list.read_to for one in schedules if one.last), default=otherwise)
 
 
 def _name(schedule: Schedule) -> str:
