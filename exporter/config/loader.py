@@ -706,7 +706,7 @@ class _Loader:
 
     def _location(self, text: str, shared: _Shared) -> location.Location:
         try:
-            place = location.parse(text, self.base, shared.schema, location.Tables(**shared.tables))
+            place = location.parse(text, self.base, shared.schema, location.Tables.named(shared.tables))
         except ValueError as error:
             raise RefusedError(str(error)) from None
         if place.engine is location.Engine.SQLITE:

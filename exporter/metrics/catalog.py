@@ -193,13 +193,21 @@ _ALL: Final = (
         otel="gen_ai.invoke_agent.duration (count)",
         notes="A cancelled run counts as a run without error; a trace can hold several runs (post-hooks). It counts "
         "requests: a run that paused for a person's confirmation and was continued is two traces with one run id, and "
-        "counts twice, with duration, calls and cost of each part; agentos_runs_continued_total counts the later ones.",
+        "counts twice, with duration, calls and cost of each part; agentos_runs_continued_total counts the later ones. "
+        "A run that pauses is no error, and looks finished here; agentos_runs_paused has those that wait.",
     ),
     _counter(
         "agentos_runs_continued_total",
         _RUN,
         "Runs among those of agentos_runs_total that went on with a run which had paused.",
         notes="agentos_runs_total less this one counts each run once, however often it paused.",
+    ),
+    _gauge(
+        "agentos_runs_paused",
+        _RUN,
+        "Runs that are paused until a person decides.",
+        notes="From a database alone, and from agno 3 on: no route of the API lists the runs of all sessions. A run "
+        "that is never continued stays paused. Shown as 0 once none of its root is paused any more.",
     ),
     _counter(
         "agentos_run_errors_total",
@@ -599,7 +607,7 @@ _ALL: Final = (
         "agentos_surface_up",
         ("agentos", "surface"),
         "1 if a part of AgentOS beside its traces could be read, 0 if it refuses or fails. "
-        "surface: approvals, schedules, queue, evals, knowledge, memory.",
+        "surface: approvals, schedules, queue, evals, knowledge, memory, runs.",
         notes="Absent where AgentOS has no such part. 0 for a token without the scope; the log names it.",
     ),
     _gauge(
@@ -688,7 +696,8 @@ _ALL: Final = (
         "agentos_knowledge_contents",
         ("agentos", "status"),
         "Contents of knowledge bases by status: processing, completed, partial, failed, other.",
-        notes="partial: some chunks cannot be found. Beyond 1000 contents they are counted every 10 minutes.",
+        notes="partial: some chunks cannot be found. Over the API, more than 1000 are counted every 10 minutes; in a "
+        "database as often as that takes no more than a 500th of its time.",
     ),
     _gauge("agentos_memories", ("agentos",), "Memories of users that AgentOS holds."),
     _gauge("agentos_memory_users", ("agentos",), "Users of whom AgentOS holds memories."),

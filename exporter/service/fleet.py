@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from exporter.ledger.leases import Lease
     from exporter.metrics.totals import Totals
     from exporter.service.jobs import Jobs
-    from exporter.sources.operations import OperationsSource
 
 log = structlog.get_logger(__name__)
 
@@ -61,19 +60,17 @@ class Member:
     timing: tuple[object, ...]
     poller: Poller
     lease: Lease | None
-    operations: Operations | None = None
+    operations: Operations
 
     def stop(self) -> None:
         """Finish the transactions in hand, then no more."""
         self.poller.stop()
-        if self.operations is not None:
-            self.operations.stop()
+        self.operations.stop()
 
     def refresh(self, figures: Figures) -> None:
         """Set the gauges that change with time alone."""
         self.poller.refresh(figures)
-        if self.operations is not None:
-            self.operations.refresh()
+        self.operations.refresh()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +205,14 @@ class Fleet:
 
     def _begin(self, member: Member, config: Config, delay: float) -> None:
         """Begin the jobs of an instance, in so many seconds."""
-        poller, operations = member.poller, member.operations
+        poller = member.poller
         works = [(poller.poll, config.poll_interval), (poller.survey, config.sessions_interval)]
         for name, (work, seconds) in zip(_job_names(member), works, strict=False):
             self._jobs.add(name, functools.partial(self._in_turn, poller, work), seconds, delay=delay)
-        if operations is not None:
-            # The first poll of traces goes first.
-            work = functools.partial(self._in_turn, poller, operations.look, self._slow)
-            delay += min(config.operations_interval, config.poll_interval) / 2
-            self._jobs.add(_job_names(member)[-1], work, config.operations_interval, delay=delay)
+        # The first poll of traces goes first.
+        work = functools.partial(self._in_turn, poller, member.operations.look, self._slow)
+        delay += min(config.operations_interval, config.poll_interval) / 2
+        self._jobs.add(_job_names(member)[-1], work, config.operations_interval, delay=delay)
 
     async def refresh(self) -> None:
         """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
@@ -300,8 +296,7 @@ def _timing(config: Config) -> tuple[object, ...]:
 
 
 def _job_names(member: Member) -> tuple[str, ...]:
-    whats = ("traces", "sessions", "operations")[: 2 if member.operations is None else 3]
-    return tuple(f"{what} of {member.agentos.name}" for what in whats)
+    return tuple(f"{what} of {member.agentos.name}" for what in ("traces", "sessions", "operations"))
 
 
 def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Member:
@@ -310,9 +305,7 @@ def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
     source = make_source(agentos, settings(config), shared.clock, _counter(shared.totals, name))
     fetch: Fetch = no_details
     databases: Callable[[], Sequence[str]] = tuple
-    surfaces: OperationsSource | None = None
     if not isinstance(source, DatabaseSource):
-        surfaces = source.surfaces
         fetch, databases = source.run_detail, source.session_databases
     enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
     intake = Intake(
@@ -333,7 +326,7 @@ def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
         hold=config.zero_hold,
         enricher=enricher,
     )
-    operations = None if surfaces is None else Operations(surfaces, Ends(name, shared), shared, poller)
+    operations = Operations(source.surfaces, Ends(name, shared), shared, poller)
     return Member(agentos, _timing(config), poller, shared.lease(name), operations)
 
 

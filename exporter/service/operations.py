@@ -17,8 +17,8 @@ from exporter.sources.operations import (
     KNOWLEDGE,
     MEMORY,
     QUEUE,
+    RUNS,
     SCHEDULES,
-    SCOPES,
     NoSurface,
     OperationsSource,
     Refused,
@@ -48,6 +48,7 @@ _GAUGES: Final = {
     EVALS: (),
     KNOWLEDGE: ("agentos_knowledge_contents",),
     MEMORY: ("agentos_memories", "agentos_memory_users"),
+    RUNS: ("agentos_runs_paused",),
 }
 
 
@@ -70,7 +71,7 @@ class Operations:
         self._shared = shared
         self._poller = poller
         self._stopping = False
-        self._standing = {surface: _Standing() for surface in SCOPES}
+        self._standing = {surface: _Standing() for surface in source.surfaces}
 
     def stop(self) -> None:
         """Finish the transaction in hand, then no more."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 
+from exporter.core import times
+from exporter.core.model import MICROSECONDS
 from exporter.core.text import printable, shorten, storable
 from exporter.metrics.catalog import VALUE_FIELDS
 
@@ -16,6 +19,8 @@ _MOST_TOKENS: Final = 10**9
 """More tokens than any model takes or gives. A higher number is not believed, as it would become money."""
 _MOST_USD: Final = 1_000_000
 """of one call"""
+_EARLIEST: Final = times.micros(datetime(2000, 1, 1, tzinfo=UTC))
+_LATEST: Final = times.micros(datetime(2200, 1, 1, tzinfo=UTC))
 
 _eight_bytes: Final = struct.Struct(">Q").unpack
 
@@ -43,6 +48,25 @@ def identifier(value: object) -> str | None:
 def spelled(name: str) -> str:
     """The name of an agent, team or workflow as agno's spans spell it."""
     return name.replace(" ", "_").replace("-", "_")
+
+
+def moment(value: object) -> int | None:
+    """A time in microseconds, of seconds since the epoch or a text in ISO 8601; None for what is none of this age."""
+    if isinstance(value, str):
+        try:
+            at = times.parse(value)
+        except (ValueError, OverflowError):
+            return None
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LATEST:
+        at = round(value * MICROSECONDS)
+    else:
+        return None
+    return at if _EARLIEST <= at < _LATEST else None
+
+
+def count(value: object) -> int:
+    """A number of rows; 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
 
 
 def tokens(value: object) -> int | None:

@@ -19,6 +19,8 @@ QUEUE: Final = "queue"
 EVALS: Final = "evals"
 KNOWLEDGE: Final = "knowledge"
 MEMORY: Final = "memory"
+RUNS: Final = "runs"
+"""Runs that are paused, which tables alone tell."""
 
 SCOPES: Final = {
     APPROVALS: "approvals:read",
@@ -28,7 +30,7 @@ SCOPES: Final = {
     KNOWLEDGE: "knowledge:read",
     MEMORY: "memories:read",
 }
-"""Every surface, with the scope that a token needs for it."""
+"""Every surface of the API, with the scope that a token needs for it."""
 OTHER: Final = "other"
 """What an unknown kind or status counts as."""
 RESOLUTIONS: Final = ("approved", "rejected", "expired", "cancelled", OTHER)
@@ -95,6 +97,10 @@ class Reading:
 
 class OperationsSource(Protocol):
     """The surfaces of one AgentOS, however they are read."""
+
+    @property
+    def surfaces(self) -> Sequence[str]:
+        """Those that it reads, in this order."""
 
     async def read(self, surface: str, position: Mapping[str, Any] | None) -> Reading:
         """Read one surface, from where its last committed reading ended; None where there was none.

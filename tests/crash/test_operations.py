@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import stored
 from tests.harness.dying import Left, Write, Writes, disk_full
 from tests.harness.surfaces import T0, Tables, World
 
@@ -15,6 +16,16 @@ COUNTERS = {
 }
 
 pytestmark = pytest.mark.usefixtures("at_once")
+
+
+@pytest.fixture(params=["api", "database"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """The tables that are read; None where the API is."""
+    if request.param == "api":
+        return None
+    path = tmp_path / "agno.sqlite"
+    stored.create(path)
+    return path
 
 
 def before() -> Tables:
@@ -51,9 +62,9 @@ async def live(world: World) -> None:
         await world.look()
 
 
-async def test_a_death_at_any_write_changes_no_total(tmp_path: Path) -> None:
+async def test_a_death_at_any_write_changes_no_total(tmp_path: Path, database: Path | None) -> None:
     path = tmp_path / "state.db"
-    world = World(path, before())
+    world = World(path, before(), database=database)
     left: list[tuple[Write, Left, float]] = []
     Writes(world.ledger, lambda write: left.append((write, Left.of(path), world.now)))
     await live(world)
@@ -65,14 +76,14 @@ async def test_a_death_at_any_write_changes_no_total(tmp_path: Path) -> None:
         files.put(other)
         tables = before()
         go_on(tables)
-        successor = World(other, tables, now)
+        successor = World(other, tables, now, database=database)
         for _ in range(2):
             await successor.look()
         check(successor), str(write)
         successor.ledger.close()
 
 
-async def test_a_failure_at_any_write_is_made_up_for(tmp_path: Path) -> None:
+async def test_a_failure_at_any_write_is_made_up_for(tmp_path: Path, database: Path | None) -> None:
     fails, at = True, 0
     while fails:
         at += 2  # every other one, of many that are alike
@@ -84,7 +95,7 @@ async def test_a_failure_at_any_write_is_made_up_for(tmp_path: Path) -> None:
                 fails = True
                 disk_full()
 
-        world = World(tmp_path / f"{at}.db", before())
+        world = World(tmp_path / f"{at}.db", before(), database=database)
         Writes(world.ledger, meet)
         await live(world)
         await world.look()

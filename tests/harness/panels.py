@@ -54,6 +54,7 @@ ABSENT = {
     "agentos_eval_runs_total": _NO_EVALUATION,
     "agentos_eval_score": _NO_EVALUATION,
     "agentos_knowledge_contents": "the demo has no knowledge bases",
+    "agentos_runs_paused": "the demo is read over its API, which does not tell",
 }
 """Metrics of which the demo has no series, and why: what asks for them is empty."""
 

@@ -23,7 +23,12 @@ from exporter.service.operations import Operations
 from exporter.service.poller import Health
 from exporter.sources.api.http import Answer, TooLarge, UnknownRoute
 from exporter.sources.api.surfaces import ApiSurfaces
+from exporter.sources.database.location import Engine, Location
+from exporter.sources.database.sqlite import SqliteConnection
+from exporter.sources.database.surfaces import DatabaseSurfaces
+from exporter.sources.operations import OperationsSource
 from tests.harness.dying import hurry
+from tests.harness.stored import store
 
 T0 = 1_790_000_000
 NAME = "it"
@@ -203,12 +208,29 @@ class FakePoller:
         yield
 
 
-class World:
-    """A process on a state file, whose job is done when the test says so. A second one goes on as after `kill -9`."""
+class Untimed(SqliteConnection):
+    """A connection whose statements cost no time: how often tables are counted must not depend on the machine."""
 
-    def __init__(self, state: Path | None, tables: Tables, now: float = 0.0) -> None:
+    @property
+    def seconds(self) -> float:
+        """See Connection."""
+        return 0.0
+
+    @seconds.setter
+    def seconds(self, _: float) -> None:
+        pass
+
+
+class World:
+    """A process on a state file, whose job is done when the test says so. A second one goes on as after `kill -9`.
+
+    With `database`, what AgentOS has lies in that file, and is read there.
+    """
+
+    def __init__(self, state: Path | None, tables: Tables, now: float = 0.0, *, database: Path | None = None) -> None:
         self.tables = tables
         self.now = now
+        self.database = database
         self.places: dict[str, list[dict[str, str]]] = {}
         clock = Clock(lambda: T0 + self.now, lambda: self.now)
         self.ledger = Ledger(state)
@@ -218,18 +240,24 @@ class World:
         self.shared = Shared(self.ledger, self.totals, clock)
         self.api = FakeApi(tables, clock.now)
         self.poller = FakePoller()
-        surfaces = ApiSurfaces(
-            self.api,  # type: ignore[arg-type]
-            clock,
-            lookback=LOOKBACK * MICROSECONDS,
-            places=lambda part: self.places.get(part, [{}]),
-        )
+        self.statements: list[str] = []
         ends = Ends(NAME, self.shared)
-        self.operations = Operations(surfaces, ends, self.shared, self.poller)  # type: ignore[arg-type]
+        self.operations = Operations(self._surfaces(clock), ends, self.shared, self.poller)  # type: ignore[arg-type]
+
+    def _surfaces(self, clock: Clock) -> OperationsSource:
+        lookback = LOOKBACK * MICROSECONDS
+        if self.database is None:
+            places = self.places
+            return ApiSurfaces(self.api, clock, lookback=lookback, places=lambda part: places.get(part, [{}]))  # type: ignore[arg-type]
+        connection = Untimed(Location(Engine.SQLITE, str(self.database)), lambda: None)
+        connection.on_query = lambda sql, _params: self.statements.append(sql)
+        return DatabaseSurfaces([connection], clock, lookback=lookback)
 
     async def look(self, *, after: float = 60.0) -> None:
         """Let time go by, then do the job once."""
         self.now += after
+        if self.database is not None:
+            store(self.database, self.tables)
         await self.operations.look()
 
     def value(self, metric: str, *labels: str) -> float | None:

@@ -133,7 +133,7 @@ async def test_the_clock_of_a_database_is_asked_for_once_a_connection(postgres: 
         await connection.aclose()
 
 
-def test_one_connection_and_short_transactions(tmp_path: Path, postgres: Postgres) -> None:
+def test_few_connections_and_short_transactions(tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.url("agno")
     database = f"postgres:{url}"
     now = datetime.now(UTC)
@@ -142,11 +142,14 @@ def test_one_connection_and_short_transactions(tmp_path: Path, postgres: Postgre
     postgres.sql("GRANT SELECT ON ALL TABLES IN SCHEMA ai TO reader", "agno")
     expected = sqltruth.count(database, NAME)
     reader = reads(database.replace("postgres@", "reader@"))
-    with Activity(url, "reader") as seen, RunningExporter(tmp_path, {NAME: reader}, **FAST) as exporter:
+    with (
+        Activity(url, "reader") as seen,
+        RunningExporter(tmp_path, {NAME: reader}, operations_interval="5s", **FAST) as exporter,
+    ):
         healthy(exporter.agree(expected, settle=3))
     assert seen.looks > 500
     assert seen.busy > 10
-    assert seen.most == 1
+    assert seen.most <= 2  # one for traces, and one for what is beside them
     assert seen.idle_in_transaction == 0
     assert seen.oldest < 2.0
     # It goes when we go.

@@ -1,9 +1,11 @@
 """What waits in a real AgentOS and how it ended: /metrics shows what stands in its tables, after `kill -9` as well."""
 
+import json
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import sqlalchemy as sa
 from exporter.sources.operations import SCOPES
 from tests.harness import truth, venvs
 from tests.harness.agentos import RunningAgentOS
-from tests.harness.exporter import RunningExporter, total
+from tests.harness.exporter import RunningExporter, reads, total
+from tests.harness.mariadb import MariaDB
 from tests.harness.patience import HANG
 from tests.harness.postgres import Postgres
 
@@ -28,6 +31,24 @@ COUNTERS = (
     "agentos_queue_jobs_finished_total",
     "agentos_eval_runs_total",
 )
+OF_QUEUE = ("agentos_queue_jobs", "agentos_queue_jobs_finished_total")
+ALIKE = (
+    *GAUGES,
+    *COUNTERS,
+    "agentos_approvals_oldest_pending_timestamp_seconds",
+    "agentos_approval_wait_seconds_count",
+    "agentos_approval_wait_seconds_sum",
+    "agentos_schedule_next_run_timestamp_seconds",
+    "agentos_schedule_last_run_timestamp_seconds",
+    "agentos_eval_score_count",
+    "agentos_eval_score_sum",
+    "agentos_memories",
+    "agentos_memory_users",
+)
+"""What API and database both tell."""
+TABLES = "tables"
+"""The same AgentOS, as its database has it."""
+PAUSED = "agentos_runs_paused"
 
 UP = "agentos_surface_up"
 Counts = Counter[tuple[str, frozenset[tuple[str, str]]]]
@@ -98,7 +119,8 @@ def shown(exporter: RunningExporter) -> Counts:
     """What the exporter shows of it."""
     names = (*GAUGES, *COUNTERS)
     samples = exporter.samples().items()
-    return Counter({key: int(value) for key, value in samples if key[0] in names and value})
+    of_it = ("agentos", NAME)
+    return Counter({key: int(value) for key, value in samples if key[0] in names and of_it in key[1] and value})
 
 
 def agree(exporter: RunningExporter, url: str, agentos: RunningAgentOS) -> None:
@@ -209,3 +231,123 @@ def test_a_token_without_the_scopes_costs_traces_nothing(tmp_path: Path) -> None
     assert len(told) == len(SCOPES), "each is asked once"
     for line, scope in zip(told, SCOPES.values(), strict=True):
         assert f"the token needs the scope {scope}" in line
+
+
+def told(exporter: RunningExporter, name: str, without: Collection[str] = ()) -> dict[Any, float]:
+    """What the exporter shows of one instance, without its name."""
+    found = {}
+    for (metric, labels), value in exporter.samples().items():
+        if ("agentos", name) in labels and metric in ALIKE and metric not in without:
+            found[metric, labels - {("agentos", name)}] = value
+    return found
+
+
+def alike(exporter: RunningExporter, without: Collection[str] = ()) -> dict[Any, float]:
+    """Wait until the database says what the API says, and return it."""
+    try:
+        truth.wait_until(
+            lambda: told(exporter, NAME, without) == told(exporter, TABLES, without), deadline=HANG, pause=0.3
+        )
+    except TimeoutError:
+        api, database = (told(exporter, name, without) for name in (NAME, TABLES))
+        different = {key: (api.get(key), database.get(key)) for key in {*api, *database}}
+        raise AssertionError({key: both for key, both in different.items() if both[0] != both[1]}) from None
+    return told(exporter, TABLES, without)
+
+
+def pause(agentos: RunningAgentOS, session: str) -> dict[str, Any]:
+    """Let an agent run until it waits for a person."""
+    form = {"message": "hello", "stream": "false", "session_id": session}
+    answer = httpx.post(f"{agentos.base_url}/agents/confirming/runs", data=form, trust_env=False, timeout=HANG)
+    run: dict[str, Any] = answer.raise_for_status().json()
+    assert run["status"] == "PAUSED"
+    return run
+
+
+def confirm(agentos: RunningAgentOS, run: dict[str, Any]) -> None:
+    """Let a person confirm what a run waits for."""
+    tools = json.dumps([{**tool, "confirmed": True} for tool in run["tools"]])
+    path = f"{agentos.base_url}/agents/confirming/runs/{run['run_id']}/continue"
+    form = {"tools": tools, "session_id": run["session_id"], "stream": "false"}
+    httpx.post(path, data=form, trust_env=False, timeout=HANG).raise_for_status()
+
+
+def database_agrees(tmp_path: Path, database: str, url: str, without: Collection[str] = ()) -> None:
+    """Read an AgentOS by API and by database at once, through kill -9, then by each in turn."""
+    with RunningAgentOS(sys.executable, database, operations=True) as agentos:
+        fill(sys.executable, database, 0)
+        submit(agentos, "plain", "failing-model")
+        waits, _ = pause(agentos, "one"), pause(agentos, "two")
+        both = {NAME: agentos.base_url, TABLES: reads(database)}
+        with RunningExporter(tmp_path, both, operations_interval="5s") as exporter:
+            truth.wait_until(lambda: told(exporter, NAME) != {}, deadline=HANG, pause=0.3)
+            agree(exporter, url, agentos)
+            alike(exporter, without)
+            labels = {"agentos": TABLES, "root_kind": "agent", "root": "Confirming"}
+            truth.wait_until(lambda: exporter.total(PAUSED, **labels) == 2, deadline=HANG, pause=0.3)
+            exporter.kill()
+            fill(sys.executable, database, 1)
+            submit(agentos, "plain")
+            confirm(agentos, waits)
+            exporter.start()
+            agree(exporter, url, agentos)
+            last = alike(exporter, without)
+            truth.wait_until(lambda: exporter.total(PAUSED, **labels) == 1, deadline=HANG, pause=0.3)
+            assert exporter.total(PAUSED, agentos=NAME) == 0, "the API does not tell"
+            assert exporter.total("agentos_exporter_ignored_rows_total") == 0
+            assert exporter.total("agentos_up", agentos=TABLES) == 1
+            assert "CONTENT" not in exporter.metrics() + exporter.logs
+        with RunningExporter(tmp_path, {NAME: reads(database)}, operations_interval="5s") as exporter:
+            truth.wait_until(lambda: exporter.total(UP, surface="runs") == 1, deadline=HANG, pause=0.3)
+            assert told(exporter, NAME, without) == last, "what the API counted counts no more"
+
+
+@pytest.mark.postgres
+def test_api_and_database_agree_on_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    plain = postgres.url("both")
+    url = plain.replace("postgresql:", "postgresql+psycopg:", 1)
+    database_agrees(tmp_path, f"postgres:{plain}", url)
+
+
+def test_api_and_database_agree_on_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "agno.db"
+    database_agrees(tmp_path, f"sqlite:{path}", f"sqlite:///{path}", without=OF_QUEUE)
+
+
+@pytest.mark.mariadb
+def test_api_and_database_agree_on_mariadb(tmp_path: Path, mariadb: MariaDB) -> None:
+    """Neither approvals nor schedules are there. This AgentOS has no knowledge base, though contents are stored."""
+    database = f"mysql:{mariadb.url('both')}"
+    with RunningAgentOS(sys.executable, database) as agentos:
+        fill(sys.executable, database, 0)
+        pause(agentos, "one")
+        both = {NAME: agentos.base_url, TABLES: reads(database)}
+        with RunningExporter(tmp_path, both, operations_interval="5s") as exporter:
+            truth.wait_until(lambda: exporter.total(UP, surface="runs") == 1, deadline=HANG, pause=0.3)
+            truth.wait_until(lambda: exporter.total(UP, surface="memory") == 2, deadline=HANG, pause=0.3)
+            shown = alike(exporter, without=("agentos_knowledge_contents",))
+            assert exporter.total("agentos_knowledge_contents", agentos=TABLES, status="completed") == 2
+            assert sum(value for (metric, _), value in shown.items() if metric == "agentos_eval_runs_total") == 4 * 30
+            assert sum(value for (metric, _), value in shown.items() if metric == "agentos_eval_score_count") == 3 * 30
+            assert exporter.total(PAUSED, agentos=TABLES, root="Confirming") == 1
+            assert exporter.total("agentos_memories", agentos=TABLES) == 6
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_not_read_a_table_is_told_the_grant(tmp_path: Path, postgres: Postgres) -> None:
+    plain = postgres.url("granted")
+    database, url = f"postgres:{plain}", plain.replace("postgresql:", "postgresql+psycopg:", 1)
+    fill(sys.executable, database, 0)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN")
+        connection.exec_driver_sql("GRANT USAGE ON SCHEMA ai TO reader")
+        connection.exec_driver_sql("GRANT SELECT ON ai.agno_eval_runs TO reader")
+    engine.dispose()
+    target = reads(database.replace("postgres@", "reader@"))
+    with RunningExporter(tmp_path, {NAME: target}, operations_interval="5s") as exporter:
+        truth.wait_until(lambda: exporter.total(UP, surface="evals") == 1, deadline=HANG, pause=0.3)
+        key = (UP, frozenset({("agentos", NAME), ("surface", "approvals")}))
+        truth.wait_until(lambda: exporter.samples().get(key) == 0, deadline=HANG, pause=0.3)
+        logs = exporter.logs
+    assert "GRANT SELECT ON ai.agno_approvals TO reader;" in logs

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -26,6 +27,16 @@ def alone() -> Iterator[None]:
         for name in ("bind", "connect", "connect_ex"):
             patch.setattr(socket.socket, name, _local_only(name))
         yield
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with agno's tables, to be copied."""
+    from tests.harness import stored
+
+    path = tmp_path_factory.mktemp("agno") / "empty.db"
+    stored.create(path)
+    return path
 
 
 def _refused(what: str) -> Callable[..., NoReturn]:

@@ -235,7 +235,7 @@ def test_databases_in_every_form() -> None:
                 "reader",
                 (("sslmode", "verify-full"),),
                 "agents",
-                Tables(spans_table="spans", session_table="sessions"),
+                Tables(spans_table="spans", session_table="sessions", runs_table="sessions_runs"),
             ),
             password_file=GOOD / "../password",
         ),

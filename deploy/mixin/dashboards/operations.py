@@ -59,12 +59,14 @@ def board(settings: Settings) -> Board:
     return Board(
         parts.OPERATIONS,
         "Operations",
-        "What waits beside the traces: approvals, schedules, the queue, contents of knowledge bases, memories. "
+        "What waits beside the traces: approvals, paused runs, schedules, the queue, contents of knowledge bases, "
+        "memories. "
         "Where AgentOS has no such part, or the token may not read it, panels are empty: see Parts of AgentOS.",
         (parts.JOB, parts.AGENTOS),
         (
             Row("Now", _now(settings)),
             Row("Approvals", _approvals()),
+            Row("Paused runs", _paused()),
             Row("Schedules", _schedules()),
             Row("Queue", _queue()),
             Row("Knowledge and memories", _holdings()),
@@ -164,6 +166,22 @@ def _approvals() -> tuple[Panel, ...]:
             empty="none resolved",
             overrides=parts.QUANTILES,
             width=8,
+        ),
+    )
+
+
+def _paused() -> tuple[Panel, ...]:
+    by = "agentos, root_kind, root"
+    return (
+        series(
+            "Paused runs",
+            "Runs that are paused until a person decides, by agent, team or workflow. "
+            "AgentOS's database alone tells it.",
+            Query(f"sum by (agentos, root) ({_all('agentos_runs_paused', by)})", "{{agentos}}: {{root}}"),
+            unit="none",
+            empty=NOT_READ,
+            stack=True,
+            width=24,
         ),
     )
 

@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -228,11 +229,7 @@ class Connection(ABC):
 
 def table_names(location: Location) -> list[str]:
     """The names of all tables that are read."""
-    tables = location.tables
-    return [
-        *(tables.spans_table, tables.traces_table, tables.session_table, tables.components_table),
-        tables.runs_table,
-    ]
+    return [getattr(location.tables, field.name) for field in fields(location.tables)]
 
 
 class Threaded(Connection):

@@ -67,7 +67,21 @@ class Tables:
     traces_table: str = "agno_traces"
     session_table: str = "agno_sessions"
     components_table: str = "agno_components"
+    approvals_table: str = "agno_approvals"
+    schedules_table: str = "agno_schedules"
+    schedule_runs_table: str = "agno_schedule_runs"
+    job_table: str = "agno_jobs"
+    eval_table: str = "agno_eval_runs"
+    knowledge_table: str = "agno_knowledge"
+    memory_table: str = "agno_memories"
     runs_table: str = "agno_runs"
+
+    @classmethod
+    def named(cls, names: Mapping[str, str]) -> Tables:
+        """Tables of which some have other names. As in agno, that of runs goes by the table of sessions."""
+        session = names.get("session_table")
+        runs = {"runs_table": f"{session}_runs"} if session else {}
+        return cls(**{**runs, **names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class PostgresConnection(Connection):
                 f"{self.location}: {user} may not read {schema}.{spans}; "
                 f"GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {schema}.{spans} TO {user};"
             )
+        self.sql.denied = frozenset(denied)
         for table in denied:
             del layout[table]
         if not layout:

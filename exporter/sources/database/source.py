@@ -16,7 +16,9 @@ from exporter.core.times import stamp
 from exporter.sources.database.connection import Connection
 from exporter.sources.database.engines import connection
 from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed
+from exporter.sources.database.pace import Pace
 from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
+from exporter.sources.database.surfaces import DatabaseSurfaces
 from exporter.sources.facts import clean_id, clean_name, spelled
 from exporter.sources.handover import floors
 from exporter.sources.protocol import Batch, Component, Description, PollStats, SessionWindow
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from exporter.sources.protocol import LedgerView
 
 _WINDOWS: Final = {"1h": 3600, "24h": 86400}
-_STATS_PACE: Final = 500
-"""Session figures may cost a database one part in so many of its time."""
 _WAIT: Final = 30.0
 
 
@@ -69,10 +69,12 @@ class DatabaseSource:
             )
             for target in targets
         ]
+        own = [connection(target.location, target.read_password) for target in targets]
+        self.surfaces = DatabaseSurfaces(own, clock, lookback=settings.lookback)
         self._turns = Turns()
         self._strangers: tuple[str, ...] | None = None
         """keys of the ledger under which this AgentOS is read no more"""
-        self._allowed = float("-inf")
+        self._pace = Pace(clock)
         self._figures: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
         self.stats = PollStats()
 
@@ -105,6 +107,7 @@ class DatabaseSource:
         """See TraceSource."""
         for feed in self._feeds:
             await feed.connection.aclose()
+        await self.surfaces.aclose()
 
     async def read(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
         """See TraceSource. A database that fails does not keep the others from being read; it raises at the end."""
@@ -167,14 +170,9 @@ class DatabaseSource:
 
     async def _count_sessions(self) -> None:
         """Session figures, as often as their cost allows."""
-        if self._clock.monotonic() < self._allowed:
-            return
-        before = sum(feed.connection.seconds for feed in self._feeds)
-        try:
-            self._figures = await self._sum_sessions()
-        finally:  # a failure costs time, too
-            spent = sum(feed.connection.seconds for feed in self._feeds) - before
-            self._allowed = self._clock.monotonic() + _STATS_PACE * spent
+        if self._pace.due:
+            with self._pace.counting([feed.connection for feed in self._feeds]):
+                self._figures = await self._sum_sessions()
 
     async def _sum_sessions(self) -> tuple[int | None, tuple[SessionWindow, ...]]:
         total, known = 0, False

@@ -26,6 +26,8 @@ RUN_COLUMNS: Final = ("run_id", "run_data")
 COMPONENT_COLUMNS: Final = ("component_id", "component_type", "name", "deleted_at")
 MESSAGE: Final = 200
 """Characters of an error text that leave the database: enough for the longest class name that becomes a label"""
+VALUE: Final = 1024
+"""Characters of a value in a column of JSON: as many as any name may have"""
 COMPONENTS: Final = 1_000
 
 
@@ -49,6 +51,8 @@ class Sql:
     layout: Layout = field(default_factory=dict)
     careful: bool = False
     """whether attributes may be no JSON object, which costs a second look at each (PostgreSQL)"""
+    denied: frozenset[str] = frozenset()
+    """tables that are there and may not be read, as far as the database tells (PostgreSQL)"""
 
     @property
     def mark(self) -> str:
@@ -116,6 +120,31 @@ class Sql:
     def marks(self, count: int) -> str:
         """So many parameters."""
         return ", ".join([self.mark] * count)
+
+    def json_text(self, column: str, key: str) -> str:
+        """The text under a key of a column of JSON, cut short; NULL where there is none."""
+        engine = self.location.engine
+        if engine is Engine.POSTGRESQL:
+            value = f"{column}->>'{key}'"
+        elif engine is Engine.MYSQL:
+            value = f"JSON_VALUE({column}, '$.{key}')"
+        else:
+            value = f"CASE WHEN json_valid({column}) THEN json_extract({column}, '$.{key}') END"
+        return f"substr({value}, 1, {VALUE})"
+
+    def json_values(self, column: str, keys: Sequence[str]) -> str:
+        """The values under keys of a column of JSON, as an array in JSON; cut short, and so no JSON, if it is long."""
+        engine = self.location.engine
+        if engine is Engine.POSTGRESQL:
+            values = ", ".join(f"{column}->'{key}'" for key in keys)
+            value = f"json_build_array({values})::text"
+        elif engine is Engine.MYSQL:
+            values = ", ".join(f"JSON_EXTRACT({column}, '$.{key}')" for key in keys)
+            value = f"CAST(JSON_ARRAY({values}) AS CHAR)"
+        else:
+            paths = ", ".join(f"'$.{key}'" for key in keys)
+            value = f"CASE WHEN json_valid({column}) THEN json_extract({column}, {paths}) END"
+        return f"substr({value}, 1, {VALUE})"
 
     def _record(self) -> str:
         """What PostgreSQL makes of the attributes, in one pass over each."""

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exporter.core.errors import ServerFailed, SourceError, Unauthorized
 from exporter.sources.api.http import UnknownRoute
-from exporter.sources.api.surfaces.approvals import Approvals
-from exporter.sources.api.surfaces.evals import Evals
+from exporter.sources.api.surfaces.approvals import ListedApprovals
+from exporter.sources.api.surfaces.evals import ListedEvals
 from exporter.sources.api.surfaces.holdings import Knowledge, Memory
 from exporter.sources.api.surfaces.lists import Lists
-from exporter.sources.api.surfaces.queue import Queue
-from exporter.sources.api.surfaces.schedules import Schedules
+from exporter.sources.api.surfaces.queue import ListedJobs
+from exporter.sources.api.surfaces.schedules import ListedSchedules
 from exporter.sources.operations import (
     APPROVALS,
     EVALS,
@@ -42,6 +42,10 @@ from exporter.sources.operations import (
     Reading,
     Refused,
 )
+from exporter.sources.surfaces.approvals import Approvals
+from exporter.sources.surfaces.evals import Evals
+from exporter.sources.surfaces.queue import Queue
+from exporter.sources.surfaces.schedules import Schedules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +60,8 @@ _NOT_THERE: Final = ("not available: pass a", "not supported by the configured d
 class ApiSurfaces:
     """The surfaces of one AgentOS. See OperationsSource."""
 
+    surfaces = tuple(SCOPES)
+
     def __init__(
         self, api: Api, clock: Clock, *, lookback: int, places: Callable[[str], Sequence[Mapping[str, str]]]
     ) -> None:
@@ -65,10 +71,10 @@ class ApiSurfaces:
         self._lookback = lookback
         lists = Lists(api, clock)
         self._ending = {
-            APPROVALS: Approvals(lists).read,
-            SCHEDULES: Schedules(lists).read,
-            QUEUE: Queue(lists).read,
-            EVALS: Evals(lists, lambda: _there(places("evals"))).read,
+            APPROVALS: Approvals(ListedApprovals(lists)).read,
+            SCHEDULES: Schedules(ListedSchedules(lists)).read,
+            QUEUE: Queue(ListedJobs(lists)).read,
+            EVALS: Evals(ListedEvals(lists, lambda: _there(places("evals")))).read,
         }
         self._holding = {
             KNOWLEDGE: Knowledge(lists, lambda: _there(places("knowledge"))).read,

@@ -1,23 +1,22 @@
-"""What AgentOS holds: contents of knowledge bases, and memories of users. Gauges alone, nothing ends here."""
+"""Contents of knowledge bases and memories, from their lists."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from exporter.core.model import MICROSECONDS
 from exporter.sources.api.surfaces.lists import PAGES, Lists, decoder
-from exporter.sources.operations import OTHER, Reading
+from exporter.sources.operations import Reading
+from exporter.sources.surfaces.holdings import Contents, Memories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.sources.operations import Labels
-
     Places = Callable[[], Sequence[Mapping[str, str]]]
 
-_STATUSES: Final = ("processing", "completed", "partial", "failed")
 _SIZE: Final = 100
 _MANY: Final = PAGES * _SIZE
 _REST: Final = 10 * 60 * MICROSECONDS
@@ -40,19 +39,18 @@ class Knowledge:
     def __init__(self, lists: Lists, places: Places) -> None:
         self._lists = lists
         self._places = places
-        self._counts: dict[Labels, float] = {}
+        self._contents = Contents()
+        self._counts: Counter[str | None] = Counter()
         self._left: list[Mapping[str, str]] = []
         """what is still to be read of the count under way"""
         self._at = 1
         self._not_before = 0
-        self._some = False
-        """whether there ever was any"""
 
     async def read(self) -> Reading:
         """See OperationsSource. Raises SourceError."""
         if not self._left:
             self._left, self._at = list(self._places()), 1
-            self._counts = {(status,): 0 for status in _STATUSES}
+            self._counts = Counter()
         now = 0
         for _ in range(PAGES):
             place = self._left[0]
@@ -62,21 +60,14 @@ class Knowledge:
             if now < self._not_before:
                 self._left = []
                 return Reading()
-            for one in answer.data:
-                labels = (one.status if one.status in _STATUSES else OTHER,)
-                self._counts[labels] = self._counts.get(labels, 0) + 1
+            self._counts.update(one.status if isinstance(one.status, str) else None for one in answer.data)
             self._at += 1
             if len(answer.data) < _SIZE:
                 self._left, self._at = self._left[1:], 1
             if not self._left:
-                return self._whole(now)
+                self._not_before = now + _REST if self._counts.total() > _MANY else 0
+                return self._contents.reading(self._counts)
         return Reading()
-
-    def _whole(self, now: int) -> Reading:
-        total = sum(self._counts.values())
-        self._not_before = now + _REST if total > _MANY else 0
-        self._some = self._some or total > 0
-        return Reading(gauges={"agentos_knowledge_contents": self._counts}, doubtful=self._some and not total)
 
 
 class Memory:
@@ -85,7 +76,7 @@ class Memory:
     def __init__(self, lists: Lists, places: Places) -> None:
         self._lists = lists
         self._places = places
-        self._some = False
+        self._memories = Memories()
 
     async def read(self) -> Reading:
         """See OperationsSource. Raises SourceError."""
@@ -93,9 +84,4 @@ class Memory:
         for place in self._places():
             users += await self._lists.total("/user_memory_stats", place, "user_memory_stats")
             memories += await self._lists.total("/memories", place, "memories")
-        self._some = self._some or memories > 0
-        gauges: dict[str, Mapping[Labels, float]] = {
-            "agentos_memory_users": {(): users},
-            "agentos_memories": {(): memories},
-        }
-        return Reading(gauges=gauges, doubtful=self._some and not memories)
+        return self._memories.reading(memories, users)

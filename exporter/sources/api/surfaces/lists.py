@@ -2,33 +2,30 @@
 
 Of each row only the wanted fields are decoded; arguments, inputs, outputs and texts of errors are passed over.
 
-A walk goes from the newest row down to what was read before, less MARGIN: rows may be written late, and their order
+A walk goes from the newest row down to what was read before, less a margin: rows may be written late, and their order
 has no tie-break. It takes a bounded number of pages and goes on at the next turn. Rows that come twice count once.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from exporter.core import times
 from exporter.core.errors import BadAnswer
 from exporter.core.model import MICROSECONDS
-from exporter.sources.api.http import TooLarge
+from exporter.sources.api.http import TooLarge, UnknownRoute
+from exporter.sources.facts import count
+from exporter.sources.surfaces.position import SKEW, Position
 
 if TYPE_CHECKING:
     from exporter.core.model import Clock
     from exporter.sources.api.http import Answer, Api
 
-MARGIN: Final = 2 * 60 * MICROSECONDS
-"""For clocks of replicas that differ, and rows that are written late."""
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 """Longest answer, in bytes: of a page that is longer, fewer rows are asked for."""
-SKEW: Final = 15 * 60 * MICROSECONDS
-"""By how much the clock that dates rows, which may be the database's, may be behind that of AgentOS."""
 TIMEOUT: Final = 10.0
 PROBE: Final = 10
 """Rows of the first page: mostly there are no more new ones."""
@@ -40,10 +37,10 @@ TURN: Final = 6
 """Requests of one walk in one turn."""
 PAGES: Final = 10
 """Pages of a list that is read as a whole."""
-_EARLIEST: Final = times.micros(datetime(2000, 1, 1, tzinfo=UTC))
-_LATEST: Final = times.micros(datetime(2200, 1, 1, tzinfo=UTC))
-
+MOST: Final = 20
+"""Rows that are asked for by their ids in one turn, a request each."""
 Row = TypeVar("Row", bound=msgspec.Struct)
+Value = TypeVar("Value")
 
 
 class Meta(msgspec.Struct, gc=False):
@@ -63,30 +60,6 @@ class Page(msgspec.Struct, Generic[Row]):
     def total(self) -> int:
         """Rows of the whole list, as far as AgentOS says so."""
         return count(self.meta.total_count) if self.meta is not None else 0
-
-
-class Position(msgspec.Struct):
-    """How far a list was read.
-
-    Attributes:
-        read_to: Rows that were written before were read, in microseconds of AgentOS's clock.
-        began: The time up to which the walk under way reads, by the same clock; 0 where none is.
-        page: The page at which it goes on; 0 where none is under way.
-        size: Rows of its pages.
-        some: Whether the list had any row.
-        look: How many rows the list had when it was last read down to the position, and the date of the newest; None
-            where that took several turns.
-        alike: Readings since then that found both unchanged.
-
-    """
-
-    read_to: int
-    began: int = 0
-    page: int = 0
-    size: int = 0
-    some: bool = False
-    look: tuple[int, int] | None = None
-    alike: int = 0
 
 
 class Lists:
@@ -143,7 +116,7 @@ async def walk(
         SourceError: a page could not be read.
 
     """
-    floor = position.read_to - MARGIN
+    floor = position.floor
     began, page, some = position.began, position.page, position.page > 0
     look: tuple[int, int] | None = None
     sizes = [position.size] if page else [PROBE, size, size * WHOLE]
@@ -181,6 +154,15 @@ async def walk(
     return rows, Position(position.read_to, began, max(1, page - 1), sizes[-1], some)
 
 
+async def each(ids: Iterable[str], fetch: Callable[[str], Awaitable[Value]]) -> dict[str, Value]:
+    """Ask for each by its id; those that AgentOS does not know are left out. Raises SourceError."""
+    found: dict[str, Value] = {}
+    for id_ in ids:
+        with contextlib.suppress(UnknownRoute):
+            found[id_] = await fetch(id_)
+    return found
+
+
 def _newest(ats: Iterable[int | None], date: int) -> int:
     """The date of the newest row that is not of the future; 0 where there is none."""
     return max((at for at in ats if at is not None and at <= date), default=0)
@@ -189,9 +171,6 @@ def _newest(ats: Iterable[int | None], date: int) -> int:
 def decoder(row: type[Row]) -> msgspec.json.Decoder[Page[Row]]:
     """What decodes pages of these rows."""
     return msgspec.json.Decoder(Page[row])  # type: ignore[valid-type]
-
-
-Value = TypeVar("Value")
 
 
 def decode(decoder: msgspec.json.Decoder[Value], body: bytes, endpoint: str) -> Value:
@@ -207,22 +186,3 @@ class _Rowless(msgspec.Struct, gc=False):
 
 
 _rowless: Final = decoder(_Rowless)
-
-
-def moment(value: object) -> int | None:
-    """A time in microseconds, of seconds since the epoch or a text in ISO 8601; None for what is none of this age."""
-    if isinstance(value, str):
-        try:
-            at = times.parse(value)
-        except (ValueError, OverflowError):
-            return None
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LATEST:
-        at = round(value * MICROSECONDS)
-    else:
-        return None
-    return at if _EARLIEST <= at < _LATEST else None
-
-
-def count(value: object) -> int:
-    """A number of rows; 0 for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-
-from exporter.sources.api.http import UnknownRoute
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -18,8 +17,6 @@ GONE_AFTER: Final = 3
 """A row that was not found in so many readings is gone: AgentOS also says 404 when its database fails."""
 MOST_REMEMBERED: Final = 2000
 """Rows of a list that are remembered; of more, those that wait longest are forgotten."""
-_REQUESTS: Final = 20
-"""of one turn"""
 
 
 class Waiting(msgspec.Struct, array_like=True):
@@ -44,38 +41,41 @@ class Followed:
 
 
 async def follow(
-    missing: Mapping[str, Waiting], fetch: Callable[[str, Waiting], Awaitable[Ended | None]], *, believed: bool
+    missing: Mapping[str, Waiting],
+    find: Callable[[Mapping[str, Waiting]], Awaitable[Mapping[str, Ended | None]]],
+    *,
+    most: int,
+    believed: bool,
 ) -> Followed:
     """Ask for rows by their ids, a bounded number of them; the others wait on.
 
     Args:
         missing: The rows, by id.
-        fetch: Reads a row; None where it still waits.
+        find: Reads rows: None for one that still waits, and nothing for one that is not found.
+        most: How many are asked for.
         believed: Whether AgentOS showed any row just now, so that one which is not found is gone.
 
     Raises:
         SourceError: A row could not be read.
 
     """
-    found = Followed()
-    for asked, (row, one) in enumerate(missing.items()):
-        if asked >= _REQUESTS:
-            found.waiting[row] = one
-            continue
-        try:
-            ended = await fetch(row, one)
-        except UnknownRoute:
+    followed = Followed()
+    asked = dict(islice(missing.items(), most))
+    found = await find(asked) if asked else {}
+    for row, one in missing.items():
+        if row not in asked:
+            followed.waiting[row] = one
+        elif row not in found:
             misses = one.misses + believed
             if misses >= GONE_AFTER:
-                found.lose("gone")
+                followed.lose("gone")
             else:
-                found.waiting[row] = Waiting(one.created, one.labels, misses)
-            continue
-        if ended is None:
-            found.waiting[row] = one
+                followed.waiting[row] = Waiting(one.created, one.labels, misses)
+        elif (ended := found[row]) is None:
+            followed.waiting[row] = one
         else:
-            found.ended[row] = ended
-    return found
+            followed.ended[row] = ended
+    return followed
 
 
 def remembered(waiting: Mapping[str, Waiting]) -> dict[str, Waiting]:

@@ -1,0 +1,38 @@
+"""How often whole tables may be counted."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from exporter.core.model import Clock
+    from exporter.sources.database.connection import Connection
+
+_PART: Final = 500
+"""A count may cost a database one part in so many of its time."""
+
+
+class Pace:
+    """Holds a count back until its cost allows for the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._not_before = float("-inf")
+
+    @property
+    def due(self) -> bool:
+        """Whether the count may be made now."""
+        return self._clock.monotonic() >= self._not_before
+
+    @contextlib.contextmanager
+    def counting(self, connections: Collection[Connection]) -> Iterator[None]:
+        """Measure what is spent on these connections; a failure costs time, too."""
+        before = sum(one.seconds for one in connections)
+        try:
+            yield
+        finally:
+            spent = sum(one.seconds for one in connections) - before
+            self._not_before = self._clock.monotonic() + _PART * spent

@@ -1,0 +1,197 @@
+"""agno's tables beside traces, over all databases of one AgentOS.
+
+A table is read from the position on, the oldest row first, by an index that agno creates on when its rows were written.
+A turn reads a bounded number of rows, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.core.model import MICROSECONDS
+from exporter.sources.database.connection import STATEMENT_TIMEOUT, Connection, Rows
+from exporter.sources.database.sql import missing
+from exporter.sources.facts import moment
+from exporter.sources.operations import NoSurface, Refused
+from exporter.sources.surfaces.position import MARGIN, SKEW, Position
+
+if TYPE_CHECKING:
+    from exporter.core.model import Clock
+    from exporter.sources.database.sql import Sql
+
+WAIT: Final = 2 * STATEMENT_TIMEOUT
+"""Seconds for a connection and a statement."""
+SIZE: Final = 1000
+"""Rows of one statement."""
+TURN: Final = 10
+"""Statements that go through one table in a turn."""
+MOST: Final = 500
+"""Rows that are asked for by their ids in one turn."""
+_LEARN_AFTER: Final = 600.0
+"""Seconds after which a table that was not there is looked for again: agno makes some when they are first needed."""
+
+Statement = Callable[["Sql", str], str]
+"""The SQL for one database, of its dialect and its name of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is read of a table.
+
+    Attributes:
+        name: What its name is called in the configuration.
+        key: The column with the id of a row.
+        at: The column by which rows are ordered, in seconds since the epoch.
+        columns: Further columns.
+        json: A column of JSON and the keys of it whose values are read; they come last, as one JSON array.
+        only: A condition on its rows, as SQL.
+        index: The column whose index finds them, if it is not that of `at`.
+
+    """
+
+    name: str
+    key: str
+    at: str
+    columns: tuple[str, ...]
+    json: tuple[str, tuple[str, ...]] | None = None
+    only: str = ""
+    index: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are read as they are: the id, the time, and the further ones."""
+        return (self.key, self.at, *self.columns)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns without which it cannot be read."""
+        return self.names if self.json is None else (*self.names, self.json[0])
+
+    def select(self, sql: Sql) -> str:
+        """What a statement selects."""
+        return ", ".join(self.names if self.json is None else (*self.names, sql.json_values(*self.json)))
+
+
+class Databases:
+    """The databases of one AgentOS, over connections of their own: traces never wait for these statements.
+
+    All methods raise SourceError: NoSurface where no database has the table, Refused where one may not be read.
+    """
+
+    def __init__(self, connections: Sequence[Connection], clock: Clock) -> None:
+        self.connections = connections
+        self._clock = clock
+        self._learned: dict[Connection, float] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections for good."""
+        for one in self.connections:
+            await one.aclose()
+
+    async def now(self) -> int:
+        """The clock of the first database, in microseconds; ours if it has none."""
+        await self.connections[0].open(WAIT)
+        return await self._now(self.connections[0])
+
+    async def since(self, table: Table, position: Position) -> tuple[Rows, Position]:
+        """Rows that may be new, with the columns of the table, and how far it is read then."""
+        rows: Rows = []
+        reached: list[int] = []
+        some = False
+        for one in await self._having(table.name, table.needed):
+            found, at = await self._since(one, table, position.floor)
+            some = some or bool(found) or bool(await one.rows(_any(one, table), wait=WAIT))
+            rows += found
+            reached.append(at)
+        return rows, Position(max(position.read_to, min(reached)) if some else position.read_to, some=some)
+
+    async def by_id(self, table: Table, ids: Collection[str]) -> Rows:
+        """Rows with these ids, with the columns of the table."""
+
+        def statement(sql: Sql, name: str) -> str:
+            return f"SELECT {table.select(sql)} FROM {name} WHERE {table.key} IN ({sql.marks(len(ids))})"
+
+        return await self.every(table.name, table.needed, statement, tuple(ids))
+
+    async def every(
+        self, table: str, columns: Sequence[str], statement: Statement, params: Sequence[Any] = (), *, index: str = ""
+    ) -> Rows:
+        """The rows of a statement on each database that has the table with these columns, one after the other.
+
+        MySQL, which may prefer to scan, is told to use the index on the column `index`.
+        """
+        rows: Rows = []
+        for one in await self._having(table, columns):
+            rows += await one.rows(statement(one.sql, _name(one, table, index)), params, wait=WAIT)
+        return rows
+
+    async def _having(self, table: str, columns: Sequence[str]) -> list[Connection]:
+        found: list[Connection] = []
+        for one in self.connections:
+            await one.open(WAIT)
+            name = getattr(one.location.tables, table)
+            if missing(one.sql.layout, name, columns) and self._may_learn(one):
+                await one.learn(WAIT)
+            if name in one.sql.denied:
+                user = one.location.user or "the user"
+                whole = f"{one.location.schema}.{name}"
+                raise Refused(f"{one.location}: {user} may not read {whole}; GRANT SELECT ON {whole} TO {user};")
+            if not missing(one.sql.layout, name, columns):
+                found.append(one)
+        if not found:
+            name = getattr(self.connections[0].location.tables, table)
+            raise NoSurface(f"no database has a table {name} ({table}) with all columns that are read")
+        return found
+
+    def _may_learn(self, one: Connection) -> bool:
+        now = self._clock.monotonic()
+        due = now - self._learned.get(one, float("-inf")) >= _LEARN_AFTER
+        if due:
+            self._learned[one] = now
+        return due
+
+    async def _now(self, one: Connection) -> int:
+        told = await one.now(wait=WAIT)
+        return self._clock.now_us() if told is None else told
+
+    async def _since(self, one: Connection, table: Table, floor: int) -> tuple[Rows, int]:
+        """The rows of one database from a moment on, and how far it is read then."""
+        now = await self._now(one)
+        statement = _since(one, table)
+        rows: Rows = []
+        at, key = floor // MICROSECONDS, ""
+        for _ in range(TURN):
+            page = await one.rows(statement, (at, at, key, SIZE), wait=WAIT)
+            rows += page
+            if len(page) < SIZE:
+                # Not on to the database's own clock: another one may date rows.
+                return rows, max(now - SKEW, _newest(rows, now))
+            key, at = page[-1][:2]
+        # The next turn begins with the last row of this one.
+        return rows, min((moment(at) or 0) + MARGIN, now)
+
+
+def _newest(rows: Rows, now: int) -> int:
+    """The date of the newest row that is not of the future; 0 where there is none."""
+    return max((at for row in rows if (at := moment(row[1])) is not None and at <= now), default=0)
+
+
+def _name(one: Connection, table: str, index: str = "") -> str:
+    return one.sql.table(getattr(one.location.tables, table), index)
+
+
+def _since(one: Connection, table: Table) -> str:
+    """Rows in the order in which they were written. Parameters: the time of a row twice, its id, most."""
+    mark, at, key = one.sql.mark, table.at, table.key
+    only = f"{table.only} AND " if table.only else ""
+    return (
+        f"SELECT {table.select(one.sql)} FROM {_name(one, table.name, table.index or at)} WHERE {only}{at} >= {mark} "
+        f"AND ({at} > {mark} OR {key} > {mark}) ORDER BY {at}, {key} LIMIT {mark}"
+    )
+
+
+def _any(one: Connection, table: Table) -> str:
+    where = f" WHERE {table.only}" if table.only else ""
+    return f"SELECT 1 FROM {_name(one, table.name)}{where} LIMIT 1"
