@@ -1,7 +1,7 @@
 """The demonstration: a real AgentOS on a scripted model, with realistic traffic, and the exporter on it.
 
     this process:  run -> stage: the exporter's daemon, the numbers on the terminal
-    leash.py       ├── system: AgentOS, its agents (scripted) and its users (traffic)
+    leash.py       ├── system: AgentOS, its agents (scripted), its users (traffic) and what waits (waiting)
     leash.py       └── prometheus, where the machine has one
 
 Each child hangs on a leash: a pipe that ends with this process, however this process ends.

@@ -30,6 +30,8 @@ from agno.agent import Agent
 from agno.db.sqlite import SqliteDb
 from agno.exceptions import ModelProviderError, ModelRateLimitError
 from agno.guardrails import PromptInjectionGuardrail
+from agno.job_queue.config import QueueConfig
+from agno.knowledge.knowledge import Knowledge
 from agno.models.message import Message
 from agno.os import AgentOS
 from agno.team import Team
@@ -38,7 +40,7 @@ from agno.workflow.step import Step
 from agno.workflow.types import StepInput, StepOutput
 from agno.workflow.workflow import Workflow
 
-from exporter.demo import traffic
+from exporter.demo import traffic, waiting
 from exporter.demo.scripted import Reply, Script, ScriptedModel, ToolCall, Usage, prompt_of, random_for, turn_of
 
 # --- Models ----------------------------------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ async def web_search(text: str) -> str:
 # --- The company -----------------------------------------------------------------------------------------------------
 
 
-def build(db: SqliteDb) -> AgentOS:
+def build(db: SqliteDb, queue: QueueConfig) -> AgentOS:
     """The AgentOS. Called once a process: tracing is global."""
     agent = functools.partial(_agent, db)
 
@@ -282,12 +284,20 @@ def build(db: SqliteDb) -> AgentOS:
     )
     triage = agent("triage", "Triage", acme("acme-router-7b", talks(Habits(0.15, 220, 6))))
     moderator = agent("moderator", "Moderator", acme("acme-guard-1b", talks(Habits(0.1, 160, 4))))
+    payouts = agent(
+        "payouts",
+        "Payouts",
+        openai("gpt-5.4-mini", talks(Habits(0.4, 600, 15, cached=0.5, rounds=(_one("pay_out"),)))),
+        tools=[waiting.pay_out],
+    )
     return AgentOS(
         id="demo",
         name="Demo",
-        agents=[assistant, order_desk, analyst, translator, summarizer, triage, moderator],
+        agents=[assistant, order_desk, analyst, translator, summarizer, triage, moderator, payouts],
         teams=[_research(db)],
         workflows=[_report(db, analyst, translator, summarizer)],
+        knowledge=[Knowledge(name="Handbook", contents_db=db)],
+        queue=queue,
         db=db,
         tracing=True,
         telemetry=False,
@@ -354,20 +364,23 @@ def _say_ready() -> None:
 class _Server(uvicorn.Server):
     """Lets the users in once it serves, and says `ready` once some of them have been served."""
 
-    def __init__(self, config: uvicorn.Config, rate: float) -> None:
+    def __init__(self, config: uvicorn.Config, rate: float, db: SqliteDb, queue: QueueConfig) -> None:
         super().__init__(config)
-        self._rate = rate
-        self._users: asyncio.Task[None] | None = None
+        self._rate, self._db, self._queue = rate, db, queue
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             url = f"http://127.0.0.1:{self.config.port}"
-            self._users = asyncio.create_task(traffic.keep_up(url, self._rate, _say_ready))
+            self._tasks = (
+                asyncio.create_task(traffic.keep_up(url, self._rate, _say_ready)),
+                asyncio.create_task(waiting.keep_up(url, self._db, self._queue)),
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._users is not None:
-            self._users.cancel()
+        for task in self._tasks:
+            task.cancel()
         await super().shutdown(sockets)
 
 
@@ -379,9 +392,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     options = parser.parse_args()
-    app = build(SqliteDb(db_file=str(options.folder / "agno.db"), id="demo-db")).get_app()
+    db, queue = SqliteDb(db_file=str(options.folder / "agno.db"), id="demo-db"), waiting.queue()
+    app = build(db, queue).get_app()
     config = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
-    _Server(config, options.rate).run()
+    _Server(config, options.rate, db, queue).run()
 
 
 if __name__ == "__main__":

@@ -482,7 +482,6 @@ def test_every_exception_of_the_linter_has_a_reason():
 def test_panels_that_may_be_empty_exist_and_have_a_reason():
     known = {(one.board, one.panel) for one in ASKED}
     assert set(panels.EMPTY) <= known
-    assert set(panels.ABSENT) <= set(METRICS)
     assert set(panels.EMPTY_QUERIES) <= {(one.board, one.panel, one.ref) for one in ASKED}
     assert all({*panels.EMPTY.values(), *panels.EMPTY_QUERIES.values()})
     assert len(panels.EMPTY) < len(known) / 10

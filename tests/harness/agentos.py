@@ -43,6 +43,7 @@ class RunningAgentOS:
         port: of this server, kept over `restart`.
         base_url: of its API.
         process: the running process, None while it is stopped.
+        ahead: seconds by which its wall clock is ahead from the next start on.
 
     """
 
@@ -58,6 +59,7 @@ class RunningAgentOS:
         schema: str | None = None,
         cold: bool = False,
         operations: bool = False,
+        scheduler: bool = False,
         jwt_key: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class RunningAgentOS:
             schema: of agno's tables in a PostgreSQL database; default: agno's own.
             cold: let the first runs create agno's tables.
             operations: with a queue and a knowledge base, as far as its release has them.
+            scheduler: run schedules that are due, with agno's scheduler.
             jwt_key: of HS256; JWTs are demanded, with their scopes.
             environment: more variables of the process.
 
@@ -81,6 +84,7 @@ class RunningAgentOS:
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.process: forks.Running | None = None
+        self.ahead = 0
         self._python = str(python)
         self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
@@ -88,6 +92,7 @@ class RunningAgentOS:
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
         self._arguments += ["--operations"] if operations else []
+        self._arguments += ["--scheduler"] if scheduler else []
         self._ready = f"ready {self.base_url}\n"
         self._environment = os.environ | (environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
@@ -118,7 +123,12 @@ class RunningAgentOS:
         """
         before = self.output.count(self._ready)
         self.process = forks.start(
-            str(_SERVER), *self._arguments, output=self._log, environment=self._environment, python=self._python
+            str(_SERVER),
+            *self._arguments,
+            *((f"--ahead={self.ahead}",) if self.ahead else ()),
+            output=self._log,
+            environment=self._environment,
+            python=self._python,
         )
         end = time.monotonic() + deadline
         while time.monotonic() < end:

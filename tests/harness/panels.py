@@ -30,6 +30,7 @@ EMPTY = {
     ("agentos-overview", "Length of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-overview", "What AgentOS itself counts"): "the demo's AgentOS stores no session ids on traces",
     ("agentos-cost", "Cost of a session"): "a session is observed when it has been idle for 30 minutes",
+    ("agentos-operations", "Paused runs"): "the demo is read over its API, which does not tell",
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",
     ("agentos-exporter", "Who reads what"): "the demo's state is no PostgreSQL: it has no replicas",
     ("agentos-exporter", "Shortened label values"): "no name of the demo is that long",
@@ -38,28 +39,7 @@ EMPTY = {
 }
 """Panels that are rightly empty in a demo of a few minutes, and why."""
 
-_NO_SCHEDULE = "the demo has no schedules"
-_NO_QUEUE = "the demo's AgentOS has no queue"
-_NO_EVALUATION = "the demo runs no evaluations"
-ABSENT = {
-    "agentos_approvals_oldest_pending_timestamp_seconds": "no run of the demo waits for a person",
-    "agentos_approval_wait_seconds": "no run of the demo waits for a person",
-    "agentos_schedule_enabled": _NO_SCHEDULE,
-    "agentos_schedule_next_run_timestamp_seconds": _NO_SCHEDULE,
-    "agentos_schedule_last_run_timestamp_seconds": _NO_SCHEDULE,
-    "agentos_schedule_runs_total": _NO_SCHEDULE,
-    "agentos_queue_jobs": _NO_QUEUE,
-    "agentos_queue_oldest_job_timestamp_seconds": _NO_QUEUE,
-    "agentos_queue_jobs_finished_total": _NO_QUEUE,
-    "agentos_eval_runs_total": _NO_EVALUATION,
-    "agentos_eval_score": _NO_EVALUATION,
-    "agentos_knowledge_contents": "the demo has no knowledge bases",
-    "agentos_runs_paused": "the demo is read over its API, which does not tell",
-}
-"""Metrics of which the demo has no series, and why: what asks for them is empty."""
-
 EMPTY_QUERIES = {
-    ("agentos-overview", "Roots", "B"): "no run of the demo waits for a person",
     ("agentos-cost", "Cost per hour, by token class", "B"): "no span of the demo reports a cost",
     ("agentos-cost", "Where prices come from", "A"): "no span of the demo reports a cost",
     ("agentos-cost", "Spent in the last hour, and what is usual", "B"): "what is usual takes hours of history",
@@ -163,11 +143,6 @@ def _get(url: str, what: str, **parameters: str) -> Any:
         raise RuntimeError(f"{parameters}: {error.read().decode()}") from None
 
 
-def absent(text: str) -> str:
-    """Why a query has no answer in the demo, if it asks for what the demo does not have."""
-    return next((why for metric, why in ABSENT.items() if metric in text), "")
-
-
 def unanswered(url: str) -> dict[tuple[str, str, str], str]:
     """By board, panel and refId the queries that have no answer although they should, and why."""
     found = {}
@@ -178,11 +153,11 @@ def unanswered(url: str) -> dict[tuple[str, str, str], str]:
         except RuntimeError as error:
             found[key] = str(error)
             continue
-        expected = (one.board, one.panel) in EMPTY or key in EMPTY_QUERIES or absent(one.expr)
+        expected = (one.board, one.panel) in EMPTY or key in EMPTY_QUERIES
         if not expected and not any(sample["value"][1] != "NaN" for sample in answer):
             found[key] = f"{'only NaN' if answer else 'nothing'}: {one.expr}"
     for board, name, series, label in offered():
-        if not absent(series) and not label_values(url, series, label):
+        if not label_values(url, series, label):
             found[board, f"${name}", ""] = f"no values: {series}"
     for board, name, expr in marks():
         ask(url, expr)

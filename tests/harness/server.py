@@ -479,13 +479,11 @@ def build(db: Any, second_db: Any = None, more: dict[str, Any] | None = None) ->
     )
 
 
-def operations(db: Any, port: int) -> dict[str, Any]:
-    """Return arguments of AgentOS for its waiting side, as far as its release has one: schedules, queue, knowledge."""
+def operations(db: Any) -> dict[str, Any]:
+    """Return arguments of AgentOS for its waiting side, as far as its release has one: queue, knowledge."""
     from agno.knowledge.knowledge import Knowledge
 
     arguments: dict[str, Any] = {"knowledge": [Knowledge(name="Handbook", contents_db=db)]}
-    if importlib.util.find_spec("croniter") is not None:  # else schedules are kept and shown, and never run
-        arguments |= {"scheduler": True, "scheduler_base_url": f"http://127.0.0.1:{port}"}
     if importlib.util.find_spec("agno.job_queue") is not None:
         from agno.job_queue.config import QueueConfig
         from agno.job_queue.store import InMemoryQueueStore
@@ -493,6 +491,18 @@ def operations(db: Any, port: int) -> dict[str, Any]:
         store = None if hasattr(db, "queue_stats") else InMemoryQueueStore()  # SQLite has no queue
         arguments["queue"] = QueueConfig(durable=True, db=store)
     return arguments
+
+
+def scheduler(db: Any, base_url: str) -> Any:
+    """Return agno's scheduler, which looks every second for what is due.
+
+    `AgentOS(scheduler=True)` is the same, but wants croniter, without which schedules run on demand alone: those with
+    an empty cron expression, whenever somebody sets their next run.
+    """
+    from agno.scheduler import ScheduleExecutor, SchedulePoller
+
+    executor = ScheduleExecutor(base_url=base_url, internal_service_token="internal", poll_interval=1)
+    return SchedulePoller(db=db, executor=executor, poll_interval=1)
 
 
 class UnderWay:
@@ -586,10 +596,15 @@ def main() -> None:
     parser.add_argument("--second-db", help="another database, of one more agent; its traces are listed too")
     parser.add_argument("--security-key", help="demanded as a bearer token")
     parser.add_argument("--cold", action="store_true", help="let the first runs create the tables, as agno does")
-    parser.add_argument("--operations", action="store_true", help="with a scheduler, a queue and a knowledge base")
+    parser.add_argument("--operations", action="store_true", help="with a queue and a knowledge base")
+    parser.add_argument("--scheduler", action="store_true", help="run schedules that are due")
+    parser.add_argument("--ahead", type=int, default=0, help="seconds by which its wall clock is ahead")
     parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
+    if options.ahead:
+        now = time.time
+        time.time = lambda: now() + options.ahead
     if options.security_key:
         os.environ["OS_SECURITY_KEY"] = options.security_key
     if options.sampler:
@@ -599,13 +614,14 @@ def main() -> None:
 
     db = open_database(options.db, "harness-db", options.schema)
     second_db = open_database(options.second_db, "second-db") if options.second_db else None
-    more = operations(db, options.port) if options.operations else {}
+    more = operations(db) if options.operations else {}
     if options.jwt_key:
         from agno.os.config import AuthorizationConfig
 
         more["authorization"] = True
         more["authorization_config"] = AuthorizationConfig(verification_keys=[options.jwt_key], algorithm="HS256")
     app = UnderWay(build(db, second_db, more).get_app())
+    schedules = scheduler(db, f"http://127.0.0.1:{options.port}") if options.scheduler else None
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
@@ -613,8 +629,15 @@ def main() -> None:
                 for each in filter(None, (db, second_db)):
                     await create_tables(each)
             await super().startup(sockets=sockets)
+            if self.started and schedules:
+                await schedules.start()
             if self.started:
                 print(f"ready http://{options.host}:{options.port}", flush=True)
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            if schedules:
+                await schedules.stop()
+            await super().shutdown(sockets=sockets)
 
     Server(uvicorn.Config(app, host=options.host, port=options.port, log_level="warning")).run()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.sources.operations import SCOPES
 from tests.harness.demos import STOPS_WITHIN, Demo, demos
 
 
@@ -36,6 +37,48 @@ def test_sigterm_stops_it(start: Callable[..., Demo]) -> None:
     assert demo.stop(signal.SIGTERM) < STOPS_WITHIN
     assert (demo.process.returncode, demo.processes(), list(demo.folder.iterdir())) == (0, [], [])
     assert "Traceback" not in demo.output
+
+
+OPERATIONS = (
+    ("agentos_approvals_pending",),
+    ("agentos_approvals_resolved_total", 'resolution="approved"'),
+    ("agentos_approvals_resolved_total", 'resolution="rejected"'),
+    ("agentos_schedule_runs_total", 'schedule="Morning Digest"', 'status="success"'),
+    ("agentos_schedule_runs_total", 'schedule="Archive Summary"', 'status="failed"'),
+    ("agentos_schedule_next_run_timestamp_seconds", 'schedule="Stock Check"'),
+    *(("agentos_queue_jobs", f'status="{status}"') for status in ("queued", "completed", "failed", "cancelled")),
+    ("agentos_queue_oldest_job_timestamp_seconds",),
+    ("agentos_queue_jobs_finished_total", 'component="summarizer"', 'status="completed"'),
+    *(
+        ("agentos_eval_runs_total", f'eval_type="{kind}"')
+        for kind in ("accuracy", "agent_as_judge", "reliability", "performance")
+    ),
+    ("agentos_eval_score_count",),
+    *(("agentos_knowledge_contents", f'status="{status}"') for status in ("completed", "partial", "failed")),
+    ("agentos_memories",),
+    ("agentos_memory_users",),
+    *(("agentos_surface_up", f'surface="{surface}"') for surface in SCOPES),
+)
+"""Names and labels of samples that the demo is to show, and not as 0."""
+
+
+def missing(metrics: str) -> list[tuple[str, ...]]:
+    """Those of `OPERATIONS` that are not there yet."""
+    shown = [line.partition("{") for line in metrics.splitlines() if not line.endswith(" 0.0")]
+    return [
+        (name, *wanted)
+        for name, *wanted in OPERATIONS
+        if not any(one == name and all(label in labels for label in wanted) for one, _, labels in shown)
+    ]
+
+
+def test_it_shows_what_waits_and_how_it_ended(start: Callable[..., Demo]) -> None:
+    demo = start("--no-prometheus")
+    demo.up()
+    assert eventually(lambda: not missing(demo.metrics()), seconds=120), missing(demo.metrics())
+    assert 'agentos_schedule_enabled{agentos="demo",schedule="Old Newsletter"} 0.0' in demo.metrics()
+    assert demo.stop(signal.SIGTERM) < STOPS_WITHIN
+    assert (demo.process.returncode, demo.processes(), list(demo.folder.iterdir())) == (0, [], [])
 
 
 def test_a_signal_while_it_starts_stops_it(start: Callable[..., Demo]) -> None:

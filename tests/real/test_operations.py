@@ -54,21 +54,23 @@ UP = "agentos_surface_up"
 Counts = Counter[tuple[str, frozenset[tuple[str, str]]]]
 
 
-def fill(python: str | Path, database: str, number: int) -> None:
-    """Fill AgentOS's tables, or go on with them, with its own classes."""
-    subprocess.run([str(python), str(FILL), database, str(number)], check=True, timeout=HANG, capture_output=True)
+def fill(python: str | Path, database: str, what: object, *options: str) -> None:
+    """Fill AgentOS's tables, or go on with them, with its own classes; `what` and `options` are of `waitingside.py`."""
+    command = [str(python), str(FILL), database, str(what), *options]
+    subprocess.run(command, check=True, timeout=HANG, capture_output=True)
 
 
 def submit(agentos: RunningAgentOS, *agents: str) -> None:
     """Let agents run in the background, which puts jobs into the queue, and wait until those have ended."""
     with httpx.Client(base_url=agentos.base_url, timeout=HANG, trust_env=False) as client:
+        submitted = set()
         for agent in agents:
             form = {"message": "hello", "stream": "false", "background": "true"}
-            client.post(f"/agents/{agent}/runs", data=form).raise_for_status()
-        waiting = {"status": ["queued", "running"]}
+            submitted.add(client.post(f"/agents/{agent}/runs", data=form).raise_for_status().json()["run_id"])
+        waiting = {"status": ["queued", "running"], "limit": 1000}
 
         def done() -> bool:
-            return not client.get("/queue/jobs", params=waiting).json()["data"]
+            return submitted.isdisjoint(job["id"] for job in client.get("/queue/jobs", params=waiting).json()["data"])
 
         truth.wait_until(done, deadline=HANG, pause=0.2)
 
@@ -107,6 +109,8 @@ def stored(url: str, queue: list[dict[str, Any]]) -> Counts:
             add("agentos_eval_runs_total", eval_type=kind.lower(), name=name, component=component)
         for (status,) in rows("status", "knowledge"):
             add("agentos_knowledge_contents", status=status)
+        if engine.dialect.name == "postgresql":
+            queue = [row._asdict() for row in rows("component_id, status, completed_at", "jobs")]
     engine.dispose()
     for job in queue:
         add("agentos_queue_jobs", status=job["status"])
@@ -123,9 +127,12 @@ def shown(exporter: RunningExporter) -> Counts:
     return Counter({key: int(value) for key, value in samples if key[0] in names and of_it in key[1] and value})
 
 
-def agree(exporter: RunningExporter, url: str, agentos: RunningAgentOS) -> None:
-    """Wait until both are the same, and see that more readings change nothing."""
-    expected = stored(url, jobs(agentos))
+def agree(exporter: RunningExporter, url: str, agentos: RunningAgentOS, *, deleted: Counts | None = None) -> None:
+    """Wait until both are the same, and see that more readings change nothing.
+
+    `deleted` is what was counted of rows that are in no table any more.
+    """
+    expected = stored(url, jobs(agentos)) + (deleted or Counter())
     try:
         truth.wait_until(lambda: shown(exporter) == expected, deadline=HANG, pause=0.3)
     except TimeoutError:
