@@ -59,6 +59,7 @@ class RunningAgentOS:
         cold: bool = False,
         operations: bool = False,
         jwt_key: str | None = None,
+        attempts: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Describe the server; entering the context starts it.
@@ -74,6 +75,7 @@ class RunningAgentOS:
             cold: let the first runs create agno's tables.
             operations: with a queue and a knowledge base, as far as its release has them.
             jwt_key: of HS256; JWTs are demanded, with their scopes.
+            attempts: serve the AgentOS of `attempting.py`, which writes down each attempt of its models in this file.
             environment: more variables of the process.
 
         """
@@ -84,7 +86,7 @@ class RunningAgentOS:
         self._python = str(python)
         self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
-        options["--jwt-key"] = jwt_key
+        options |= {"--jwt-key": jwt_key, "--attempts": None if attempts is None else str(attempts)}
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
         self._arguments += ["--operations"] if operations else []

@@ -61,12 +61,21 @@ COMPONENTS = {
 
 def load_scripted() -> ModuleType:
     """Load the scripted model by its path: older venvs have no `exporter` package, nor its dependencies."""
-    path = Path(__file__).resolve().parents[2] / "exporter" / "demo" / "scripted.py"
-    spec = importlib.util.spec_from_file_location("scripted", path)
+    return load(Path(__file__).resolve().parents[2] / "exporter" / "demo" / "scripted.py")
+
+
+def load(path: Path) -> ModuleType:
+    """Load a module by its path.
+
+    Raises:
+        ImportError: if there is none.
+
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["scripted"] = module  # dataclasses look their own module up there
+    sys.modules[path.stem] = module  # dataclasses look their own module up there
     spec.loader.exec_module(module)
     return module
 
@@ -519,6 +528,7 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="let the first runs create the tables, as agno does")
     parser.add_argument("--operations", action="store_true", help="with a scheduler, a queue and a knowledge base")
     parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
+    parser.add_argument("--attempts", type=Path, help="serve the AgentOS of attempting.py, which writes this file")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
     if options.security_key:
@@ -536,7 +546,12 @@ def main() -> None:
 
         more["authorization"] = True
         more["authorization_config"] = AuthorizationConfig(verification_keys=[options.jwt_key], algorithm="HS256")
-    app = UnderWay(build(db, second_db, more).get_app())
+    if options.attempts:
+        attempting = load(Path(__file__).with_name("attempting.py"))
+        built = attempting.build(db, options.attempts, load_scripted())
+    else:
+        built = build(db, second_db, more)
+    app = UnderWay(built.get_app())
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
