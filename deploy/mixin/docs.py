@@ -61,6 +61,9 @@ _WHEN: Final = {
     "{error_spike_floor}, with {error_spike_min_errors} errors in 5m",
     "AgentOSTrafficDropped": "runs in 30m are below {traffic_drop_ratio} of what this hour has on other days",
     "AgentOSProviderFailing": "{provider_error_ratio} of the calls of a model fail, with {provider_min_errors} in 10m",
+    "AgentOSFallbackInUse": "a fallback model is called in place of one that failed, {fallback_min} times in 30m",
+    "AgentOSModelSlow": "the median of a model's output tokens per second is below {speed_drop_ratio} of that of the "
+    "last day, with {speed_min_calls} calls in 1h",
     "AgentOSToolFailing": "{tool_error_ratio} of the calls of a tool fail, with {tool_min_errors} in 15m",
     "AgentOSRunawayRun": "a run made more than {runaway_llm_calls} LLM calls",
     "AgentOSUsageMissing": "more than {usage_missing_ratio} of the calls of a model that did not fail report no tokens",
