@@ -34,14 +34,23 @@ WISHES: Final = (
     Wish("agent", "triage", 20, ("Which team handles ticket {n}?",)),
     Wish("agent", "moderator", 5, ("May comment {n} stay?",)),
     Wish("agent", "order-desk", 16, ("Where is order {n}?", "Where is order {n}?", "Please refund order {n}.")),
-    Wish("agent", "translator", 10, ("Translate article {n} into German.",)),
+    Wish(
+        "agent",
+        "translator",
+        10,
+        ("Translate article {n} into German.",) * 20 + ("Translate the manual of product {n} into German.",),
+    ),
     Wish("agent", "summarizer", 9, ("Summarize call {n}.",) * 20 + ("Summarize the whole archive of {n}.",)),
     Wish("agent", "data-analyst", 6, ("Revenue of week {n}?", "Compare product {n} in all regions.")),
     Wish("team", "research", 3, ("What do competitors charge for product {n}?",)),
     Wish("workflow", "daily-report", 1.5, ("Report number {n}.",)),
 )
-TROUBLE: Final = (("order-desk", "Please refund order 1404."), ("summarizer", "Summarize the whole archive."))
-"""Both tools of the order desk fail on the first, the model on the second."""
+TROUBLE: Final = (
+    ("order-desk", "Please refund order 1404."),
+    ("summarizer", "Summarize the whole archive."),
+    ("translator", "Translate the manual into German."),
+)
+"""Both tools fail on the first, a model and its retry on the second, a model that has a fallback on the third."""
 
 USERS: Final = tuple(f"{name}@example.com" for name in ("ada", "ben", "cem", "dora", "eve", "finn", "gina", "hugo"))
 STREAMED: Final = 0.4

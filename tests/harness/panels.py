@@ -53,6 +53,7 @@ ABSENT = {
     "agentos_queue_jobs_finished_total": _NO_QUEUE,
     "agentos_eval_runs_total": _NO_EVALUATION,
     "agentos_eval_score": _NO_EVALUATION,
+    "agentos_llm_wasted_cost_usd_total": "a call of the demo that fails reports no tokens",
     "agentos_knowledge_contents": "the demo has no knowledge bases",
 }
 """Metrics of which the demo has no series, and why: what asks for them is empty."""
