@@ -70,73 +70,87 @@ def count(database: str, record: Iterable[Attempt], agentos: str, *, detailed: b
 
     `detailed`: cached tokens are known from runs alone, as over the HTTP API, and not from spans.
     """
-    totals: defaultdict[truth.Sample, Decimal] = defaultdict(Decimal)
+    sums = _Sums(agentos)
+    runs, calls = read_runs(database), sqltruth.count(database, agentos).calls
+    _count_attempts(sums, record)
+    for call in calls:
+        _count_call(sums, call, detailed=detailed)
+    for run in runs.values():
+        for role, use in run.uses():
+            _count_use(sums, run, role, use, detailed=detailed)
+    for span_id, run_id, start in _spans_of_runs(database):
+        if run_id in runs:
+            _count_first_token(sums, runs[run_id], start, [call.row for call in calls if call.row.parent == span_id])
+    return {key: float(value) for key, value in sums.totals.items()}
 
-    def add(name: str, value: Decimal | int, **labels: str) -> None:
-        totals[f"agentos_{name}", frozenset({"agentos": agentos, **labels}.items())] += value
 
-    def observe(name: str, value: Decimal, **labels: str) -> None:
-        add(f"{name}_count", 1, **labels)
-        add(f"{name}_sum", value, **labels)
+class _Sums:
+    """Samples of one AgentOS, added up exactly."""
 
+    def __init__(self, agentos: str) -> None:
+        self._agentos = agentos
+        self.totals: defaultdict[truth.Sample, Decimal] = defaultdict(Decimal)
+
+    def add(self, name: str, value: Decimal | int, **labels: str) -> None:
+        self.totals[f"agentos_{name}", frozenset({"agentos": self._agentos, **labels}.items())] += value
+
+    def observe(self, name: str, value: Decimal, **labels: str) -> None:
+        self.add(f"{name}_count", 1, **labels)
+        self.add(f"{name}_sum", value, **labels)
+
+
+def _count_attempts(sums: _Sums, record: Iterable[Attempt]) -> None:
     for one in record:
         place = {"root": one.root, "agent": one.agent}
         if one.why == RETRY:
-            add("llm_retries_total", 1, **place, provider=one.provider, model=one.model)
+            sums.add("llm_retries_total", 1, **place, provider=one.provider, model=one.model)
         elif one.why == FALLBACK:
-            add("llm_fallbacks_total", 1, **place, from_model=one.instead_of, to_model=one.model)
-    runs = read_runs(database)
-    calls = sqltruth.count(database, agentos).calls
-    run_of = dict(_runs_of_spans(database))
-    for call in calls:
-        row, model = call.row, {"provider": call.row.provider, "model": call.row.model}
-        if row.status == "ERROR":
-            add(
-                "llm_wasted_seconds_total",
-                Decimal(row.microseconds) / _MILLION,
-                root=call.root,
-                agent=call.agent,
-                **model,
-            )
-            continue
-        if row.output_tokens:  # The exporter keeps whole thousandths of tokens per second.
-            observe(
-                "llm_output_tokens_per_second",
-                Decimal(row.output_tokens * 1000 * _MILLION // row.microseconds) / 1000,
-                **model,
-            )
-        if not detailed:
-            saved = row.tokens["cache_read"] * _discount(row.model)
-            add("llm_cache_savings_usd_total", saved, root=call.root, agent=call.agent, **model)
-    for run in runs.values():
-        for role, use in run.uses():
-            if detailed and role != "reasoning_model":  # its agent has a run of its own, which is not stored
-                model = {"provider": use["provider"].lower(), "model": use["id"]}
-                saved = use.get("cache_read_tokens", 0) * _discount(use["id"])
-                add("llm_cache_savings_usd_total", saved, root=run.root, agent=run.agent, **model)
-            if role != "model":
-                labels = {"root": run.root, "model": use["id"], "role": role.removesuffix("_model")}
-                fresh, cached, output = _classes(use)
-                add("run_overhead_tokens_total", fresh + cached + output, **labels)
-                prices = map(Decimal, PRICES[use["id"]])
-                cost = sum(tokens * price for tokens, price in zip((fresh, cached, output), prices, strict=True))
-                add("run_overhead_cost_usd_total", Decimal(cost) / _MILLION, **labels)
-    for run_id, began in run_of.values():
-        first = runs[run_id].metrics.get("time_to_first_token") if run_id in runs else None
-        if first is None:
-            continue
-        main = next(use for role, use in runs[run_id].uses() if role == "model")
-        labels = {"provider": main["provider"].lower(), "model": main["id"]}
-        microseconds = round(first * _MILLION)
-        observe("llm_time_to_first_token_seconds", Decimal(microseconds) / _MILLION, **labels)
-        own = (one.row for one in calls if run_of.get(one.row.parent or "", ("", 0))[0] == run_id)
-        call = min((row for row in own if row.model == main["id"] and row.output_tokens), key=lambda row: row.start)
-        start, came = round(call.start * _MILLION), began + microseconds
-        end = start + call.microseconds
-        if call.name.endswith("_stream") and start <= came <= end and call.output_tokens > 1:
-            rest = (end - came) // (call.output_tokens - 1)
-            observe("llm_time_per_output_token_seconds", Decimal(rest) / _MILLION, **labels)
-    return {key: float(value) for key, value in totals.items()}
+            sums.add("llm_fallbacks_total", 1, **place, from_model=one.instead_of, to_model=one.model)
+
+
+def _count_call(sums: _Sums, call: truth.Call, *, detailed: bool) -> None:
+    row, model = call.row, {"provider": call.row.provider, "model": call.row.model}
+    labels = {"root": call.root, "agent": call.agent, **model}
+    if row.status == "ERROR":
+        sums.add("llm_wasted_seconds_total", Decimal(row.microseconds) / _MILLION, **labels)
+        return
+    if row.output_tokens:
+        thousandths = row.output_tokens * 1000 * _MILLION // row.microseconds  # the exporter keeps no smaller parts
+        sums.observe("llm_output_tokens_per_second", Decimal(thousandths) / 1000, **model)
+    if not detailed:
+        sums.add("llm_cache_savings_usd_total", row.tokens["cache_read"] * _discount(row.model), **labels)
+
+
+def _count_use(sums: _Sums, run: Run, role: str, use: Mapping[str, Any], *, detailed: bool) -> None:
+    model = str(use["id"])
+    fresh, cached, output = _classes(use)
+    if detailed and role != "reasoning_model":  # its agent has a run of its own, which is not stored
+        labels = {"root": run.root, "agent": run.agent, "provider": use["provider"].lower(), "model": model}
+        sums.add("llm_cache_savings_usd_total", cached * _discount(model), **labels)
+    if role != "model":
+        labels = {"root": run.root, "model": model, "role": role.removesuffix("_model")}
+        input_price, cached_price, output_price = map(Decimal, PRICES[model])
+        cost = (fresh * input_price + cached * cached_price + output * output_price) / _MILLION
+        sums.add("run_overhead_tokens_total", fresh + cached + output, **labels)
+        sums.add("run_overhead_cost_usd_total", cost, **labels)
+
+
+def _count_first_token(sums: _Sums, run: Run, began: int, calls: Iterable[truth.Row]) -> None:
+    """Count the first token of a run that began at so many microseconds, with the calls of its agent."""
+    first = run.metrics.get("time_to_first_token")
+    if first is None:
+        return
+    main = next(use for role, use in run.uses() if role == "model")
+    labels = {"provider": main["provider"].lower(), "model": main["id"]}
+    microseconds = round(first * _MILLION)
+    sums.observe("llm_time_to_first_token_seconds", Decimal(microseconds) / _MILLION, **labels)
+    answered = [row for row in calls if row.model == main["id"] and row.output_tokens]
+    call = min(answered, key=lambda row: row.start)
+    start, came = round(call.start * _MILLION), began + microseconds
+    end = start + call.microseconds
+    if call.name.endswith("_stream") and start <= came <= end and call.output_tokens > 1:
+        rest = (end - came) // (call.output_tokens - 1)
+        sums.observe("llm_time_per_output_token_seconds", Decimal(rest) / _MILLION, **labels)
 
 
 def difference(expected: truth.Totals, got: truth.Totals, agentos: str) -> list[str]:
@@ -168,13 +182,13 @@ def read_runs(database: str) -> dict[str, Run]:
     }
 
 
-def _runs_of_spans(database: str) -> Iterator[tuple[str, tuple[str, int]]]:
+def _spans_of_runs(database: str) -> Iterator[tuple[str, str, int]]:
     """Yield the span id of each agent and team, with its run id and when it began in microseconds."""
     with truth.snapshot(database) as (connection, schema):
         rows = connection.execute(f"SELECT span_id, start_time, attributes FROM {schema}agno_spans").fetchall()
     for span_id, start, attributes in rows:
         if run_id := _json(attributes).get("agno.run.id"):
-            yield span_id, (run_id, round(datetime.fromisoformat(start).timestamp() * _MILLION))
+            yield span_id, run_id, round(datetime.fromisoformat(start).timestamp() * _MILLION)
 
 
 def _classes(use: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -12,6 +12,8 @@ from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, reads
 from tests.harness.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 KINDS = tuple(
     load.Run(kind, component, stream=stream)
     for kind, components in attempting.COMPONENTS.items()
@@ -35,11 +37,12 @@ def exact(database: str, folder: Path, *, runs: int, api: bool = False) -> None:
             for name in instances:
                 expected = attempttruth.count(database, made, name, detailed=name == "api")
                 _agree(exporter, expected, name)
+                _check_failures(exporter, made, name)
     _check_the_runs(made, expected)
 
 
 async def _drive_and_kill(agentos: RunningAgentOS, exporter: RunningExporter, runs: int) -> None:
-    """Send the runs, and kill the exporter when it has counted a third of the attempts."""
+    """Send the runs, and kill the exporter in their midst."""
     driving = asyncio.create_task(load.drive(agentos.base_url, runs=runs, leaving=False, kinds=KINDS))
     some = runs // 2
     await asyncio.to_thread(
@@ -52,7 +55,7 @@ async def _drive_and_kill(agentos: RunningAgentOS, exporter: RunningExporter, ru
 
 
 def _agree(exporter: RunningExporter, expected: truth.Totals, agentos: str) -> None:
-    """Wait until it shows what is expected, and see that two more polls change nothing."""
+    """Wait until it shows what is expected, and see that four more polls change nothing."""
     differences: list[str] = []
 
     def equal() -> bool:
@@ -63,8 +66,18 @@ def _agree(exporter: RunningExporter, expected: truth.Totals, agentos: str) -> N
         truth.wait_until(equal, pause=0.5, deadline=60)
     except TimeoutError:
         raise AssertionError("\n".join([f"{len(differences)} samples differ:", *differences[:40]])) from None
-    exporter.wait_until_polled(4)
+    exporter.wait_until_polled(4)  # of all instances together
     assert attempttruth.difference(expected, exporter.samples(), agentos) == []
+
+
+def _check_failures(exporter: RunningExporter, made: list[attempting.Attempt], agentos: str) -> None:
+    """See that each attempt that failed is counted, with all the time that its model saw."""
+    failed = [attempt for attempt in made if attempt.failed]
+    assert exporter.total("agentos_llm_call_errors_total", agentos=agentos) == len(failed)
+    for model in attempttruth.PRICES:
+        own = [attempt.seconds for attempt in failed if attempt.model == model]
+        assert exporter.total("agentos_llm_call_errors_total", agentos=agentos, model=model) == len(own)
+        assert exporter.total("agentos_llm_wasted_seconds_total", agentos=agentos, model=model) >= sum(own)
 
 
 def _check_the_runs(made: list[attempting.Attempt], expected: truth.Totals) -> None:
