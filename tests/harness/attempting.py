@@ -208,6 +208,8 @@ def build(db: Any, record: Path, scripted: ModuleType) -> Any:
     def memories(owner: str, pattern: str, **more: Any) -> Any:
         return MemoryManager(model=model(owner, "gpt-5.4-nano", pattern, role="memory", **more), db=db)
 
+    # The models of a run with memories take longer than it takes to look these up: both run at the same time.
+    patient = says("Here is what I found, after a while.", delay=0.2)
     looped = says("Found.", "here", "there")
     agents = [
         agent("retrying", "Retrying", model("Retrying", "gpt-5.4-mini", ".x.xx.xxx", retries=2)),
@@ -238,14 +240,14 @@ def build(db: Any, record: Path, scripted: ModuleType) -> Any:
         agent(
             "remembering",
             "Remembering",
-            model("Remembering", "gpt-5.4-mini", ".x..xx", retries=1),
+            model("Remembering", "gpt-5.4-mini", ".x..xx", script=patient, retries=1),
             memory_manager=memories("Remembering", ".x.xx", retries=1),
             update_memory_on_run=True,
         ),
         agent(
             "slow-to-remember",
             "Slow To Remember",
-            model("Slow To Remember", "gpt-5.4", "x.xx."),
+            model("Slow To Remember", "gpt-5.4", "x.xx.", script=patient),
             memory_manager=memories("Slow To Remember", ".x", script=says("Noted.", delay=0.5)),
             update_memory_on_run=True,
             fallback_config=FallbackConfig(on_error=instead("Slow To Remember", "gpt-5.4", ("gemini-2.5-flash", ".x"))),

@@ -39,6 +39,7 @@ def test_sigterm_stops_it(start: Callable[..., Demo]) -> None:
     assert "Traceback" not in demo.output
 
 
+@pytest.mark.slow
 def test_it_has_attempts_speed_savings_and_overhead(start: Callable[..., Demo]) -> None:
     wanted = {
         "agentos_llm_retries_total",
