@@ -22,6 +22,7 @@ from deploy.mixin.promql import (
     APPROVAL,
     BUDGET,
     EVALUATION,
+    FALLBACK,
     KIND,
     MODEL,
     ROOT,
@@ -323,6 +324,41 @@ def _runaway(settings: Settings) -> list[Alert]:
             f"on {{{{ $labels.agentos }}}} made more than {calls} LLM calls each: likely a loop.",
             "agentos-agent",
             ("agentos", "root"),
+        )
+    ]
+
+
+def _fallback(settings: Settings) -> list[Alert]:
+    count = by(FALLBACK, "increase(agentos_llm_fallbacks_total[30m])")
+    return [
+        Alert(
+            "AgentOSFallbackInUse",
+            f"{count} >= {number(settings.fallback_min)}\n{unless_past('30m')}",
+            WARNING,
+            "{{ $labels.to_model }} answers in place of {{ $labels.from_model }}",
+            "{{ $labels.to_model }} was called in place of {{ $labels.from_model }}, which failed, "
+            '{{ $value | printf "%.0f" }} times on {{ $labels.agentos }} in the last 30m.',
+            "agentos-models",
+        )
+    ]
+
+
+def _slow_model(settings: Settings) -> list[Alert]:
+    median, baseline = "agentos_model:llm_output_speed:p50_rate1h", "agentos_model:llm_output_speed:p50_baseline1d"
+    calls = by(MODEL, "increase(agentos_llm_output_tokens_per_second_count[1h])")
+    return [
+        Alert(
+            "AgentOSModelSlow",
+            f"{median} < {number(settings.speed_drop_ratio)} * {baseline}\nand\n"
+            f"{calls} >= {number(settings.speed_min_calls)}\n{unless_past('1h')}",
+            WARNING,
+            '{{ $labels.model }} writes only {{ $value | printf "%.0f" }} tokens a second',
+            "Half of the calls of {{ $labels.model }} {{ with $labels.provider }}({{ . }}) {{ end }}from "
+            '{{ $labels.agentos }} wrote {{ $value | printf "%.1f" }} tokens a second or less in the last hour, '
+            f"less than {number(settings.speed_drop_ratio * 100)} % of the usual speed.",
+            "agentos-models",
+            ("agentos", "provider", "model"),
+            settings.speed_for,
         )
     ]
 
@@ -811,7 +847,7 @@ def _down(settings: Settings) -> list[Alert]:
 
 _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
-    "agentos-alerts-models": (_provider, _rate_limits, _tool, _runaway, _usage, _cache),
+    "agentos-alerts-models": (_provider, _rate_limits, _fallback, _slow_model, _tool, _runaway, _usage, _cache),
     "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
     "agentos-alerts-operations": (_approvals, _schedules, _queue, _knowledge, _scores),
     "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _push, _leaders, _down),

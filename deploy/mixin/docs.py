@@ -63,6 +63,9 @@ _WHEN: Final = {
     "AgentOSProviderFailing": "{provider_error_ratio} of the calls of a model fail, with {provider_min_errors} in 10m",
     "AgentOSRateLimitStorm": "a rate limit or a quota refuses {rate_limit_ratio} of the calls of a model, with "
     "{rate_limit_min_errors} in 10m",
+    "AgentOSFallbackInUse": "a fallback model is called in place of one that failed, {fallback_min} times in 30m",
+    "AgentOSModelSlow": "the median of a model's output tokens per second is below {speed_drop_ratio} of that of the "
+    "last day, with {speed_min_calls} calls in 1h",
     "AgentOSToolFailing": "{tool_error_ratio} of the calls of a tool fail, with {tool_min_errors} in 15m",
     "AgentOSRunawayRun": "a run made more than {runaway_llm_calls} LLM calls",
     "AgentOSUsageMissing": "more than {usage_missing_ratio} of the calls of a model that did not fail report no tokens",

@@ -36,7 +36,7 @@ def groups(settings: Settings) -> list[dict[str, Any]]:
         _group("agentos-errors", fast, _errors(settings)),
         _group("agentos-latency", fast, _latency()),
         _group("agentos-cost", slow, _cost(settings)),
-        _group("agentos-tokens", slow, [*_usage(), *_cache(settings)]),
+        _group("agentos-tokens", slow, [*_usage(), *_cache(settings), *_speed(settings)]),
         _group("agentos-traffic", slow, _traffic()),
     ]
 
@@ -146,6 +146,19 @@ def _cache(settings: Settings) -> list[dict[str, str]]:
         _rule(
             "agentos_model:llm_cache_hit:ratio_baseline1d",
             f"quantile_over_time(0.5, {ratio}[1d] offset {settings.cache_baseline_age})",
+        ),
+    ]
+
+
+def _speed(settings: Settings) -> list[dict[str, str]]:
+    median = "agentos_model:llm_output_speed:p50_rate1h"
+    buckets = by((*MODEL, "le"), _rate("agentos_llm_output_tokens_per_second_bucket", "1h"))
+    return [
+        # The quantile of nothing is NaN: the comparison drops it.
+        _rule(median, f"histogram_quantile(\n  {QUANTILES['p50']},\n  {buckets}\n) >= 0"),
+        _rule(
+            "agentos_model:llm_output_speed:p50_baseline1d",
+            f"quantile_over_time(0.5, {median}[1d] offset {settings.speed_baseline_age})",
         ),
     ]
 

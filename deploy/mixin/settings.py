@@ -184,6 +184,16 @@ class Settings:
     # Models
     runaway_llm_calls: Annotated[float, _bucket("agentos_run_llm_calls")] = 55
     """LLM calls of one run beyond which it is a runaway. A bucket of `agentos_run_llm_calls`."""
+    fallback_min: Positive = 5
+    """Calls of a fallback model in 30m, in place of one that failed, from which it is reported."""
+    speed_drop_ratio: Ratio = 0.5
+    """Share of its baseline below which a model's output tokens per second have dropped."""
+    speed_min_calls: Positive = 20
+    """Calls of a model with output in 1h below which its speed is not judged."""
+    speed_baseline_age: Duration = "2h"
+    """Age at which a day's baseline of the speed ends."""
+    speed_for: Duration = "15m"
+    """How long a model must be slow."""
     usage_missing_ratio: Ratio = 0.1
     """Share of a model's calls in 1h that neither failed nor reported tokens."""
     usage_missing_min_calls: Positive = 5

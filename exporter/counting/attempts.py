@@ -3,23 +3,25 @@
 agno makes one LLM span of each attempt. A call that failed is followed by the same model again (a retry), or by a
 fallback model of `FallbackConfig`. The spans do not say which it is, so their order must tell:
 
-- The attempt after a failed call is the first one that starts when it has ended.
-- A model is a fallback if its first call comes right after a failed call of another model. A model that was called
-  before, such as one that writes memories beside the run, follows a failed call by chance.
-- Calls of one model at the same time cannot be told apart. Nothing is said of them.
+- A fallback is met for the first time right after the failed call: nothing else ended in between. From then on it is
+  the fallback of that model. A model that was called before, such as one that writes memories, is none.
+- A model that is called again was not replaced, unless its fallback failed too: then the whole run began anew.
+- Any other next call of the failed model is a retry. Calls of one model at the same time cannot be told apart: nothing
+  is said of them.
 
-A reasoning model that fails, and whose agent goes on without it, looks like a fallback.
+A model beside the run looks like a fallback where it is called for the first time right after another model failed for
+good. An agent that begins anew after its fallback failed shows no retry.
 """
 
 from __future__ import annotations
 
-import itertools
+import heapq
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from exporter.core.model import Span
 
@@ -44,44 +46,80 @@ class Call(NamedTuple):
         """Provider and model."""
         return self.span.provider, self.span.model
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error."""
+        return self.span.error_type is not None
+
 
 def attempts(siblings: Iterable[Call]) -> list[Attempt]:
     """Retries and fallbacks among the LLM calls below one span, in any order."""
     calls = sorted(siblings, key=lambda call: (call.span.start, call.span.end, call.span.id))
-    fallbacks = _fallbacks(calls)
-    ended: dict[tuple[str, str], int] = {}
+    again = _again(calls)
+    fallbacks = _fallbacks(calls, again)
+    in_place = set(fallbacks.values())
     found = []
     for place, call in enumerate(calls):
+        following = fallbacks.get(place)
+        if following is not None:
+            found.append(Attempt(call.agent, *call.model, calls[following].span.model))
+        elif call.failed and (retry := again.get(place)) is not None and retry not in in_place:
+            found.append(Attempt(call.agent, *call.model))
+    return found
+
+
+def _again(calls: Sequence[Call]) -> dict[int, int]:
+    """Place of a call → place of the next call of its model, unless one of the two overlaps with others of it."""
+    found: dict[int, int] = {}
+    latest: dict[tuple[str, str], int | None] = {}
+    ended: dict[tuple[str, str], int] = {}
+    for place, call in enumerate(calls):
         alone = ended.get(call.model, call.span.start) <= call.span.start
+        before = latest.get(call.model)
+        if alone and before is not None:
+            found[before] = place
+        latest[call.model] = place if alone else None
         ended[call.model] = max(call.span.end, ended.get(call.model, call.span.end))
-        if call.span.error_type is None or not alone:
-            continue
-        after = _after(call, itertools.islice(calls, place + 1, None), fallbacks)
-        if after is not None:
-            fallback = "" if after.model == call.model else after.span.model
-            found.append(Attempt(call.agent, call.span.provider, call.span.model, fallback))
     return found
 
 
-def _fallbacks(calls: Sequence[Call]) -> set[tuple[str, str]]:
-    """Models whose first call comes right after a failed call of another model."""
-    found: set[tuple[str, str]] = set()
+def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int]:
+    """Place of a failed call → place of the call of its fallback."""
+    before = _before(calls)
+    found: dict[int, int] = {}
+    pairs: set[tuple[tuple[str, str], tuple[str, str]]] = set()
     met: set[tuple[str, str]] = set()
-    before: Call | None = None
-    for call in calls:
-        follows = before is not None and before.span.error_type is not None and before.span.end <= call.span.start
-        if follows and call.model not in met:
-            found.add(call.model)
+    for place, call in enumerate(calls):
+        failed = before[place]
+        if failed is not None and failed not in found and calls[failed].failed:
+            pair = calls[failed].model, call.model
+            if call.model not in met and not _retried(calls, before, again.get(failed), call.model):
+                pairs.add(pair)
+            if pair in pairs:
+                found[failed] = place
         met.add(call.model)
-        before = call
     return found
 
 
-def _after(failed: Call, later: Iterable[Call], fallbacks: set[tuple[str, str]]) -> Call | None:
-    """The attempt that follows; None where there is none, or where the calls do not tell."""
-    for call in later:
-        if call.model == failed.model:
-            return call if call.span.start >= failed.span.end else None
-        if call.model in fallbacks and call.span.start >= failed.span.end:
-            return call
-    return None
+def _retried(calls: Sequence[Call], before: Sequence[int | None], again: int | None, fallback: tuple[str, str]) -> bool:
+    """Whether the next call, at `again`, of a failed model is a retry, although another model began before it.
+
+    It is none where it follows a failure of that other model: then the run began anew after its fallback failed.
+    """
+    if again is None:
+        return False
+    last = before[again]
+    return last is None or not (calls[last].failed and calls[last].model == fallback)
+
+
+def _before(calls: Sequence[Call]) -> list[int | None]:
+    """For each call the place of the one that ended last before it began."""
+    found: list[int | None] = []
+    running: list[tuple[int, int]] = []
+    last: int | None = None
+    for place, call in enumerate(calls):
+        while running and running[0][0] <= call.span.start:
+            last = heapq.heappop(running)[1]
+        found.append(last)
+        heapq.heappush(running, (call.span.end, place))
+    return found

@@ -168,7 +168,8 @@ def count_details(
     tree = Tree(trace)
     calls: dict[int, list[TimedCall]] = {}
     for index, span in enumerate(tree.spans):
-        if span.kind is _LLM and (agent := tree.agent_for(index, final=True)) >= 0:
+        # The metrics of a run leave out calls that failed.
+        if span.kind is _LLM and span.error_type is None and (agent := tree.agent_for(index, final=True)) >= 0:
             call = TimedCall(span.start, span.end, span.provider, span.model, span.usage.completion, span.streamed)
             calls.setdefault(agent, []).append(call)
     for index, span in enumerate(tree.spans):

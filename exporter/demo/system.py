@@ -32,8 +32,10 @@ from agno.exceptions import ModelProviderError, ModelRateLimitError
 from agno.guardrails import PromptInjectionGuardrail
 from agno.job_queue.config import QueueConfig
 from agno.knowledge.knowledge import Knowledge
+from agno.models.fallback import FallbackConfig
 from agno.models.message import Message
 from agno.os import AgentOS
+from agno.session.summary import SessionSummaryManager
 from agno.team import Team
 from agno.workflow.parallel import Parallel
 from agno.workflow.step import Step
@@ -106,8 +108,8 @@ def gemini(script: Script) -> DemoModel:
 
 
 def ollama(script: Script) -> DemoModel:
-    """A model on a machine of one's own."""
-    return DemoModel(id="llama3.2:3b", name="Ollama", provider="Ollama", script=script)
+    """A model on a machine of one's own, which is asked once more where it fails."""
+    return DemoModel(id="llama3.2:3b", name="Ollama", provider="Ollama", script=script, retries=1)
 
 
 def acme(model: str, script: Script) -> DemoModel:
@@ -149,7 +151,7 @@ def talks(habits: Habits) -> Script:
     def script(messages: Sequence[Message]) -> Reply:
         random, turn = random_for(messages), turn_of(messages)
         if habits.chokes_on and habits.chokes_on in prompt_of(messages):
-            return Reply(error="model requires more system memory than is available", error_status=500, delay=0.3)
+            return Reply(error="the model could not process this request", error_status=500, delay=0.3)
         calls = habits.rounds[turn](random, prompt_of(messages)) if turn < len(habits.rounds) else ()
         text = "" if calls else _prose(random, habits.words)
         usage = None if random.random() < habits.silent else _usage(habits, messages, text, calls, random)
@@ -277,8 +279,15 @@ def build(db: SqliteDb, queue: QueueConfig) -> AgentOS:
         "Data Analyst",
         claude(talks(Habits(1.6, 5200, 90, cached=0.9, exclusive=True, rounds=(_side_by_side,)))),
         tools=[run_query, web_search],
+        session_summary_manager=SessionSummaryManager(model=openai("gpt-5.4-nano", talks(Habits(0.4, 400, 30)))),
+        enable_session_summaries=True,
     )
-    translator = agent("translator", "Translator", gemini(talks(Habits(0.5, 300, 60, reasoning=80))))
+    translator = agent(
+        "translator",
+        "Translator",
+        gemini(talks(Habits(0.5, 300, 60, reasoning=80, chokes_on="manual"))),
+        fallback_config=FallbackConfig(on_error=[openai("gpt-5.4-mini", talks(Habits(0.8, 300, 60)))]),
+    )
     summarizer = agent(
         "summarizer", "Summarizer", ollama(talks(Habits(1.2, 500, 50, silent=0.15, chokes_on="archive")))
     )

@@ -342,7 +342,7 @@ _ALL: Final = (
         (*_B, "from_model", "to_model"),
         "LLM calls that failed and were followed by a fallback model.",
         notes="Told from the order of the calls once the trace is settled: the first call of a fallback model comes "
-        "right after a failed one. A reasoning model that fails, and whose agent goes on without it, looks the same.",
+        "right after a failed one. A model for memories looks the same where it is first called at that very moment.",
     ),
     _counter(
         "agentos_llm_wasted_seconds_total",

@@ -61,6 +61,7 @@ class RunningAgentOS:
         operations: bool = False,
         scheduler: bool = False,
         jwt_key: str | None = None,
+        attempts: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Describe the server; entering the context starts it.
@@ -77,6 +78,7 @@ class RunningAgentOS:
             operations: with a queue and a knowledge base, as far as its release has them.
             scheduler: run schedules that are due, with agno's scheduler.
             jwt_key: of HS256; JWTs are demanded, with their scopes.
+            attempts: serve the AgentOS of `attempting.py`, which writes down each attempt of its models in this file.
             environment: more variables of the process.
 
         """
@@ -88,7 +90,7 @@ class RunningAgentOS:
         self._python = str(python)
         self._arguments = ["--port", str(self.port), "--db", database]
         options = {"--second-db": second_db, "--security-key": security_key, "--sampler": sampler, "--schema": schema}
-        options["--jwt-key"] = jwt_key
+        options |= {"--jwt-key": jwt_key, "--attempts": None if attempts is None else str(attempts)}
         self._arguments += [part for option, value in options.items() if value for part in (option, value)]
         self._arguments += ["--cold"] if cold else []
         self._arguments += ["--operations"] if operations else []

@@ -113,12 +113,21 @@ def guards() -> dict[str, list[Any]]:
 
 def load_scripted() -> ModuleType:
     """Load the scripted model by its path: older venvs have no `exporter` package, nor its dependencies."""
-    path = Path(__file__).resolve().parents[2] / "exporter" / "demo" / "scripted.py"
-    spec = importlib.util.spec_from_file_location("scripted", path)
+    return load(Path(__file__).resolve().parents[2] / "exporter" / "demo" / "scripted.py")
+
+
+def load(path: Path) -> ModuleType:
+    """Load a module by its path.
+
+    Raises:
+        ImportError: if there is none.
+
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["scripted"] = module  # dataclasses look their own module up there
+    sys.modules[path.stem] = module  # dataclasses look their own module up there
     spec.loader.exec_module(module)
     return module
 
@@ -600,6 +609,7 @@ def main() -> None:
     parser.add_argument("--scheduler", action="store_true", help="run schedules that are due")
     parser.add_argument("--ahead", type=int, default=0, help="seconds by which its wall clock is ahead")
     parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
+    parser.add_argument("--attempts", type=Path, help="serve the AgentOS of attempting.py, which writes this file")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
     if options.ahead:
@@ -620,7 +630,12 @@ def main() -> None:
 
         more["authorization"] = True
         more["authorization_config"] = AuthorizationConfig(verification_keys=[options.jwt_key], algorithm="HS256")
-    app = UnderWay(build(db, second_db, more).get_app())
+    if options.attempts:
+        attempting = load(Path(__file__).with_name("attempting.py"))
+        built = attempting.build(db, options.attempts, load_scripted())
+    else:
+        built = build(db, second_db, more)
+    app = UnderWay(built.get_app())
     schedules = scheduler(db, f"http://127.0.0.1:{options.port}") if options.scheduler else None
 
     class Server(uvicorn.Server):

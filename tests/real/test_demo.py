@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sources.operations import SCOPES
+from tests.harness import truth
 from tests.harness.demos import STOPS_WITHIN, Demo, demos
 
 
@@ -79,6 +80,27 @@ def test_it_shows_what_waits_and_how_it_ended(start: Callable[..., Demo]) -> Non
     assert 'agentos_schedule_enabled{agentos="demo",schedule="Old Newsletter"} 0.0' in demo.metrics()
     assert demo.stop(signal.SIGTERM) < STOPS_WITHIN
     assert (demo.process.returncode, demo.processes(), list(demo.folder.iterdir())) == (0, [], [])
+
+
+@pytest.mark.slow
+def test_it_has_attempts_speed_savings_and_overhead(start: Callable[..., Demo]) -> None:
+    wanted = {
+        "agentos_llm_retries_total",
+        "agentos_llm_fallbacks_total",
+        "agentos_llm_wasted_seconds_total",
+        "agentos_llm_output_tokens_per_second_count",
+        "agentos_llm_time_per_output_token_seconds_count",
+        "agentos_llm_cache_savings_usd_total",
+        "agentos_run_overhead_tokens_total",
+        "agentos_run_overhead_cost_usd_total",
+    }
+    demo = start("--no-prometheus", "--rate=3")
+    demo.up()
+
+    def lacking() -> set[str]:
+        return wanted - {name for (name, _), value in truth.scrape(demo.metrics()).items() if value}
+
+    demo.wait(lambda: not lacking(), f"all of {sorted(wanted)}")
 
 
 def test_a_signal_while_it_starts_stops_it(start: Callable[..., Demo]) -> None:

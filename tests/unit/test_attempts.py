@@ -40,14 +40,40 @@ def told(*calls):
             id="two fallbacks",
         ),
         pytest.param(
-            [call("a", 0, 1, failed=True), call("b", 1, 2), call("a", 3, 4, failed=True), call("b", 4, 5)],
-            [("a", "b"), ("a", "b")],
-            id="each turn begins with the first model again",
+            [
+                *(call("a", 0, 1), call("a", 2, 3, failed=True)),
+                *(call("b", 3, 4), call("b", 5, 6, failed=True), call("b", 8, 9)),
+            ],
+            [("a", "b"), ("b", "")],
+            id="the fallback goes on, and is retried",
         ),
         pytest.param(
-            [call("a", 0, 1, failed=True), call("b", 1, 2), call("a", 3, 4)],
+            [
+                *(call("a", 0, 1, failed=True), call("b", 1, 2, failed=True)),
+                *(call("a", 5, 6, failed=True), call("b", 6, 7)),
+            ],
+            [("a", "b"), ("a", "b")],
+            id="the whole run began anew after its fallback failed",
+        ),
+        pytest.param(
+            [call("a", 0, 3, failed=True), call("memory", 2, 9), call("b", 4, 5)],
             [("a", "b")],
-            id="the next turn is no retry",
+            id="a model beside the run begins before a fallback",
+        ),
+        pytest.param(
+            [call("a", 0, 3, failed=True), call("memory", 1, 2, failed=True), call("b", 4, 5)],
+            [("a", "b")],
+            id="a model beside the run fails first",
+        ),
+        pytest.param(
+            [call("a", 0, 1, failed=True), call("memory", 2, 3), call("a", 5, 6)],
+            [("a", "")],
+            id="a model beside the run begins in the pause before a retry",
+        ),
+        pytest.param(
+            [call("memory", 0, 1, failed=True), call("a", 0, 3), call("parser", 4, 5)],
+            [],
+            id="a model beside the run failed for good",
         ),
         pytest.param(
             [call("memory", 0, 2), call("a", 0, 1, failed=True), call("memory", 2, 3), call("a", 4, 5)],

@@ -2,9 +2,10 @@ from decimal import Decimal
 
 import pytest
 
-from exporter.core.model import MICROSECONDS
+from exporter.core.model import MICROSECONDS, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
+from exporter.counting.fold import count_details
 from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
 from exporter.counting.waiting import ModelUse, RunDetail
 from exporter.pricing.money import USD
@@ -50,6 +51,17 @@ def test_the_first_token_is_that_of_the_first_call_of_the_main_model():
     detail = RunDetail("r", S, (ModelUse("main", "openai", 10, 5), ModelUse("b", "openai", 1, 1, role="memory")))
     delta = counted(detail, streamed(0, S, model="b"), streamed(0, 2 * S, model="main"), streamed(2, 3, model="main"))
     assert [labels for _, labels in delta.histograms if _.endswith("first_token_seconds")] == [("os", "openai", "main")]
+
+
+def test_the_first_token_is_not_that_of_a_call_that_failed():
+    agent = Span(1, -1, SpanKind.AGENT, "bot", 0, 9 * S, run_id="r")
+    call = {"provider": "openai", "model": "gpt-5.4", "streamed": True}
+    failed = Span(2, 0, SpanKind.LLM, "m", 0, S, "Error", **call)
+    retry = Span(3, 0, SpanKind.LLM, "m", 2 * S, 8 * S, usage=TokenUsage(10, 11), **call)
+    delta = Delta("os")
+    details = {"r": RunDetail("r", 3 * S)}
+    count_details(delta, Trace("t", "db", 0, 9 * S, 0, 3, (agent, failed, retry)), {1}, details, Cashier())
+    assert delta.histograms[PER_TOKEN, ("os", "openai", "gpt-5.4")].total == 5 * S // 10
 
 
 def test_tokens_and_cost_of_models_beside_the_main_one():
