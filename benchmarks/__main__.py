@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet", "ledger", "replicas")
+NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet", "ledger", "replicas", "backfill")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ idle for as long as the daemon waits, and what is idle later is observed at the 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from exporter.core.model import RUN_KINDS, SpanKind
 from exporter.counting.delta import Delta
 from exporter.counting.fold import RunRecord, fold, observe_session, root_kind, settle
 from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.increments import Increments, Key
 from exporter.metrics.totals import StoredSeries, Totals
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from exporter.counting.cashier import Cashier
     from exporter.counting.delta import SessionPart
     from exporter.ledger.coverage import Coverage
-    from exporter.metrics.increments import Key
     from exporter.metrics.totals import Limits
     from exporter.sources.protocol import Batch
 
@@ -47,7 +48,9 @@ class Counter:
         self._work = work
         self._cashier = cashier
         self._totals = Totals(limits, zero_hold=0)
-        """who is within the limits; their values stay 0, so a plan holds increments"""
+        """tells who is within the limits; all of it stays 0"""
+        self._keys: dict[Key, Key] = {}
+        """series → the series that it is counted in"""
         with work.transaction():
             if not work.keys():
                 work.admit(coverage.admitted)
@@ -116,11 +119,31 @@ class Counter:
 
     def _commit(self, deltas: Mapping[int, Delta]) -> None:
         for at, delta in sorted(deltas.items()):
-            plan = self._totals.plan(delta, show=True)
-            self._work.admit(plan.admitted)
-            self._totals.restore(map(_empty, plan.series), plan.admitted)
-            self._work.add(Row(key, at, _amounts(one)) for key, one in plan.series.items() if _is_told(key[0]))
+            rows = [
+                Row(self._limited(key), at, (amount,)) for key, amount in delta.counters.items() if _is_told(key[0])
+            ]
+            rows += [
+                Row(self._limited(key), at, (*change.counts, change.total))
+                for key, change in delta.histograms.items()
+                if _is_told(key[0])
+            ]
+            self._work.add(rows)
             self._work.take_part(delta.sessions)
+
+    def _limited(self, key: Key) -> Key:
+        """The series that a series is counted in, within the limits. Once decided, it stays so."""
+        limited = self._keys.get(key)
+        if limited is None:
+            one = Increments()
+            if METRICS[key[0]].kind is Kind.HISTOGRAM:
+                one.histogram(*key)
+            else:
+                one.add(*key, 0)
+            plan = self._totals.plan(one, show=True)
+            self._totals.restore(map(_empty, plan.series), plan.admitted)
+            self._work.admit(plan.admitted)
+            limited = self._keys[key] = next(found for found in plan.series if found[0] == key[0])
+        return limited
 
     def close_sessions(self) -> None:
         """Observe all sessions, once everything is read. To do so twice adds nothing."""
@@ -147,6 +170,7 @@ def _idle(parts: Iterable[tuple[int, SessionPart]]) -> Iterator[SessionPart]:
         yield open_part
 
 
+@functools.cache
 def _is_told(metric: str) -> bool:
     """Whether a metric is counted from spans."""
     known = METRICS.get(metric)
@@ -157,7 +181,3 @@ def _empty(key: Key) -> StoredSeries:
     metric, labels = key
     buckets = METRICS[metric].buckets
     return StoredSeries(metric, labels, counts=(0,) * (len(buckets) + 1) if buckets else (), shown=True)
-
-
-def _amounts(one: StoredSeries) -> tuple[int, ...]:
-    return (*one.counts, one.total) if one.counts else (one.value,)

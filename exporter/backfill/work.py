@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from exporter.core.errors import ExporterError
 from exporter.counting.delta import SessionPart
@@ -41,8 +41,7 @@ class WorkError(ExporterError):
     """The work file is of another backfill, somebody uses it, or it cannot be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Increments of one series at one sample: of a counter one number, of a histogram its buckets, then its sum."""
 
     key: Key
@@ -87,6 +86,7 @@ class Work:
         execute = self._connection.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = NORMAL")  # what is lost with the power is read again
         with self.transaction():
             if not execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _TABLES.split(";")[:-1]:
@@ -182,13 +182,13 @@ class Work:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add increments."""
-        found = [
-            (_PLACES[row.key[0]], row.at, self._series.get(row.key) or self._enter(row.key), row.amounts)
-            for row in rows
-        ]
+        known, enter = self._series, self._enter
         self._connection.executemany(
             "INSERT INTO increments VALUES (?, ?, ?, ?)",
-            [(metric, at, number, " ".join(map(str, amounts))) for metric, at, number, amounts in found],
+            [
+                (_PLACES[row.key[0]], row.at, known.get(row.key) or enter(row.key), " ".join(map(str, row.amounts)))
+                for row in rows
+            ],
         )
 
     def _enter(self, key: Key) -> int:

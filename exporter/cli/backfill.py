@@ -23,6 +23,7 @@ from exporter.config import load, read_by
 from exporter.core import times
 from exporter.core.errors import ConfigError, ExporterError
 from exporter.core.logs import complain
+from exporter.core.model import MICROSECONDS
 from exporter.core.text import escaped
 from exporter.counting.cashier import Cashier
 from exporter.counting.users import UserLabels, labeller
@@ -171,6 +172,8 @@ def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:
     if coverage.since is None:
         complain(f"the state knows nothing of {name}: what its daemon counts before --to counts twice", "warning")
     until = min(ends)
+    if until > time.time() * MICROSECONDS:
+        raise ConfigError(["--to: lies in the future"])
     step = _STEPS[options.step]
     if options.since + step * 1_000 > until:
         ends_by = "where the counters of the daemon begin" if until == coverage.since else "which is --to"
