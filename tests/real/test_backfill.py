@@ -1,9 +1,11 @@
 """Backfill of a real AgentOS, killed again and again: the bytes are those of a backfill that nobody disturbed."""
 
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,15 +22,18 @@ UNTIL = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 PERIOD = ("--from", "2026-11-17", "--to", "2026-11-20T06:00:01", "--step", "5m")
 
 
-def kill_at(process: subprocess.Popen[str], work: Path, size: int) -> bool:
-    """Kill the command once its work file, with its journal, has so many bytes; whether it had not ended before."""
-    while process.poll() is None:
-        if sum(path.stat().st_size for path in (work, work.with_name(f"{work.name}-wal")) if path.exists()) >= size:
-            break
+def killed(process: subprocess.Popen[str], when: Callable[[], bool]) -> bool:
+    """Kill the command as soon as this holds; whether it had not ended before."""
+    while process.poll() is None and not when():
         time.sleep(0.001)
     process.kill()
     process.communicate()
-    return process.returncode != 0
+    return process.returncode == -signal.SIGKILL
+
+
+def size(work: Path) -> int:
+    """Return the bytes of a work file with its journal."""
+    return sum(path.stat().st_size for path in (work, work.with_name(f"{work.name}-wal")) if path.exists())
 
 
 @pytest.mark.slow
@@ -42,14 +47,18 @@ def test_killed_ten_times_it_writes_the_same_bytes(tmp_path: Path, source: str) 
         said = finished(backfill(config, *PERIOD, "--output", f"{tmp_path}/whole/"))
         traces, _ = truth.read(database)
         assert f"{len(traces)} traces, " in said
-        rng, work, killed = random.Random(source), tmp_path / "pieces.backfill", 0
-        reached = 0
-        for _ in range(KILLS):
-            size = reached + rng.randrange(20_000, 400_000)
-            killed += kill_at(backfill(config, *PERIOD, "--output", f"{tmp_path}/pieces/"), work, size)
-            reached = work.stat().st_size if work.exists() else 0
-        assert killed == KILLS
-        finished(backfill(config, *PERIOD, "--output", f"{tmp_path}/pieces/"))
+        rng, work, pieces = random.Random(source), tmp_path / "pieces.backfill", tmp_path / "pieces"
+
+        def again() -> subprocess.Popen[str]:
+            return backfill(config, *PERIOD, "--output", f"{pieces}/")
+
+        for _ in range(KILLS - 2):
+            least = (work.stat().st_size if work.exists() else 0) + rng.randrange(20_000, 400_000)
+            assert killed(again(), lambda least=least: size(work) >= least)
+        # Everything is read by now, or while the first file is written.
+        for names in (["*.om.part"], ["2026-11-17.om", "2026-11-18.om.part"]):
+            assert killed(again(), lambda names=names: all([*pieces.glob(name)] for name in names))
+        finished(again())
     assert not work.exists()
     whole = files(tmp_path / "whole")
     assert list(whole) == [f"2026-11-{day}.om" for day in (17, 18, 19, 20)]
