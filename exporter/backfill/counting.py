@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from exporter.backfill.work import Row
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 SESSION_IDLE: Final = 30 * 60 * 1_000_000
 """Microseconds"""
+_AT_ONCE: Final = 1_000
+"""Sessions that are observed at once; each mostly has a sample of its own"""
 _NOT_OF_SPANS: Final = ("agentos_exporter_", "agentos_approval", "agentos_schedule_", "agentos_eval_")
 """How names of metrics begin that tell of the daemon, or of what an AgentOS knows beside its traces."""
 
@@ -147,12 +150,14 @@ class Counter:
 
     def close_sessions(self) -> None:
         """Observe all sessions, once everything is read. To do so twice adds nothing."""
-        deltas: dict[int, Delta] = {}
-        for part in _idle(self._work.sessions()):
-            at = self._period.sample_of(part.last + SESSION_IDLE)
-            observe_session(self._delta(deltas, at), part)
+        idle = _idle(self._work.sessions())
         with self._work.transaction():
-            self._commit(deltas)
+            while some := list(islice(idle, _AT_ONCE)):
+                deltas: dict[int, Delta] = {}
+                for part in some:
+                    at = self._period.sample_of(part.last + SESSION_IDLE)
+                    observe_session(self._delta(deltas, at), part)
+                self._commit(deltas)
             self._work.forget_sessions()
 
 

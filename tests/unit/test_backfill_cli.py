@@ -41,10 +41,8 @@ def configure(folder, **more):
 
 
 def run(folder, *arguments, begin="2026-11-18T06:00Z"):
-    config = str(folder / "exporter.yml")
-    return cli.main(
-        ["backfill", "--config.file", config, "--from", begin, "--output", str(folder / "past.om"), *arguments]
-    )
+    given = ["--config.file", folder / "exporter.yml", "--from", begin, "--output", folder / "past.om", "--step", "5m"]
+    return cli.main(["backfill", *map(str, given), *arguments])
 
 
 def begun(folder):
@@ -96,7 +94,7 @@ def test_without_a_state_it_must_be_told_and_warns(place, capsys):
 def test_a_folder_gets_a_file_for_each_day(place):
     folder = place / "past.om"
     folder.mkdir()
-    assert run(place, "--to", "2026-11-20T07:00Z", "--step", "5m") == 0
+    assert run(place, "--to", "2026-11-20T07:00Z") == 0
     assert sorted(path.name for path in folder.iterdir()) == ["2026-11-18.om", "2026-11-19.om", "2026-11-20.om"]
 
 
@@ -104,7 +102,7 @@ def test_a_folder_gets_a_file_for_each_day(place):
     ("arguments", "more", "message"),
     [
         (["--to", "2126-11-20"], {}, "--to: lies in the future"),
-        (["--to", "2026-11-18T06:00:30Z"], {}, "--from: must be at least 1m before 2026-11-18T06:00:30.000000+00:00"),
+        (["--to", "2026-11-18T06:00:30Z"], {}, "--from: must be at least 5m before 2026-11-18T06:00:30.000000+00:00"),
         (["--agentos", "none"], {}, "--agentos: name one AgentOS of the configuration: os"),
         (["--label", "job"], {}, "--label: 'job' is not a label such as job=agentos-exporter"),
         (["--label", "__name__=x"], {}, "--label: '__name__=x' is not a label"),
