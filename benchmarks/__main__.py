@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("reading", "scraping", "harmless", "pricing", "database", "fleet", "ledger", "replicas", "operations")
+NAMES = (
+    *("reading", "scraping", "harmless", "pricing", "database", "fleet", "ledger", "replicas", "operations"),
+    "backfill",
+)
 
 
 def main() -> None:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from exporter.config import Config
 
 PROGRAM: Final = "agentos-exporter"
-REFUSED: Final = ("backfill",)
-"""Commands of the design that this version does not have."""
 INTERRUPTED: Final = 130
 _USAGE: Final = 2
 _TABLE_WIDTH: Final = 160
@@ -58,6 +56,7 @@ app = App(
 )
 app.register_install_completion_command()
 app.command("exporter.cli.traces.app:app", name="traces", help="Look at the traces of an AgentOS.")
+app.command("exporter.cli.backfill:backfill", name="backfill")
 app.command("exporter.cli.prices:app", name="prices", help="Say what a model costs and why; check a price file.")
 app.command("exporter.cli.state:app", name="state", help="Move the state of a daemon.")
 app.command(
@@ -93,8 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     first, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if first in REFUSED:
-        return _not_understood(f"{first}: not built in this version ({__version__})")
     if first == "traces":
         argv = [first, *rewrite(rest)]
     elif first == "--version":

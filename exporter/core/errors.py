@@ -15,6 +15,7 @@ ExporterError
     ├── ServerFailed       429, 5xx
     ├── BadAnswer          other 4xx, HTML, wrong types, cut bodies
     ├── NoDetails          the route for the detail of a run is not there
+    ├── NoPast             the past cannot be read this way
     └── SilentEmpty        an empty 200 where traces are known to exist
 """
 
@@ -99,6 +100,10 @@ class BadAnswer(SourceError):
 
 class NoDetails(SourceError):
     """AgentOS has no route for the detail of a run. It never fails a poll."""
+
+
+class NoPast(SourceError):
+    """AgentOS has no way to read its past: to try again is of no use."""
 
 
 class SilentEmpty(SourceError):

@@ -22,6 +22,7 @@ from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import statements, tables
+from exporter.ledger.coverage import USER_KEY
 from exporter.ledger.records import (
     Changes,
     Record,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from exporter.ledger.place import Place
     from exporter.metrics.increments import Key
 
-_USER_KEY: Final = "user_key"
 _CREATED: Final = "created"
 _KEY_BYTES: Final = 32
 
@@ -353,11 +353,11 @@ class Ledger:
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""
         with self.transaction(write=True) as connection, self._understood("the key of users"):
-            query = sa.select(tables.meta.c.value).where(tables.meta.c.key == _USER_KEY)
+            query = sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)
             found = connection.execute(query).scalar()
             if found is None:
                 found = secrets.token_hex(_KEY_BYTES)
-                connection.execute(sa.insert(tables.meta).values(key=_USER_KEY, value=found))
+                connection.execute(sa.insert(tables.meta).values(key=USER_KEY, value=found))
             key = bytes.fromhex(found)
             if len(key) < _KEY_BYTES:
                 raise ValueError("too short")

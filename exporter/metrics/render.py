@@ -157,6 +157,19 @@ def metric_family(family: Family) -> metrics_core.Metric:
     return _BUILDERS[metric.kind](metric, family.samples)
 
 
+def openmetrics_lines(metric: Metric, rows: Sequence[Sample]) -> list[str]:
+    """The family as lines of OpenMetrics, without the end mark: first what describes it, then its samples.
+
+    Raises ValueError where a sample does not fit the metric.
+    """
+    return _render(0, [metric_family(Family(metric, 0, tuple(rows)))]).openmetrics.decode().split("\n")[:-1]
+
+
+def number(value: float, unit: int) -> str:
+    """A value in storage units as the exposition writes it."""
+    return _go(_base(value, unit))
+
+
 def _counter(metric: Metric, rows: Sequence[Sample]) -> metrics_core.Metric:
     built = metrics_core.CounterMetricFamily(metric.name, metric.documentation, labels=metric.labels)
     for row in rows:

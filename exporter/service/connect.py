@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 from exporter.config import SharedState
 from exporter.core.errors import ConfigError, StateRefused
 from exporter.core.logs import redact, register_secret
+from exporter.ledger import coverage
+from exporter.ledger.coverage import Coverage
 from exporter.ledger.store import Ledger
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from pathlib import Path
+
+    import psycopg
 
     from exporter.config import AgentOS, Secret
     from exporter.core.model import Clock
@@ -81,10 +85,31 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
         if must_exist and state is not None and not state.exists():
             raise StateRefused(f"state file {state}: there is no file")
         return Ledger(state)
-    import psycopg  # noqa: PLC0415 - an extra
-
     from exporter.ledger.leases import Leases  # noqa: PLC0415
     from exporter.ledger.postgres import StateDatabase  # noqa: PLC0415
+
+    connect = _connector(state)
+    # Process ids come again, in containers above all.
+    leases = Leases(f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}", state.lease)
+    location = state.location
+    place = StateDatabase(str(location), connect, leases, schema=location.schema, whole=whole, must_exist=must_exist)
+    return Ledger(place)
+
+
+def look_at_state(state: Path | SharedState | None, agentos: str) -> Coverage:
+    """What a state says of an AgentOS, which its daemon may be counting; memory says nothing. Raises StateError."""
+    if state is None:
+        return Coverage()
+    if isinstance(state, SharedState):
+        location = state.location
+        return coverage.of_database(_connector(state), str(location), location.schema, agentos)
+    return coverage.of_file(state, agentos)
+
+
+def _connector(state: SharedState) -> Callable[[], psycopg.Connection[Any]]:
+    """What opens a connection to the database of a state."""
+    import psycopg  # noqa: PLC0415 - an extra
+
     from exporter.sources.database.postgres import connect_options  # noqa: PLC0415
 
     read_password = _registered(state.read_password)
@@ -95,11 +120,7 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
         except (ConfigError, UnicodeError) as error:  # of the password, of a host name
             raise psycopg.OperationalError(redact(str(error))) from None
 
-    # Process ids come again, in containers above all.
-    leases = Leases(f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}", state.lease)
-    location = state.location
-    place = StateDatabase(str(location), connect, leases, schema=location.schema, whole=whole, must_exist=must_exist)
-    return Ledger(place)
+    return connect
 
 
 def register_proxy(proxy: Secret | None) -> None:

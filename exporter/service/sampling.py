@@ -81,7 +81,7 @@ async def sample(config: Config, clock: Clock) -> Sample:
         pricer = await asyncio.to_thread(make_pricer, config)
         stack.callback(pricer.close)
         cashier, jobs = Cashier(pricer), Jobs()
-        treasury = Treasury(shared, cashier, user_labels=UserLabels.HASHED)
+        treasury = Treasury(shared, cashier, user_labels=UserLabels.HASHED, dimensions=config.dimensions)
         discoverer, fleet = Discoverer(shared, jobs), Fleet(shared, cashier, jobs)
         lists = await discoverer.prepare(config.discovery, endpoints=True)
         found = discoverer.instances(config.agentos, lists)

@@ -141,3 +141,23 @@ class TraceSource(Protocol):
 
     async def aclose(self) -> None:
         """Free connections."""
+
+
+class PastSource(Protocol):
+    """One AgentOS whose past is read, once, from its beginning to its end."""
+
+    @property
+    def stats(self) -> PollStats:
+        """Figures of the reading under way."""
+
+    def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
+        """Every trace that ended in [since, until), oldest first and as far as it shows; times are in microseconds.
+
+        A trace may be handed over more than once. A batch with a cursor says that all before `cursor["reached"]` was
+        handed over; `reached` has the last of these by database, for a reading that goes on.
+
+        Raises SourceError when it cannot go on; it may be called again.
+        """
+
+    async def aclose(self) -> None:
+        """Free connections."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.cli.main import main
 from exporter.core.errors import StateError, StateRefused
+from exporter.ledger import coverage
 from exporter.ledger.leases import FLEET, Leases, share
 from exporter.ledger.postgres import StateDatabase
 from exporter.ledger.records import Changes
@@ -469,3 +470,26 @@ def test_an_owner_that_hangs_in_a_transaction_is_told_of(opened: Open, postgres:
         hanging.execute("UPDATE agentos_exporter.lease SET holder = 'hanging'")
         with pytest.raises((StateRefused, StateError), match=r"is using it|lock timeout"):
             opened("two")
+
+
+# Who reads beside it
+
+
+def test_a_backfill_reads_what_is_counted_and_disturbs_nobody(opened: Open, postgres: Postgres) -> None:
+    url, ledger = postgres.url("state"), opened()
+    ledger.commit(changes(totals=Totals(Limits(), zero_hold=0), cursor=("db", {"floor": 5})))
+    key = ledger.user_key()
+
+    def look(agentos: str) -> coverage.Coverage:
+        return coverage.of_database(
+            lambda: psycopg.connect(url), "postgresql://here/state", "agentos_exporter", agentos
+        )
+
+    found = look("os")
+    assert (found.since, found.user_key) == (5, key)
+    assert (TOOL, ("os", "r", "a", "é\u202e🙂")) in found.series
+    assert ("tool", "é\u202e🙂") in found.admitted
+    assert (look("another").since, look("another").series) == (None, ())
+    ledger.commit(changes("u"))
+    with pytest.raises(StateError, match="does not exist"):
+        coverage.of_database(lambda: psycopg.connect(url), "postgresql://here/state", "nobody", "os")

@@ -7,6 +7,7 @@ things are quiet, every span that the fake shows was counted exactly once.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 from bisect import bisect_right
@@ -20,13 +21,14 @@ import pytest
 
 from exporter.bookkeeping.intake import Intake
 from exporter.bookkeeping.shared import Shared
-from exporter.core.errors import SourceError, SourceTimeout, StateError
+from exporter.core.errors import SilentEmpty, SourceError, SourceTimeout, StateError
 from exporter.core.model import MICROSECONDS, Clock, TraceState
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.service.poller import View
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
 from exporter.sources.api.listing import ListReader
+from exporter.sources.api.past import PastReader
 from exporter.sources.api.reader import Reader
 from exporter.sources.api.search import SearchReader
 from exporter.sources.position import Settings
@@ -813,3 +815,73 @@ async def test_nothing_is_forgotten_before_the_cursor_that_allows_it_is_committe
     await world.run(300)
     await world.settle()
     world.check()
+
+
+# The past
+
+
+class Past:
+    """What a reading of the past hands over, by trace."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.reader = PastReader(world.os, "main", world.settings, world.clock, PollStats())
+        self.found: dict[str, int] = {}
+        self.reached: list[int] = []
+
+    async def read(self, since: float, until: float) -> None:
+        async with aclosing(self.reader.past(us(since), us(until))) as batches:
+            async for batch in batches:
+                for trace in batch.traces:
+                    self.found[trace.id] = max(len(trace.spans), self.found.get(trace.id, 0))
+                if batch.cursor is not None:
+                    self.reached.append(batch.cursor["reached"])
+
+    def expected(self, since: float, until: float) -> dict[str, int]:
+        world = self.world
+        known = [one for one in world.os.traces.values() if one.at(world.os.now)]
+        return {one.id: len(one.visible()) for one in known if us(since) <= one.end < us(until)}
+
+
+async def test_the_past_is_read_whole_in_windows_and_no_further() -> None:
+    world = World(41)
+    world.traffic(6 * 3600, 12)
+    world.os.now += 12 * 3600
+    past = Past(world)
+    since, until = T0 + 1800.5, T0 + 5 * 3600
+    await past.read(since, until)
+    assert past.found == past.expected(since, until)
+    assert len(past.found) > 1000
+    assert past.reached == sorted(past.reached)
+    assert len(past.reached) >= 3
+    assert past.reached[-1] == us(until)
+
+
+async def test_a_database_that_fails_in_the_past_is_no_empty_past() -> None:
+    world = World(42)
+    world.traffic(3 * 3600, 8)
+    world.os.now += 12 * 3600
+    since, until = T0, T0 + 3 * 3600
+    for first in range(1, 40):
+        past = Past(world)
+        began = world.os.requests
+        world.os.blind = lambda request, began=began, first=first: first <= request - began < first + 5
+        with contextlib.suppress(SourceError):
+            await past.read(since, until)
+            assert past.found == past.expected(since, until)
+            continue
+        # It goes on where it was told to have come; an outage hides nothing before that.
+        world.os.blind = lambda request: False
+        await past.read((past.reached[-1] if past.reached else us(since)) / MICROSECONDS, until)
+        assert past.found == past.expected(since, until)
+
+
+async def test_a_past_without_traces_is_believed_if_later_ones_are_shown() -> None:
+    world = World(43)
+    world.os.add(T0 + 7200)
+    world.os.now += 12 * 3600
+    past = Past(world)
+    await past.read(T0, T0 + 3600)
+    assert (past.found, past.reached) == ({}, [us(T0 + 3600)])
+    with pytest.raises(SilentEmpty, match="shows no trace since then"):
+        await Past(World(44)).read(T0, T0 + 3600)

@@ -43,7 +43,12 @@ def test_alone_it_prints_help(capsys):
         (["--config.file=x.yml"], "did you mean: agentos-exporter run --config.file"),
         (["metrics", "--format", "xml"], 'Invalid value "xml" for --format'),
         (["traces", "frob"], 'Unknown command "frob"'),
-        (["backfill", "--since", "1d"], f"backfill: not built in this version ({__version__})"),
+        (["backfill", "--from", "yesterday", "--output", "x"], "'yesterday' is not a date such as 2026-11-01"),
+        (
+            ["backfill", "--from", "2026-11-01", "--output", "x", "--rate", "0"],
+            "'0' is not a number of traces a second",
+        ),
+        (["backfill", "--from", "2026-11-01", "--output", "x", "--step", "2m"], 'Invalid value "2m" for --step'),
         (["prices", "frob"], 'Unknown command "frob"'),
         (["run", "\x1b[31m"], r"\x1b[31m"),
     ],

@@ -31,6 +31,7 @@ from exporter.sources.api import wire
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from exporter.sources.api.search import SearchReader
 from exporter.sources.database import feed as feeding
+from exporter.sources.database import past as past_feed
 from exporter.sources.database import rows
 from exporter.sources.database import sql as tables
 from exporter.sources.database.location import Engine, Location, Tables, parse
@@ -1379,3 +1380,63 @@ def test_the_command_line_tells_where_and_no_password(tmp_path: Path, capsys, mo
     assert "hunter2secret" not in said
     assert cli.main(["traces", "list", "--config.file", str(file), "--agentos", "b"]) != 0
     assert "agentos b: is read from its database; name its API with --url" in capsys.readouterr().err
+
+
+# The past
+
+
+async def past(home: Home, since: float, until: float, reached: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """By trace: how many spans are shown, and how many of them below one that is not there."""
+    found = {}
+    async with aclosing(home.source.past(round((T0 + since) * S), round((T0 + until) * S), reached)) as batches:
+        async for batch in batches:
+            found |= {trace.id: (len(trace.spans), len(trace.orphans)) for trace in batch.traces}
+            if batch.cursor is not None:
+                reached[batch.db] = batch.cursor["reached"]
+    return found
+
+
+async def test_the_past_is_what_ended_then_with_what_lost_its_ancestors(tmp_path, monkeypatch):
+    monkeypatch.setattr(past_feed, "PAGE", 4)
+    home = Home(tmp_path)
+    for place in range(12):
+        trace, end = f"t{place:02}", 100.0 * place
+        if place != 5:
+            home.write(trace, f"{place:016x}", None, AGENT, end=end, written=end + 2)
+        for call in range(3):
+            home.write(
+                trace, f"{100 * place + call + 500:016x}", f"{place:016x}", LLM, end=end - 5 + call, written=end + 1
+            )
+    # Begun long before, and ended then; and begun then, and ended after.
+    home.write("early", f"{9001:016x}", None, AGENT, end=600, written=601)
+    home.write("early", f"{9002:016x}", f"{9001:016x}", LLM, end=-3000, written=-2999)
+    home.write("late", f"{9003:016x}", None, AGENT, end=5000, written=5001)
+    home.write("late", f"{9004:016x}", f"{9003:016x}", LLM, end=550, written=551)
+    home.now = 20_000.0
+    whole = {f"t{place:02}": (4, 0) for place in range(3, 9)} | {"t05": (3, 3), "early": (2, 0)}
+    reached: dict[str, int] = {}
+    assert await past(home, 300, 900, reached) == whole
+    assert await past(home, 300, 900, reached) == {}
+    assert home.source.stats.traces == 0
+
+
+async def test_a_past_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(past_feed, "PAGE", 4)
+    home = Home(tmp_path)
+    for place in range(40):
+        home.write(f"t{place:02}", f"{place + 1:016x}", None, AGENT, end=10.0 * place, written=10.0 * place + 1)
+    home.now = 20_000.0
+    found: set[str] = set()
+    reached: dict[str, int] = {}
+    rounds = 0
+    while len(found) < 40:
+        rounds += 1
+        async with aclosing(home.source.past(T0 * S, (T0 + 400) * S, dict(reached))) as batches:
+            async for batch in batches:
+                found |= {trace.id for trace in batch.traces}
+                if batch.cursor is not None:
+                    reached[batch.db] = batch.cursor["reached"]
+                    break
+        home.restart()
+        assert rounds < 40
+    assert rounds > 5

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import structlog
 from agno.client import AgentOSClient
 from pydantic import ValidationError
 
-from exporter.core.errors import BadAnswer, NoDetails, SourceError, SourceTimeout, Unauthorized, Unreachable
+from exporter.core.errors import BadAnswer, NoDetails, NoPast, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.core.model import MICROSECONDS, Clock, provider_label
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
+from exporter.sources.api.past import PastReader
 from exporter.sources.api.reader import Reader, moment
 from exporter.sources.api.runs import fetch_run
 from exporter.sources.api.search import SearchReader
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from exporter.sources.protocol import Batch, LedgerView
 
 log = structlog.get_logger(__name__)
+
+AnyReader = TypeVar("AnyReader", bound=Reader)
 
 _WINDOWS: Final = {"1h": 3600, "24h": 86400}
 _STATS_PAGE: Final = 100
@@ -212,7 +215,23 @@ class AgentOSSource:
         async for batch in reader.poll(ledger, deadline=deadline):
             yield batch
 
-    def _use(self, kind: type[Reader], db: str | None) -> Reader:
+    async def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
+        """See PastSource."""
+        self.stats = PollStats()
+        for db in await self._databases(self._clock.monotonic() + _REQUEST_TIMEOUT):
+            reader = self._readers.get(db or "")
+            if not isinstance(reader, PastReader):
+                reader = self._use(PastReader, db)
+            reader.stats = self.stats
+            begin = reached.get(reader.db, since)
+            if begin < until:
+                try:
+                    async for batch in reader.past(begin, until):
+                        yield batch
+                except (NoFilter, UnknownRoute) as error:
+                    raise NoPast(f"{error}; the past of such an AgentOS is read with `database` alone") from error
+
+    def _use(self, kind: type[AnyReader], db: str | None) -> AnyReader:
         reader = kind(self.api, db, self._settings, self._clock, self.stats)
         if self._version and isinstance(reader, SearchReader):
             reader.clean_ids = _version(self._version) >= _CLEAN_IDS_SINCE

@@ -72,12 +72,15 @@ class _Pass:
 
     def note(self, page: Rows, ids: Sequence[str], ignored: Sequence[tuple[str, str]]) -> None:
         """Take note of a page of spans, and of the traces in it that have new ones, our own among them."""
-        self.newest = max(self.newest, _newest(page))
+        self.newest = max(self.newest, newest_of(page))
         self.touched.update(ids, (trace_id for trace_id, reason in ignored if reason == "own"))
 
 
 class Feed:
     """Reads one database. `db` is its key in the ledger."""
+
+    gives_up = False
+    """whether spans whose ancestors are not there yet are shown at once"""
 
     def __init__(
         self, connection: Connection, db: str, settings: Settings, clock: Clock, *, details: bool = False
@@ -202,7 +205,7 @@ class Feed:
             page = await self.connection.inserted(since, after, PAGE, wait=self._left)
             ended = len(page) < PAGE
             new = [row for row in page if row[1] not in self._read]
-            ids, ignored = _sorted(new)
+            ids, ignored = sorted_out(new)
             this.note(page, ids, ignored)
             self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
             async with aclosing(self._readings(ids)) as readings:
@@ -237,7 +240,7 @@ class Feed:
 
         def begin() -> asyncio.Task[Reading]:
             some, rest[:] = rest[: self._chunk], rest[self._chunk :]
-            return asyncio.create_task(self._spans(some))
+            return asyncio.create_task(self._spans(some, some if self.gives_up else ()))
 
         coming = begin()
         try:
@@ -409,7 +412,7 @@ class Feed:
         here.witnessed = min(here.newest, here.cutoff + self.settings.overlap)
 
 
-def _sorted(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:
+def sorted_out(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:
     """(traces to read, traces that are not read at all with the reason) of some rows of a page."""
     reasons = {trace_id: _reason(trace_id) for trace_id in dict.fromkeys(trace_id for _, _, trace_id in new)}
     ignored = [(_named(trace_id), reason) for trace_id, reason in reasons.items() if reason]
@@ -427,7 +430,7 @@ def _named(trace_id: object) -> str:
     return clean_id(trace_id) if isinstance(trace_id, str) else stand_in(repr(trace_id).encode())
 
 
-def _newest(page: Rows) -> int:
+def newest_of(page: Rows) -> int:
     """When the newest row of a page was written, in microseconds; of those that tell a time at all, 0 if none does."""
     for row in reversed(page):
         try:

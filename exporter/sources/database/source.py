@@ -17,6 +17,7 @@ from exporter.sources.database.connection import Connection
 from exporter.sources.database.engines import connection
 from exporter.sources.database.feed import OPEN_TRACES, UNSETTLED, Feed
 from exporter.sources.database.pace import Pace
+from exporter.sources.database.past import PastFeed
 from exporter.sources.database.sql import COMPONENT_COLUMNS, SESSION_COLUMNS, TRACE_COLUMNS, missing
 from exporter.sources.database.surfaces import DatabaseSurfaces
 from exporter.sources.facts import clean_id, clean_name, spelled
@@ -25,7 +26,7 @@ from exporter.sources.protocol import Batch, Component, Description, PollStats, 
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from exporter.sources.database.location import Location
     from exporter.sources.position import Settings
@@ -136,6 +137,19 @@ class DatabaseSource:
         if not self.catching_up:
             for key in self._strangers:
                 async with aclosing(self._ask_strangers(ledger, key)) as batches:
+                    async for batch in batches:
+                        yield batch
+
+    async def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
+        """See PastSource."""
+        self.stats = PollStats()
+        for one in self._feeds:
+            feed = PastFeed(one.connection, one.db, self._settings, self._clock)
+            feed.stats = self.stats
+            # A span of a trace that ended then may have been written a little before.
+            begin = reached.get(feed.db, since - self._settings.overlap)
+            if begin < until + self._settings.horizon:
+                async with aclosing(feed.past(since, until, begin)) as batches:
                     async for batch in batches:
                         yield batch
 
