@@ -21,9 +21,11 @@ from exporter.config import Address, AgentOS, Config, Web
 from exporter.core import logs
 from exporter.core.errors import ExporterError, ListenError
 from exporter.counting.budgets import Budget, Period
+from exporter.counting.dimensions import Dimension, Origin
 from exporter.counting.users import UserLabels
 from exporter.demo import Options, prometheus
 from exporter.demo.children import Child, ChildFailedError, quiet_environment
+from exporter.demo.traffic import TENANTS
 from exporter.pricing.money import USD
 from exporter.service.web.listen import bind
 
@@ -202,7 +204,11 @@ def _config(listen: Address, agentos_port: int, scratch: Path) -> Config:
     return Config(
         agentos=(AgentOS("demo", f"http://127.0.0.1:{agentos_port}", enrich_runs=True),),
         prices=prices,
-        budgets=(Budget(name="demo-team", period=Period.DAY, limit=2 * USD, agentos="demo"),),
+        budgets=(
+            Budget(name="demo-team", period=Period.DAY, limit=2 * USD, agentos="demo"),
+            Budget(name="each-tenant", period=Period.DAY, limit=USD // 10, per="tenant"),
+        ),
+        dimensions=(Dimension("tenant", Origin.USER, values=TENANTS),),
         user_labels=UserLabels.HASHED,
         poll_interval=2.0,
         sessions_interval=10.0,

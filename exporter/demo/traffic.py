@@ -55,6 +55,8 @@ TROUBLE: Final = (
 """What goes wrong: both tools of the order desk fail, a model and its retry, a guardrail blocks, a fallback answers."""
 
 USERS: Final = tuple(f"{name}@example.com" for name in ("ada", "ben", "cem", "dora", "eve", "finn", "gina", "hugo"))
+TENANTS: Final = {user: ("acme", "globex", "initech")[place % 3] for place, user in enumerate(USERS)}
+"""Whose they are."""
 STREAMED: Final = 0.4
 """Share of runs that are streamed."""
 _MOST: Final = 40
