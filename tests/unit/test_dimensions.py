@@ -11,7 +11,7 @@ from exporter.bookkeeping.treasury import Treasury
 from exporter.config.dimensions import untold
 from exporter.config.settings import AgentOS
 from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
-from exporter.counting.budgets import Budget, Budgets, Period
+from exporter.counting.budgets import Budget, Budgets, Calendar, Period
 from exporter.counting.cashier import Cashier
 from exporter.counting.dimensions import LONGEST, Dimension, Dimensions, Origin
 from exporter.counting.users import UserLabels, hashed
@@ -221,7 +221,6 @@ def test_where_nothing_will_tell_values_a_warning_says_so():
 
 # Budgets that each value has
 
-DAY = 86_400 * 1_000_000
 PER_TENANT = Budget(name="each", period=Period.DAY, limit=USD, per="person")
 
 
@@ -229,26 +228,27 @@ def spent(home, start):
     return home.ledger.allowances("each", start, most=100, at_least=0, top=100)
 
 
-def test_each_value_has_a_budget_of_its_own_and_calls_belong_to_the_day_they_began():
-    books = Cashier(PRICER, dimensions=Dimensions([PERSON]), budgets=Budgets([PER_TENANT]))
-    home = Home(cashier=books)
+@pytest.mark.parametrize("period", Period)
+def test_each_value_has_a_budget_of_its_own_and_calls_belong_to_the_period_they_began_in(period):
+    budget = replace(PER_TENANT, period=period, time_zone="Europe/Berlin")
+    home = Home(cashier=Cashier(PRICER, dimensions=Dimensions([PERSON]), budgets=Budgets([budget])))
     home.enabled = False
     home.open()
-    today = home.now * S // DAY * DAY
-    midnight = int((today + DAY) // S) - int(home.now)
-    # The second call of this run begins in the first second of the next day.
-    calls = [call(2000, 500, start=midnight - 1), call(1000, 0, start=midnight)]
+    this, end = Calendar(period, "Europe/Berlin").bounds(int(home.now * S))
+    edge = end // S - int(home.now)
+    # The second call of the first run begins in the first second of the next period.
+    calls = [call(2000, 500, start=edge - 1), call(1000, 0, start=edge)]
     home.read(run_of(1, *calls, user_id="alice"), run_of(2, call(2000, 500), user_id="bob"), settled=["t1", "t2"])
     home.read(run_of(3, call(2000, 500), user_id=None), settled=["t3"])
     of_one = round(Decimal("0.0125") * USD)
-    assert spent(home, today) == {"alice": of_one, "bob": of_one}
-    assert spent(home, today + DAY) == {"alice": round(Decimal("0.0025") * USD)}
+    assert spent(home, this) == {"alice": of_one, "bob": of_one}
+    assert spent(home, end) == {"alice": round(Decimal("0.0025") * USD)}
     home.read(run_of(4, call(2000, 500), user_id="bob"), settled=["t4"])
     home.open()
-    assert spent(home, today) == {"alice": of_one, "bob": 2 * of_one}
-    assert home.ledger.allowed("each", today) == 2
-    assert home.ledger.prune_spending(int(today) + 1) == 2
-    assert spent(home, today) == {}
+    assert spent(home, this) == {"alice": of_one, "bob": 2 * of_one}
+    assert home.ledger.allowed("each", this) == 2
+    assert home.ledger.prune_spending(this + 1) == 2
+    assert spent(home, this) == {}
 
 
 def test_those_that_spent_most_are_shown_and_all_that_are_nearly_through():
