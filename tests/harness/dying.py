@@ -26,6 +26,7 @@ WRITTEN = frozenset(
         "COMMIT",
         "DELETE FROM sessions",
         "DELETE FROM traces",
+        "INSERT INTO allowances",
         "INSERT INTO cursors",
         "INSERT INTO series",
         "INSERT INTO sessions",

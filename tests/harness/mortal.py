@@ -14,7 +14,8 @@ from unittest import mock
 from exporter.bookkeeping.intake import Intake
 from exporter.bookkeeping.shared import Shared
 from exporter.core.model import MICROSECONDS, Clock, Span, TraceState
-from exporter.counting.budgets import Budget, Budgets, Period
+from exporter.counting.budgets import Budget, Budgets, Calendar, Period
+from exporter.counting.dimensions import Dimension, Dimensions, Origin
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Life
 from exporter.metrics.render import Renderer
@@ -80,12 +81,14 @@ class Home:
         self.publisher._renderer = _Families()  # type: ignore[assignment]
         shared.changed = self.publisher.changed
         budget = Budget(name="all", period=Period.MONTH, limit=1)
+        each = Budget(name="each", period=Period.MONTH, limit=1, per="chat")
+        chat = Dimension("chat", Origin.SESSION)
         self.intake = Intake(
             NAME,
             shared,
             overlap=OVERLAP,
             horizon=HORIZON,
-            cashier=FixedPrices(_price, budgets=Budgets([budget])),
+            cashier=FixedPrices(_price, budgets=Budgets([budget, each]), dimensions=Dimensions([chat])),
         )
         settings = Settings(OVERLAP * MICROSECONDS, LOOKBACK * MICROSECONDS, HORIZON * MICROSECONDS, 0.05)
         self.source = self._source(settings, clock)
@@ -210,9 +213,20 @@ class Home:
         assert truth.difference(expected, self.samples()) == []
         cost = story.cost(list(spans.values()))
         assert self._sum("agentos_llm_cost_usd_total") == self.file.spent() == cost
+        # Calls outside of any run have no session.
+        assert self._sum("agentos_dimension_cost_usd_total") == cost
+        assert self._sum("agentos_dimension_runs_total") == self._sum("agentos_runs_total")
+        of_chats = [
+            one for one in self.totals.stored() if one.metric == "agentos_dimension_cost_usd_total" and one.labels[2]
+        ]
+        assert sum(one.value for one in of_chats) == sum(self._allowances().values()) > 0
         idle = [row for row in spans.values() if row.written < story.IDLE and row.id not in story.hidden()]
         assert self._sum("agentos_session_runs") == sum(row.parent is None for row in idle)
         assert self._sum("agentos_session_cost_usd") == story.cost(idle)
+
+    def _allowances(self) -> dict[str, int]:
+        start, _ = Calendar(Period.MONTH, "UTC").bounds(story.T0 * MICROSECONDS)
+        return self.ledger.allowances("each", start, most=1000, at_least=0, top=1000)
 
     def samples(self) -> truth.Totals:
         """Return the page as a scraper understands it; of histograms the count and the sum."""
