@@ -249,21 +249,12 @@ class Enricher:
             if not call.check:
                 runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
-            detail = details.get(run_id)
-            if detail is not None:
-                bills.note(detail, own)
-            # The sums of a run leave out calls that report no tokens.
-            for group in split(detail, [call for call in own if call.counted]) if detail is not None else ():
-                estimated = self._is_estimate(group)
-                for call, span in group.shares:
-                    bills.add(delta, call, self._charge(delta, call, span, estimated=estimated))
-            for call in own:
-                told = detail is not None and not call.counted
-                if call.key not in bills.paid and (everything or told or self._late(call.since)):
-                    bills.add(delta, call, self._charge(delta, call, call.as_span()))
+            self._charge_run(delta, bills, own, details.get(run_id), everything=everything)
+        for one in done:
+            bills.release(delta, one, details.get(one.run_id))
         self._count_details(delta, runs, details)
         resolved = sorted({*bills.paid, *(one.key for one in done)})
-        if not resolved and not delta.activity:
+        if not resolved and not delta.activity and not bills.touched:
             return 0
         changes = Changes(
             self.agentos,
@@ -277,6 +268,22 @@ class Enricher:
         )
         self._shared.commit(changes, delta, show=show)
         return len(resolved)
+
+    def _charge_run(
+        self, delta: Delta, bills: _Bills, calls: Sequence[WaitingCall], detail: RunDetail | None, *, everything: bool
+    ) -> None:
+        """Charge the calls of one run that its detail speaks of, and those that waited long enough."""
+        if detail is not None:
+            bills.note(detail, calls)
+            # The sums of a run leave out calls that report no tokens.
+            for group in split(detail, [call for call in calls if call.counted]):
+                estimated = self._is_estimate(group)
+                for call, span in group.shares:
+                    bills.add(delta, call, self._charge(delta, call, span, estimated=estimated))
+        for call in calls:
+            told = detail is not None and not call.counted
+            if call.key not in bills.paid and (everything or told or self._late(call.since)):
+                bills.add(delta, call, self._charge(delta, call, call.as_span()))
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> Charged:
         tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
@@ -299,6 +306,7 @@ class Enricher:
             timed = [
                 TimedCall(call.start, call.end, call.provider, call.model, call.completion, call.streamed)
                 for call in calls
+                if call.counted
             ]
             run = DetailedRun(calls[0].root_name, calls[0].run_start, timed)
             count_detail(delta, detail, run, self._cashier)
@@ -339,9 +347,25 @@ class _Bills:
         for call in calls:
             if (found := self._find(call)) is not None:
                 record, run = found
-                outermost = detail.run_id == call.outer_run_id or call.root_name == call.agent_name
-                run.values = run.values | told if outermost else told | run.values
-                self._touched[record.id, record.db] = record
+                values = run.values | told if call.outermost else told | run.values
+                if values != run.values:
+                    run.values = values
+                    self._touched[record.id, record.db] = record
+
+    def release(self, delta: Delta, check: WaitingCall, detail: RunDetail | None) -> None:
+        """This run waits no more to hear whether a guardrail blocked it."""
+        if detail is not None:
+            self.note(detail, [check])
+        if (found := self._find(check)) is not None:
+            found[1].waiting -= 1
+            self._finish(delta, check, *found)
+
+    def _finish(self, delta: Delta, call: WaitingCall, record: Record, run: RunRecord) -> None:
+        """Count what the run adds up to, if nothing of it waits any more."""
+        if run.settled and not run.waiting:
+            finish(delta, run, self._cashier)
+            del record.runs[call.root]
+        self._touched[record.id, record.db] = record
 
     def _find(self, call: WaitingCall) -> tuple[Record, RunRecord] | None:
         """The run that a call belongs to, in its record; None where it is settled without the call."""
@@ -361,18 +385,15 @@ class _Bills:
                 known.join(part)
         counted = RunCall(call.agent_name, call.model, call.start, charged.tokens, cost)
         if (found := self._find(call)) is None:
-            values = self._cashier.dimensions.of_ids(call.user_id, None) | self._values.get(call.run_id, {})
+            values = self._cashier.dimensions.of_ids(call.user_id, call.session_id) | self._values.get(call.run_id, {})
             count_call(delta, counted, call.root_name, values, self._cashier)
             return
         record, run = found
         run.waiting -= 1
         run.add_cost(cost)
-        if self._cashier.dimensions:
+        if run.divided:
             run.calls.append(counted)
-        if run.settled and not run.waiting:
-            finish(delta, run, self._cashier)
-            del record.runs[call.root]
-        self._touched[record.id, record.db] = record
+        self._finish(delta, call, record, run)
 
 
 async def no_details(*_: object) -> None:

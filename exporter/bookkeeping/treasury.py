@@ -63,21 +63,30 @@ class Treasury:
         self._cashier.user_label = labeller(mode, key)
         self._cashier.dimensions = Dimensions(dimensions, key=key)
 
-    def configure(self, budgets: Sequence[Budget], agentos: Sequence[str], *, lookback: int) -> list[str]:
+    def configure(
+        self,
+        budgets: Sequence[Budget],
+        agentos: Sequence[str],
+        *,
+        lookback: int,
+        dimensions: Sequence[Dimension] = (),
+    ) -> list[str]:
         """Put these budgets in force and show them; no batch may be committed meanwhile.
 
         `agentos` are the names of all instances, `lookback` microseconds of history that one which was never read
-        still shows. Returns the names of budgets that start anew because their definition changed.
+        still shows; `dimensions` are those that budgets are for each value of. Returns the names of budgets that start
+        anew because their definition changed.
         """
         with self._guard:
             matchers = Budgets(budgets)  # what its time zones refuse changes nothing
             key = self._ledger.user_key() if any(one.user for one in budgets) else b""
+            marks = {one.name: one.mark for one in dimensions}
             read = {name: bool(self._ledger.cursors(name)) for name in agentos} if budgets else {}
             before = self._ledger.budgets()
             now = self._clock.now_us()
             known: dict[str, tuple[str, int]] = {}
             for one in budgets:
-                definition = one.definition(hashed(one.user, key))
+                definition = one.definition(hashed(one.user, key), marks.get(one.per, ""))
                 old = before.get(one.name)
                 reach = {name: was for name, was in read.items() if one.agentos in {"", name}}
                 since = known_since(

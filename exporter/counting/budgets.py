@@ -127,10 +127,13 @@ class Budget:
     user: str = field(default="", repr=False)
     per: str = ""
 
-    def definition(self, user: str) -> str:
-        """What spending depends on, as text: the limit is no part of it. `user` stands for the user's id."""
+    def definition(self, user: str, per: str = "") -> str:
+        """What spending depends on, as text: the limit is no part of it.
+
+        `user` stands for the user's id, `per` is the mark of the dimension whose values have the budget.
+        """
         known = [self.agentos, self.root, self.agent, self.model, user, self.period.value, self.time_zone]
-        return json.dumps([*known, self.per] if self.per else known)
+        return json.dumps([*known, per] if self.per else known)
 
 
 class Budgets:

@@ -21,9 +21,9 @@ _ESTIMATED: Final = "estimated"
 
 
 class Charged(NamedTuple):
-    """What a call took: tokens of all classes, and its cost in 10**-18 USD, None where that is not known."""
+    """What a call took: tokens of all classes, and its cost in 10**-18 USD; None stands for what is not known."""
 
-    tokens: int
+    tokens: int | None
     cost: int | None
 
 
@@ -97,11 +97,11 @@ class Cashier:
         if priced is None:
             plain = Classes(usage.prompt, None, None, usage.completion, None)
             tally.take(plain)
-            return Charged(plain.total, None)
+            return Charged(_tokens(plain), None)
         tally.take(priced.classes)
         if priced.usd is None:
             tally.lack(priced.classes)
-            return Charged(priced.classes.total, None)
+            return Charged(_tokens(priced.classes), None)
         # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
         tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
         cost = sum(priced.usd.values())
@@ -109,7 +109,7 @@ class Cashier:
             tally.lose(cost)
         if priced.saved is not None:
             tally.save(priced.saved)
-        return Charged(priced.classes.total, cost)
+        return Charged(_tokens(priced.classes), cost)
 
     def _put_on_accounts(self, delta: Delta, call: Labels, span: Span, user: str, priced: Priced | None) -> None:
         """Put a call on the account of its user and of its budgets; `call` are the labels of its tally."""
@@ -126,3 +126,7 @@ class Cashier:
             agentos, root, agent, *_ = call
             for charge in self.budgets.charges((agentos, root, agent), span.model, user, span.start):
                 delta.spending[charge] = delta.spending.get(charge, 0) + cost
+
+
+def _tokens(classes: Classes) -> int | None:
+    return None if classes == NO_CLASSES else classes.total

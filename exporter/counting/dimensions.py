@@ -8,6 +8,7 @@ the sums over the values are those of the whole.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,9 +50,14 @@ class Dimension:
     values: Mapping[str, str] | None = field(default=None, repr=False)
     hashed: bool = False
 
+    @property
+    def mark(self) -> str:
+        """What its values mean, as text: another one where they come from elsewhere, or are shown in another way."""
+        return json.dumps([self.name, self.origin, self.key, self.values is not None, self.hashed])
+
 
 class Dimensions:
-    """All dimensions, ready to tell the values of a run. Without any it is false."""
+    """All dimensions, ready to tell the values of a run: by `Dimension.mark`. Without any it is false."""
 
     def __init__(self, dimensions: Sequence[Dimension] = (), *, key: bytes = b"") -> None:
         """`key` is that of the hashes."""
@@ -67,7 +73,7 @@ class Dimensions:
         return bool(self._of[origin])
 
     def of_ids(self, user: str | None, session: str | None) -> dict[str, str]:
-        """Values that the ids of a run's user and session tell, by dimension."""
+        """Values that the ids of a run's user and session tell."""
         ids = ((Origin.USER, user), (Origin.SESSION, session))
         return self._found(
             (one, (one.values.get(identifier) if one.values is not None else identifier))
@@ -86,12 +92,16 @@ class Dimensions:
         for tag in tags:
             for separator in ":=":
                 key, middle, value = tag.partition(separator)
-                if middle and key not in found:
+                if middle and value and key not in found:
                     found[key] = value
         return self._found((one, found.get(one.key)) for one in self._of[Origin.TAG])
 
     def _found(self, told: Iterable[tuple[Dimension, str | None]]) -> dict[str, str]:
-        return {one.name: self._shown(one, value) for one, value in told if value}
+        return {one.mark: self._shown(one, value) for one, value in told if value}
+
+    def named(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Values by the name of their dimension; '' where one is not known, or has another meaning by now."""
+        return {one.name: values.get(one.mark, "") for one in self.all}
 
     def _shown(self, one: Dimension, value: str) -> str:
         return hashed(value, self._key)[:DIGITS] if one.hashed else printable(value)[:LONGEST]

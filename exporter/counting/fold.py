@@ -95,11 +95,12 @@ def fold(
             delta.tools(root_name, agent_name, span.name).count(span, trace_id)
         else:
             delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
-            delta.waiting += _checks(trace, tree, index, now) if enrich else ()
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
-                runs[span.id] = RunRecord(str(kind), span.name, failed=span.error_type is not None)
+                failed, divided = span.error_type is not None, bool(cashier.dimensions)
+                runs[span.id] = RunRecord(str(kind), span.name, failed=failed, divided=divided)
+            delta.waiting += _checks(trace, tree, index, runs, now, cashier.dimensions) if enrich else ()
     if fresh:
         _count_reading(delta, fresh, orphans, now)
         _note_attempts(tree, runs)
@@ -155,7 +156,9 @@ def _values(tree: Tree, index: int, dimensions: Dimensions) -> dict[str, str]:
     """What the ids of the user and of the session of a span tell."""
     if not (dimensions.needs(Origin.USER) or dimensions.needs(Origin.SESSION)):
         return {}
-    return dimensions.of_ids(tree.user_of(index), tree.session_of(tree.root[index]))
+    root = tree.root[index]
+    session = tree.session_of(root) if root >= 0 else tree.spans[index].session_id
+    return dimensions.of_ids(tree.user_of(index), session)
 
 
 def count_details(
@@ -225,6 +228,8 @@ def _waiting(
         return None
     if span.usage.known and span.error_type is not None:
         return None
+    if span.reported_cost is not None and not span.usage.known:
+        return None
     own, outer = tree.spans[agent], tree.spans[tree.root[index]]
     if not own.run_id or not own.session_id:
         return None
@@ -251,20 +256,31 @@ def _waiting(
         now,
         run_start=own.start,
         streamed=span.streamed,
+        outermost=agent == tree.root[index],
     )
 
 
-def _checks(trace: Trace, tree: Tree, index: int, now: int) -> Sequence[WaitingCall]:
+def _checks(
+    trace: Trace, tree: Tree, index: int, runs: Mapping[int, RunRecord], now: int, dimensions: Dimensions
+) -> Sequence[WaitingCall]:
     """The span, if it is of a run that a guardrail may have blocked: it failed and no model call did, or it made none.
 
     A run that streams is OK even if it was blocked. Where its answer was, its model calls wait for the detail anyway.
+    Where its detail also tells dimensions, the outermost run waits for it as well.
     """
     span = tree.spans[index]
     if span.kind not in AGENTS or not span.run_id or not span.session_id:
         return ()
     failed_call = tree.model_calls().get(index)
     may_be_blocked = failed_call is None or (span.error_type is not None and not failed_call)
-    return (check(trace, span, tree.spans[tree.root[index]].name, now),) if may_be_blocked else ()
+    if not may_be_blocked:
+        return ()
+    root = tree.spans[tree.root[index]]
+    run = runs.get(root.id) if dimensions.needs(Origin.METADATA) else None
+    if run is None or run.settled:
+        return (check(trace, span, root, now, held=False),)
+    run.waiting += 1
+    return (check(trace, span, root, now, held=True),)
 
 
 def _bill(
@@ -291,9 +307,9 @@ def _bill(
         run.add_cost(cost)
     if cashier.dimensions:
         call = RunCall(tally.labels[2], span.model, span.start, tokens, cost)
-        if run is not None:
+        if run is not None and run.divided:
             run.calls.append(call)
-        else:
+        elif run is None:
             count_call(delta, call, tally.labels[1], _values(tree, index, cashier.dimensions), cashier)
     if cost:
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))

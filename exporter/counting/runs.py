@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class RunCall(msgspec.Struct, frozen=True, array_like=True):
-    """An LLM call of a run: `cost` in 10**-18 USD, None where it is not known; `start` in microseconds."""
+    """An LLM call of a run: `start` in microseconds, `cost` in 10**-18 USD; None stands for what is not known."""
 
     agent: str
     model: str
     start: int
-    tokens: int
+    tokens: int | None
     cost: int | None
 
 
@@ -38,8 +38,9 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
         settled: Whether its trace is. The run is kept then only while the cost of some of its calls is waited for.
         attempts: What followed failed calls, as the last reading of its trace shows it.
         failed: Whether its outermost span did.
-        values: Its values of dimensions, as far as they are known.
-        calls: Its LLM calls, where there are dimensions.
+        divided: Whether there were dimensions when it was first read: it counts by them.
+        values: Its values of dimensions, as far as they are known, by their marks.
+        calls: Its LLM calls, if it is divided.
 
     """
 
@@ -52,6 +53,7 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
     settled: bool = False
     attempts: list[Attempt] = []
     failed: bool = False
+    divided: bool = False
     values: dict[str, str] = {}
     calls: list[RunCall] = []
 
@@ -78,8 +80,10 @@ def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
     """Count what a run adds up to, all of whose calls are priced as far as they ever will be."""
     if run.priced or not run.llm_calls:
         delta.observe("agentos_run_cost_usd", (delta.agentos, run.root_kind, run.root), run.cost)
-    for one in cashier.dimensions.all:
-        labels = (delta.agentos, one.name, run.values.get(one.name, ""))
+    if not run.divided:
+        return
+    for name, value in cashier.dimensions.named(run.values).items():
+        labels = (delta.agentos, name, value)
         delta.add("agentos_dimension_runs_total", labels)
         delta.add("agentos_dimension_run_errors_total", labels, int(run.failed))
     for call in run.calls:
@@ -88,14 +92,16 @@ def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
 
 def count_call(delta: Delta, call: RunCall, root: str, values: Mapping[str, str], cashier: Cashier) -> None:
     """Count an LLM call by the values of its run, and charge it to the budgets that these values have."""
-    for one in cashier.dimensions.all:
-        labels = (delta.agentos, one.name, values.get(one.name, ""), call.model)
-        delta.add("agentos_dimension_tokens_total", labels, call.tokens)
+    named = cashier.dimensions.named(values)
+    for name, value in named.items():
+        labels = (delta.agentos, name, value, call.model)
+        if call.tokens is not None:
+            delta.add("agentos_dimension_tokens_total", labels, call.tokens)
         if call.cost is not None:
             delta.add("agentos_dimension_cost_usd_total", labels, call.cost)
     if call.cost:
         base = (delta.agentos, root, call.agent)
-        for allowance in cashier.budgets.allowances(base, call.model, values, call.start):
+        for allowance in cashier.budgets.allowances(base, call.model, named, call.start):
             delta.allowances[allowance] = delta.allowances.get(allowance, 0) + call.cost
 
 

@@ -29,7 +29,8 @@ class WaitingCall:
     `session` is the digest of the session that the cost goes to. `since` is when the span was counted, by our clock, in
     microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in
     rows of an earlier release. `streamed`: the answer came in parts. With `check` it is no call but the run itself,
-    which waits because its detail alone can tell whether a guardrail blocked it.
+    which waits because its detail alone can tell whether a guardrail blocked it. `outermost`: the run is not inside
+    another one.
     """
 
     span: int
@@ -55,6 +56,7 @@ class WaitingCall:
     run_start: int = 0
     streamed: bool = False
     check: bool = False
+    outermost: bool = False
 
     @property
     def counted(self) -> bool:
@@ -83,8 +85,8 @@ class WaitingCall:
         )
 
 
-def check(trace: Trace, run: Span, root: str, now: int) -> WaitingCall:
-    """A run that waits to hear whether a guardrail blocked it; `root` is the name of its outermost span."""
+def check(trace: Trace, run: Span, root: Span, now: int, *, held: bool) -> WaitingCall:
+    """A run that waits to hear whether a guardrail blocked it; with `held`, its outermost run `root` waits as well."""
     return WaitingCall(
         span=run.id,
         trace=trace.id,
@@ -92,10 +94,10 @@ def check(trace: Trace, run: Span, root: str, now: int) -> WaitingCall:
         run_id=run.run_id or "",
         session_id=run.session_id or "",
         outer_run_id="",
-        root=0,
+        root=root.id if held else 0,
         session=None,
         user_id=None,
-        root_name=root,
+        root_name=root.name,
         agent_name=run.name,
         provider="",
         model="",
@@ -106,6 +108,7 @@ def check(trace: Trace, run: Span, root: str, now: int) -> WaitingCall:
         end=run.end,
         since=now,
         check=True,
+        outermost=run.id == root.id,
     )
 
 

@@ -26,7 +26,7 @@ def upgrade(connection: sa.Connection, have: Container[str], version: int) -> No
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
         connection.exec_driver_sql("ALTER TABLE waiting RENAME TO old")
     # Before schema 5, these had texts of any length for keys; before schema 6, a series did not name its AgentOS.
-    anew = [tables.series, tables.admissions][: 1 if version == 5 else 2]  # noqa: PLR2004
+    anew = [table for table, since in ((tables.admissions, 5), (tables.series, 6)) if version < since]
     for table in anew:
         connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO old_{table.name}")
     tables.schema.create_all(connection)

@@ -112,7 +112,7 @@ class Reloader:
             divided = {"labels.user", "dimensions"} & set(changed)
             if divided:
                 await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
-            if {"budgets", "agentos", "discovery"} & set(changed):
+            if {"budgets", "agentos", "discovery", "dimensions"} & set(changed):
                 await put_budgets_in_force(self._treasury, self._shared, whole)
             if divided:
                 async with self._shared.lock:
@@ -158,6 +158,8 @@ async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Confi
     # What is spent on an AgentOS is known to the shard that reads it alone.
     budgets = [one for one in config.budgets if not one.agentos or config.shard.has(one.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new
-        anew = await asyncio.to_thread(treasury.configure, budgets, names, lookback=lookback(config))
+        anew = await asyncio.to_thread(
+            treasury.configure, budgets, names, lookback=lookback(config), dimensions=config.dimensions
+        )
     for name in anew:
         log.warning("budget", budget=name, reason="what it is for has changed: its spending starts anew from now")

@@ -39,27 +39,32 @@ def cashier(*dimensions, key=b""):
 # What tells the values
 
 
+def told(dimensions, values):
+    """Values by name, those alone that are known."""
+    return {name: value for name, value in dimensions.named(values).items() if value}
+
+
 def test_ids_are_values_or_are_mapped_to_them():
     dimensions = Dimensions([TEAM, PERSON, Dimension("chat", Origin.SESSION, values={"s": "help"})])
-    assert dimensions.of_ids("u", "s") == {"team": "blue", "person": "u", "chat": "help"}
-    assert dimensions.of_ids("someone", "other") == {"person": "someone"}
+    assert told(dimensions, dimensions.of_ids("u", "s")) == {"team": "blue", "person": "u", "chat": "help"}
+    assert told(dimensions, dimensions.of_ids("someone", "other")) == {"person": "someone"}
     assert dimensions.of_ids(None, None) == {}
 
 
 def test_metadata_and_tags():
     dimensions = Dimensions([TENANT, ENV])
-    assert dimensions.of_metadata({"tenant_id": "acme", "env": "x"}) == {"tenant": "acme"}
+    assert told(dimensions, dimensions.of_metadata({"tenant_id": "acme", "env": "x"})) == {"tenant": "acme"}
     assert dimensions.of_metadata({"tenant_id": ""}) == {}
-    assert dimensions.of_tags(["beta", "env:prod", "env:test"]) == {"env": "prod"}
-    assert dimensions.of_tags(["env=prod:eu"]) == {"env": "prod:eu"}
+    assert told(dimensions, dimensions.of_tags(["beta", "env:", "env:prod", "env:test"])) == {"env": "prod"}
+    assert told(dimensions, dimensions.of_tags(["env=prod:eu"])) == {"env": "prod:eu"}
     assert dimensions.of_tags(["environment:prod"]) == {}
 
 
 def test_values_are_printable_short_and_hashed_where_asked():
-    long = Dimensions([TENANT]).of_metadata({"tenant_id": "a\nb" + "x" * 999})["tenant"]
+    plain, secret = Dimensions([TENANT]), Dimensions([replace(TENANT, hashed=True)], key=b"k")
+    long = told(plain, plain.of_metadata({"tenant_id": "a\nb" + "x" * 999}))["tenant"]
     assert (long[:3], len(long)) == ("a\N{REPLACEMENT CHARACTER}b", LONGEST)
-    secret = Dimensions([replace(TENANT, hashed=True)], key=b"k").of_metadata({"tenant_id": "acme"})
-    assert secret == {"tenant": hashed("acme", b"k")[:16]}
+    assert told(secret, secret.of_metadata({"tenant_id": "acme"})) == {"tenant": hashed("acme", b"k")[:16]}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +160,69 @@ def test_calls_outside_of_a_run_and_calls_that_come_late_count_too():
     home.read(late, settled=SETTLED)
     assert home.of(BY_TOKENS, 2) == {"u": 171}
     assert home.of(RUNS, 2) == {"u": 1}
+
+
+def test_what_was_told_in_another_way_is_not_shown_once_ids_are_to_be_hashed():
+    home = Home(cashier=cashier(PERSON), enabled=False)
+    home.read(run_of(1, call(100, 10), user_id="alice@example.com"))
+    home.cashier.dimensions = Dimensions([replace(PERSON, hashed=True)], key=b"k")
+    home.read(settled=SETTLED)
+    assert home.of(RUNS, 1, 2) == {("person", ""): 1}
+    assert home.of(BY_TOKENS, 2) == {"": 110}
+
+
+def test_runs_that_were_read_before_there_were_dimensions_do_not_count_by_them():
+    home = Home(cashier=cashier(), enabled=False)
+    home.read(run_of(1, call(100, 10)))
+    home.cashier.dimensions = Dimensions([PERSON])
+    home.read(settled=SETTLED)
+    home.read(run_of(2, call(100, 10)), settled=["t2"])
+    assert home.of(RUNS, 1, 2) == {("person", "u"): 1}
+    assert home.of(BY_TOKENS, 2) == {"u": 110}
+
+
+def test_a_run_that_goes_on_in_a_trace_of_its_own_keeps_its_values():
+    home = Home(cashier=cashier(TENANT))
+    home.read(run_of(1, call(100, 10)), settled=SETTLED)
+    home.details["run1"] = detail(1, use("gpt-5.4", "OpenAI", 100, 10), metadata={"tenant_id": "acme"})
+    home.enrich()
+    home.read(run_of(2, call(50, 5), run_id="run1", continued=True), settled=["t2"])
+    home.details["run1"] = detail(1, use("gpt-5.4", "OpenAI", 150, 15), metadata={"tenant_id": "acme"})
+    home.enrich(at=30)
+    home.expire(at=600)
+    assert home.of(RUNS, 2) == {"acme": 2}
+    assert home.of(BY_TOKENS, 2) == {"acme": 165}
+
+
+def test_a_run_without_calls_waits_for_its_metadata_as_it_does_for_guardrails():
+    blocked = RunDetail("run1", metadata={"tenant_id": "acme"}, guardrail="prompt_injection")
+    home = Home({"run1": blocked}, cashier=cashier(TENANT))
+    home.read(run_of(1, error_type="other"), settled=SETTLED)
+    assert home.of(RUNS, 2) == {}
+    home.enrich()
+    assert home.of(RUNS, 2) == home.of(ERRORS, 2) == {"acme": 1}
+    assert home.of("agentos_guardrail_blocks_total", 2) == {"prompt_injection": 1}
+
+
+def test_unknown_tokens_are_no_tokens_of_nobody():
+    home = Home(cashier=cashier(PERSON), enabled=False)
+    home.read(run_of(1, call(None, None)), settled=SETTLED)
+    assert not [one for one in home.totals.stored() if one.metric == BY_TOKENS]
+
+
+def test_a_dimension_changes_no_other_metric():
+    def others(*dimensions):
+        retried = [{**call(None, None), "error_type": "E"}, call(100, 11, start=1, streamed=True)]
+        details = {"run1": detail(1, use("gpt-5.4", "OpenAI", 100, 11), first_token=1_500_000)}
+        home = Home(details, cashier=cashier(*dimensions))
+        home.read(run_of(1, *retried), settled=SETTLED)
+        reported = {**call(None, None), "reported_cost": 0.5}
+        home.read(run_of(2, reported), settled=["t2"])
+        home.enrich()
+        home.expire(at=600)
+        return {one for one in home.totals.stored() if not one.metric.startswith("agentos_dimension_")}
+
+    assert others(TENANT, PERSON) == others()
 
 
 STEPS = st.lists(
@@ -269,7 +337,7 @@ def test_the_gauges_of_a_budget_that_each_value_has():
     home.open()
     shared = Shared(home.ledger, home.totals, Clock(lambda: home.now, lambda: home.now))
     treasury = Treasury(shared, books, user_labels=UserLabels.OFF, dimensions=[PERSON])
-    treasury.configure([PER_TENANT], ["os"], lookback=0)
+    treasury.configure([PER_TENANT], ["os"], lookback=0, dimensions=[PERSON])
     labels = ("", "each", "day")
     assert home.totals.value("agentos_budget_values", labels) == 0
     home.read(run_of(1, call(2000, 500), user_id="alice"), settled=["t1"])
@@ -283,3 +351,17 @@ def test_the_gauges_of_a_budget_that_each_value_has():
     treasury.refresh()
     assert value("agentos_budget_value_spent_usd", (*labels, "alice")) is None
     assert value("agentos_budget_values", labels) == 0
+
+
+def test_a_budget_of_values_starts_anew_when_they_mean_something_else():
+    books = Cashier(PRICER, dimensions=Dimensions([PERSON]))
+    home = Home(cashier=books, enabled=False)
+    shared = Shared(home.ledger, home.totals, Clock(lambda: home.now, lambda: home.now))
+    treasury = Treasury(shared, books, user_labels=UserLabels.OFF, dimensions=[PERSON])
+    treasury.configure([PER_TENANT], ["os"], lookback=0, dimensions=[PERSON])
+    home.read(run_of(1, call(2000, 500), user_id="alice"), settled=["t1"])
+    assert treasury.configure([PER_TENANT], ["os"], lookback=0, dimensions=[PERSON]) == []
+    secret = replace(PERSON, hashed=True)
+    assert treasury.configure([PER_TENANT], ["os"], lookback=0, dimensions=[secret]) == ["each"]
+    shown = [one.labels for _, one in home.totals._shown("agentos_budget_value_spent_usd")]
+    assert shown == []

@@ -419,7 +419,7 @@ def test_what_waits_in_a_state_file_of_the_schema_before_waits_on(tmp_path):
     home.ledger = Ledger(tmp_path / "state.db")
     home.open()
     assert len(before) == 2
-    assert home.ledger.waiting("os") == [replace(call, run_start=0) for call in before]
+    assert home.ledger.waiting("os") == [replace(call, run_start=0, outermost=False) for call in before]
     home.read(structs.replace(run_of(1, call(100, 10), run_id="run2"), id="t2"))
     assert home.expire(PATIENCE)
     assert home.tokens() == {"input": 400, "output": 40}
