@@ -58,6 +58,7 @@ class Reading:
         self._progress = progress
         self._sleep = sleep
         self._failures = 0
+        self._read_any = False
         self._traces = 0
         self._newest = 0
 
@@ -70,12 +71,13 @@ class Reading:
                 raise
             except SourceError as error:
                 self._failures += 1
-                if self._failures >= MOST_FAILURES:
+                # What fails before anything was read is more likely a wrong address than a weak moment.
+                if self._failures >= MOST_FAILURES or not self._read_any:
                     raise
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._failures - 1))
                 if isinstance(error, ServerFailed) and error.retry_after is not None:
                     pause = min(_LONGEST_PAUSE, max(pause, error.retry_after))
-                log.warning("backfill", error=str(error), again_in=pause)
+                log.warning("read_again", error=str(error), failures=self._failures, most=MOST_FAILURES, again_in=pause)
                 await self._sleep(pause)
             else:
                 return
@@ -86,7 +88,7 @@ class Reading:
             began = self._clock.monotonic()
             async for batch in batches:
                 self._traces += await asyncio.to_thread(self._counter.absorb, batch)
-                self._failures = 0
+                self._failures, self._read_any = 0, True
                 self._newest = max([self._newest, *(trace.end for trace in batch.traces)])
                 self._progress(Progress(self._newest, self._traces))
                 if self._rate is not None:

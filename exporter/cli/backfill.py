@@ -27,6 +27,7 @@ from exporter.core.model import MICROSECONDS
 from exporter.core.text import escaped
 from exporter.counting.cashier import Cashier
 from exporter.counting.users import UserLabels, labeller
+from exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from exporter.backfill.period import Period
@@ -67,9 +68,13 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
         for text, one in zip(texts, found, strict=True)
         if one is None or one[1].startswith("__")
     ]
+    names = [one[1] for one in found if one is not None]
+    own = {label for metric in METRICS.values() for label in metric.labels} | {"le"}
+    problems += [f"--label: {name} is a label of the metrics themselves" for name in names if name in own]
+    problems += [f"--label: {name} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
     if problems:
         raise ConfigError(problems)
-    return sorted({one[1]: one[2] for one in found if one is not None}.items())
+    return sorted((one[1], one[2]) for one in found if one is not None)
 
 
 @Parameter(name="*")
@@ -133,14 +138,21 @@ async def _backfill(options: BackfillOptions) -> None:
     labels = _labels(options.label or [])
     agentos = _chosen(config, options.agentos)
     coverage = await asyncio.to_thread(look_at_state, config.state, agentos.name)
-    period = _period(options, coverage, agentos.name)
+    user_label = _user_label(config, coverage)
     path, by_day = _place(options.output)
     beside = path.with_name(path.name + ".backfill")
+    _check_place(path, beside, by_day=by_day)
+    period = _period(options, coverage, agentos.name)
     work = await asyncio.to_thread(Work, beside, _plan(options, config, agentos, period))
     with contextlib.closing(work):
         if work.resumed:
             _say(f"goes on with {beside}")
-        await _read(options, config, agentos, period, coverage, work)
+        try:
+            await _read(options, config, agentos, period, coverage, work, user_label)
+        except BaseException:
+            if not work.reached():  # nothing is lost, and what is called next may have other arguments
+                work.remove()
+            raise
         output = Output(work, period, labels, lambda path: _say(f"written: {path}"))
         paths = await asyncio.to_thread(output.write, path, by_day=by_day)
         _summarise(work, paths)
@@ -151,6 +163,20 @@ def _place(output: str) -> tuple[Path, bool]:
     """(the path, whether it is a folder for a file a day)."""
     path = Path(output)
     return path, path.is_dir() or output.endswith(os.sep)
+
+
+def _check_place(path: Path, beside: Path, *, by_day: bool) -> None:
+    """Raises ConfigError where files cannot be written, or would take the place of others."""
+    if not path.absolute().parent.is_dir():
+        raise ConfigError([f"--output: there is no folder {path.absolute().parent}"])
+    if by_day and path.exists() and not path.is_dir():
+        raise ConfigError([f"--output: {path} is a file, not a folder"])
+    if not by_day and path.exists() and not path.is_file():
+        raise ConfigError([f"--output: {path} is no regular file"])
+    there = sorted(path.glob("*.om")) if by_day else [path]
+    # A backfill that was killed while it wrote has its work file still, and writes the same once more.
+    if not beside.exists() and any(one.exists() for one in there):
+        raise ConfigError([f"--output: {there[0]} is there already; remove it, or name another place"])
 
 
 def _chosen(config: Config, name: str | None) -> AgentOS:
@@ -178,7 +204,7 @@ def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:
     if options.since + step * 1_000 > until:
         ends_by = "where the counters of the daemon begin" if until == coverage.since else "which is --to"
         raise ConfigError([f"--from: must be at least {options.step} before {times.stamp(until)}, {ends_by}"])
-    if options.until is not None and until < options.until:
+    if until != options.until:
         _say(f"ends at {times.stamp(until)}, where the counters of the daemon begin")
     return Period(options.since, until, step)
 
@@ -202,7 +228,13 @@ def _plan(options: BackfillOptions, config: Config, agentos: AgentOS, period: Pe
 
 
 async def _read(
-    options: BackfillOptions, config: Config, agentos: AgentOS, period: Period, coverage: Coverage, work: Work
+    options: BackfillOptions,
+    config: Config,
+    agentos: AgentOS,
+    period: Period,
+    coverage: Coverage,
+    work: Work,
+    user_label: Callable[[str], str] | None,
 ) -> None:
     """Read and count what the work file does not have yet."""
     from exporter.backfill.counting import Counter  # noqa: PLC0415
@@ -216,7 +248,7 @@ async def _read(
     pricer = await asyncio.to_thread(make_pricer, config)
     source = make_source(agentos, settings(config), SYSTEM_CLOCK)
     try:
-        cashier = Cashier(pricer, user_label=_user_label(config, coverage))
+        cashier = Cashier(pricer, user_label=user_label)
         totals = Totals(config.limits, zero_hold=0, dropped=config.dropped_labels)
         counter = await asyncio.to_thread(Counter, agentos.name, period, work, cashier, totals, coverage)
         with _progress(period) as progress:
@@ -231,7 +263,9 @@ async def _read(
 def _user_label(config: Config, coverage: Coverage) -> Callable[[str], str] | None:
     """How users are labelled: hashed ids as the daemon hashes them. Raises ConfigError."""
     if config.user_labels is UserLabels.HASHED and coverage.user_key is None:
-        raise ConfigError(["labels.user: hashed: the state has no key for it yet; the daemon makes one when it starts"])
+        raise ConfigError(
+            ["labels.user: hashed: the state has no key for it yet; start the daemon once, or say plain or off"]
+        )
     return labeller(config.user_labels, coverage.user_key or b"")
 
 
@@ -269,7 +303,9 @@ def _bar(period: Period) -> Iterator[Callable[[Progress], None]]:
 def _summarise(work: Work, paths: list[Path]) -> None:
     """Say what was counted, what was not, and what comes next."""
     figures = work.figures()
-    _say(f"{figures.get('traces', 0)} traces, {figures.get('spans', 0)} spans, {len(paths)} files")
+    _say(f"traces: {figures.get('traces', 0)}, spans: {figures.get('spans', 0)}, files: {len(paths)}")
+    if not figures.get("traces"):
+        _say("no trace ended between --from and the end: the files hold zeros at most, and need not be imported")
     if figures.get("hidden"):
         _say(f"{figures['hidden']} spans are announced and not shown: AgentOS lost those above them")
     if figures.get("ignored"):

@@ -8,6 +8,7 @@ from exporter.config import AgentOS, Config, Database, Push, Secret, Tls, Web, f
 from exporter.core.logs import redact
 from exporter.core.text import escaped
 from exporter.counting.budgets import Budget
+from exporter.counting.dimensions import Dimension
 from exporter.pricing import money
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def describe(config: Config) -> list[str]:
         ("labels.user", str(config.user_labels)),
         *(("labels.drop", f"{name}: {', '.join(sorted(labels))}") for name, labels in config.dropped_labels.items()),
     ]
-    facts += [("dimension", f"{one.name}: {one.origin}{'.' if one.key else ''}{one.key}") for one in config.dimensions]
+    facts += [("dimension", _dimension(one)) for one in config.dimensions]
     for discovery in config.discovery:
         facts += [("", ""), ("discovery", str(discovery)), ("  every", format_duration(discovery.refresh))]
     for agentos in config.agentos:
@@ -59,22 +60,32 @@ def _web(web: Web) -> list[tuple[str, str]]:
     return facts
 
 
+def _dimension(one: Dimension) -> str:
+    """Where the values come from. Neither ids nor values of a mapping are shown."""
+    text = f"{one.name}: {one.origin}{'.' if one.key else ''}{one.key}"
+    if one.values is not None:
+        text += f", by a mapping of {len(one.values)} ids"
+    return f"{text}, hashed" if one.hashed else text
+
+
 def _budget(budget: Budget) -> list[tuple[str, str]]:
     filters = {key: getattr(budget, key) for key in ("agentos", "root", "agent", "model", "user")}
     return [
-        ("limit_usd", money.text(budget.limit)),
+        ("limit_usd", money.text(budget.limit) + (f" for each {budget.per}" if budget.per else "")),
         ("period", f"{budget.period}, {budget.time_zone}"),
         ("for", ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "everything"),
     ]
 
 
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
+    details = [("enrich_runs", "true")] if agentos.enrich_runs else []
     if agentos.databases:
-        return [fact for one in agentos.databases for fact in _database(one)]
+        return [*(fact for one in agentos.databases for fact in _database(one)), *details]
     facts = [
         ("url", agentos.url),
         ("token", _origin(agentos.token_file, agentos.token, agentos.token_env)),
         ("databases", ", ".join(agentos.db_ids) if agentos.db_ids is not None else "all that AgentOS lists"),
+        *details,
     ]
     return [*facts, *_way(agentos.proxy, agentos.tls)]
 

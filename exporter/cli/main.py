@@ -56,7 +56,9 @@ app = App(
 )
 app.register_install_completion_command()
 app.command("exporter.cli.traces.app:app", name="traces", help="Look at the traces of an AgentOS.")
-app.command("exporter.cli.backfill:backfill", name="backfill")
+app.command(
+    "exporter.cli.backfill:backfill", name="backfill", help="Write the past of an AgentOS as OpenMetrics, for promtool."
+)
 app.command("exporter.cli.prices:app", name="prices", help="Say what a model costs and why; check a price file.")
 app.command("exporter.cli.state:app", name="state", help="Move the state of a daemon.")
 app.command(

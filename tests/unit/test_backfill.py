@@ -363,9 +363,17 @@ def test_what_will_not_pass_ends_it_at_once(tmp_path, error):
 
 def test_an_agentos_that_stays_away_ends_it(tmp_path):
     time = Time()
+    first = Batch("db", [run("first", 0, 10)])
     with pytest.raises(SourceError):
-        read(Backfilled(tmp_path), Source(*[Unreachable("gone")] * MOST_FAILURES), time)
+        read(Backfilled(tmp_path), Source(first, *[Unreachable("gone")] * MOST_FAILURES), time)
     assert time.slept == [2**power for power in range(MOST_FAILURES - 1)]
+
+
+def test_an_address_at_which_nothing_was_ever_read_is_not_tried_again(tmp_path):
+    time = Time()
+    with pytest.raises(SourceError):
+        read(Backfilled(tmp_path), Source(Unreachable("gone")), time)
+    assert time.slept == []
 
 
 def test_it_reads_no_faster_than_it_may(tmp_path):

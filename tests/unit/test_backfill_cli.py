@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from exporter.backfill.work import Work
 from exporter.cli import main as cli
 from exporter.core.times import parse
 from exporter.ledger.store import Ledger
@@ -65,16 +66,54 @@ def runs(folder):
 def test_it_ends_where_the_daemon_began(place, capsys):
     begun(place)
     before = (place / "state.db").read_bytes()
-    assert run(place) == 0
-    assert runs(place) == 35
-    assert run(place, "--to", "2026-11-20T07:00Z") == 0
-    assert runs(place) == 35
-    said = capsys.readouterr().err
-    assert f"ends at {SEAM}, where the counters of the daemon begin" in said
-    assert "35 traces, 140 spans, 1 files" in said
+    for arguments in ((), ("--to", "2026-11-20T07:00Z")):
+        assert run(place, *arguments) == 0
+        assert runs(place) == 35
+        said = capsys.readouterr().err
+        assert f"ends at {SEAM}, where the counters of the daemon begin" in said
+        assert "traces: 35, spans: 140, files: 1" in said
+        (place / "past.om").unlink()
     assert "warning" not in said
     assert (place / "state.db").read_bytes() == before
+    assert not list(place.glob("past.om*"))
+
+
+def test_nothing_that_is_there_is_overwritten(place, capsys):
+    begun(place)
+    (place / "past.om").write_text("mine")
+    assert run(place) == 1
+    assert "past.om is there already; remove it, or name another place" in capsys.readouterr().err
+    assert (place / "past.om").read_text() == "mine"
     assert not list(place.glob("past.om.*"))
+
+
+def test_a_backfill_that_was_killed_while_it_wrote_writes_once_more(place):
+    begun(place)
+    assert run(place) == 0
+    whole = (place / "past.om").read_bytes()
+    (place / "past.om").unlink()
+    removed = Work.remove
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "remove", lambda work: (_ for _ in ()).throw(OSError("killed")))
+        assert run(place) == 1
+    assert Work.remove is removed
+    assert run(place) == 0
+    assert (place / "past.om").read_bytes() == whole
+
+
+def test_nothing_ended_in_that_time(place, capsys):
+    begun(place)
+    assert run(place, "--to", "2026-11-18T06:05Z") == 0
+    assert "no trace ended between --from and the end" in capsys.readouterr().err
+
+
+def test_a_refused_backfill_leaves_nothing_in_the_way(place, capsys):
+    begun(place)
+    configure(place, agentos=[{"name": "os", **reads(f"sqlite:{place / 'none.db'}")}])
+    assert run(place) == 1
+    assert "again_in" not in capsys.readouterr().err
+    configure(place)
+    assert run(place) == 0
 
 
 def test_it_may_end_earlier(place):
@@ -106,13 +145,18 @@ def test_a_folder_gets_a_file_for_each_day(place):
         (["--agentos", "none"], {}, "--agentos: name one AgentOS of the configuration: os"),
         (["--label", "job"], {}, "--label: 'job' is not a label such as job=agentos-exporter"),
         (["--label", "__name__=x"], {}, "--label: '__name__=x' is not a label"),
+        (["--label", "model=x"], {}, "--label: model is a label of the metrics themselves"),
+        (["--label", "job=x", "--label", "job=y"], {}, "--label: job is given twice"),
+        (["--output", "/nowhere/past.om"], {}, "--output: there is no folder /nowhere"),
+        (["--output", "/dev/null"], {}, "--output: /dev/null is no regular file"),
+        (["--output", "{file}/"], {}, "exporter.yml is a file, not a folder"),
         (["--to", "2026-11-20"], {"labels": {"user": "hashed"}}, "labels.user: hashed: the state has no key for it"),
         (["--to", "2026-11-20"], {"prices": "none.yml"}, "prices: "),
     ],
 )
 def test_what_it_refuses(place, capsys, arguments, more, message):
     configure(place, **more)
-    assert run(place, *arguments) == 1
+    assert run(place, *(one.format(file=place / "exporter.yml") for one in arguments)) == 1
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
@@ -120,8 +164,6 @@ def test_what_it_refuses(place, capsys, arguments, more, message):
 
 
 def test_another_backfill_of_the_same_name_is_refused(place, capsys):
-    from exporter.backfill.work import Work
-
     Work(place / "past.om.backfill", {"of": "another"}).close()
     assert run(place, "--to", "2026-11-20") == 1
     assert "of a backfill with other arguments" in capsys.readouterr().err
