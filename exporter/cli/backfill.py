@@ -303,7 +303,8 @@ def _bar(period: Period) -> Iterator[Callable[[Progress], None]]:
 def _summarise(work: Work, paths: list[Path]) -> None:
     """Say what was counted, what was not, and what comes next."""
     figures = work.figures()
-    _say(f"traces: {figures.get('traces', 0)}, spans: {figures.get('spans', 0)}, files: {len(paths)}")
+    files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
+    _say(f"{figures.get('traces', 0)} traces, {figures.get('spans', 0)} spans, {files}")
     if not figures.get("traces"):
         _say("no trace ended between --from and the end: the files hold zeros at most, and need not be imported")
     if figures.get("hidden"):

@@ -71,7 +71,7 @@ def test_it_ends_where_the_daemon_began(place, capsys):
         assert runs(place) == 35
         said = capsys.readouterr().err
         assert f"ends at {SEAM}, where the counters of the daemon begin" in said
-        assert "traces: 35, spans: 140, files: 1" in said
+        assert "35 traces, 140 spans, 1 file\n" in said
         (place / "past.om").unlink()
     assert "warning" not in said
     assert (place / "state.db").read_bytes() == before
