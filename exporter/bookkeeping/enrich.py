@@ -296,7 +296,7 @@ class Enricher:
 
     def _count_details(
         self, delta: Delta, runs: Mapping[str, list[WaitingCall]], details: Mapping[str, RunDetail]
-    ) -> int:
+    ) -> None:
         """Count what details tell beside tokens of calls, of runs whose detail is here for the first time."""
         here = {run_id: detail for run_id, detail in details.items() if run_id in runs}
         known = self._ledger.seen(self.agentos, _DETAILED, map(digest, here))
@@ -311,7 +311,6 @@ class Enricher:
             run = DetailedRun(calls[0].root_name, calls[0].run_start, timed)
             count_detail(delta, detail, run, self._cashier)
             delta.see(_DETAILED, detail.run_id, self._clock.now_us())
-        return len(new)
 
     def _count_blocks(self, delta: Delta, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail]) -> None:
         """Count the runs among these that a guardrail blocked, each once."""

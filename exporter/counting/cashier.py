@@ -87,6 +87,9 @@ class Cashier:
             user: The id of whom it is charged to, empty where unknown.
             estimated: Whether its tokens are known of several calls together alone.
 
+        Returns:
+            What the call took.
+
         """
         usage = span.usage
         priced = self.price(span) if usage.known or span.reported_cost is not None else None
