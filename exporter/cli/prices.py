@@ -155,7 +155,7 @@ def _explain(arguments: ExplainOptions) -> int:
 
 def _json(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
-    from exporter.pricing.prices import per_million  # noqa: PLC0415
+    from exporter.pricing.rates import per_million  # noqa: PLC0415
 
     classes = {} if priced is None else priced.classes._asdict()
     usd = None if priced is None else priced.usd
@@ -175,7 +175,7 @@ def _json(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | Non
 
 def _table(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
-    from exporter.pricing.prices import per_million  # noqa: PLC0415
+    from exporter.pricing.rates import per_million  # noqa: PLC0415
 
     lines = [
         f"{'model':<12} {arguments.provider or '(provider unknown)'} {arguments.model}, at {_iso(at)}",
