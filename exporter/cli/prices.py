@@ -129,7 +129,8 @@ def _check(path: Path) -> int:
 
 def _explain(arguments: ExplainOptions) -> int:
     # The price data is megabytes: only who asks for prices waits for it.
-    from exporter.pricing.pricefile import NO_PRICES, load  # noqa: PLC0415
+    from exporter.pricing.entries import NO_PRICES  # noqa: PLC0415
+    from exporter.pricing.pricefile import load  # noqa: PLC0415
     from exporter.pricing.prices import Pricer  # noqa: PLC0415
 
     pricer = Pricer(NO_PRICES if arguments.prices is None else load(arguments.prices))

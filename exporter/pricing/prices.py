@@ -21,8 +21,8 @@ from genai_prices import data_snapshot
 
 from exporter.core.model import TokenUsage
 from exporter.pricing import money
+from exporter.pricing.entries import NO_PRICES, Entry, PriceFile, alias_targets
 from exporter.pricing.price_list import ListPrice, PriceList, bundled
-from exporter.pricing.pricefile import NO_PRICES, Entry, PriceFile, alias_targets
 from exporter.pricing.providers import clean_provider
 from exporter.pricing.rates import CUSTOM, ESTIMATED, REPORTED, REQUEST, UNPRICED, Rates
 from exporter.pricing.tokens import NO_CLASSES, Classes, Habits, classify, habits_of
