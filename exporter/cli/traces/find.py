@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from exporter.sources.api.inspect import Inspector, Query, TraceView
+    from exporter.sources.api.inspect import Inspector, Query
+    from exporter.sources.api.views import TraceView
 
 _PAGE: Final = 25
 """Trees in one request: AgentOS answers no other request while it collects them."""
