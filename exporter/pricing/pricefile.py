@@ -144,26 +144,17 @@ class _Reader:
         node = table.entries.get("prices")
         if node is None:
             table.add("prices", "is missing; the file is a list of prices under this key")
-            return NO_PRICES
-        if not isinstance(node, yaml.SequenceNode):
-            table.add("prices", f"must be a list such as [{{model: gpt-4o, use: azure/gpt-4o}}], not {kind(node)}")
-            return NO_PRICES
-        if len(node.value) > _ENTRIES:
+        elif isinstance(node, yaml.SequenceNode) and len(node.value) > _ENTRIES:
             table.add("prices", f"has {len(node.value)} entries; at most {_ENTRIES} are allowed")
             return NO_PRICES
-        entries = [entry for number, item in enumerate(node.value) if (entry := self._entry(number, item)) is not None]
+        items = table.mappings("prices", "[{model: gpt-4o, use: azure/gpt-4o}]", _ENTRY, "with model or match")
+        entries = [entry for number, item in items if (entry := self._entry(number, item)) is not None]
         self._twice(entries)
         file = PriceFile(entries, self.notes)
         self._aliases(file)
         return file
 
-    def _entry(self, number: int, node: yaml.Node) -> Entry | None:
-        path = f"prices[{number}]"
-        if not isinstance(node, yaml.MappingNode):
-            message = f"must be a mapping with model or match, not {kind(node)}"
-            self.problems.add(path, message, node.start_mark.line + 1)
-            return None
-        table = _Table(node, path, _ENTRY, self.problems)
+    def _entry(self, number: int, table: _Table) -> Entry | None:
         self._note(table)
         provider = table.parsed("provider", parse_provider)
         model = table.parsed("model", parse_model)
@@ -173,7 +164,7 @@ class _Reader:
         if "model" in table.entries and "match" in table.entries:
             table.add("match", "give model or match, not both")
         elif "model" not in table.entries and "match" not in table.entries:
-            self.problems.add(path, "needs model (an id) or match (a regular expression)", table.line)
+            self.problems.add(table.path, "needs model (an id) or match (a regular expression)", table.line)
         rates = self._rates(table)
         refused = any(
             key in table.entries and value is None
@@ -246,26 +237,14 @@ class _Reader:
         return prices
 
     def _tiers(self, table: _Table) -> dict[int, dict[str, Decimal]]:
-        node = table.entries.get("tiers")
-        if node is None:
-            return {}
-        if not isinstance(node, yaml.SequenceNode):
-            table.add("tiers", f"must be a list such as [{{above: 200000, input_mtok: 5}}], not {kind(node)}")
-            return {}
         tiers: dict[int, dict[str, Decimal]] = {}
-        for i, item in enumerate(node.value):
-            path = f"{table.where('tiers')}[{i}]"
-            line = item.start_mark.line + 1
-            if not isinstance(item, yaml.MappingNode):
-                self.problems.add(path, f"must be a mapping with above and prices, not {kind(item)}", line)
-                continue
-            tier = _Table(item, path, _TIER, self.problems)
+        for _, tier in table.mappings("tiers", "[{above: 200000, input_mtok: 5}]", _TIER, "with above and prices"):
             above = tier.parsed("above", parse_tokens)
             prices = self._prices(tier)
             if "above" not in tier.entries:
-                self.problems.add(path, "needs above: the tokens of input beyond which it holds", line)
+                self.problems.add(tier.path, "needs above: the tokens of input beyond which it holds", tier.line)
             elif not any(key in _PRICES for key in tier.entries):
-                self.problems.add(path, "names no price", line)
+                self.problems.add(tier.path, "names no price", tier.line)
             if above in tiers:
                 tier.add("above", f"there is a tier above {above} already")
             elif above is not None:
