@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from exporter.core.errors import BadAnswer, ServerFailed, SourceError, Unauthorized
 from exporter.core.times import micros
 from exporter.sources.api.http import OWN_TRACE_PREFIX, NoFilter, UnknownRoute
-from exporter.sources.api.reader import may_be_one_row, moment
+from exporter.sources.api.queries import may_be_one_row, moment
 from exporter.sources.api.views import SessionView, TraceView, view_of
 from exporter.sources.facts import spelled
 

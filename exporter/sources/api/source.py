@@ -20,7 +20,8 @@ from exporter.core.model import MICROSECONDS, Clock, provider_label
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.past import PastReader
-from exporter.sources.api.reader import Reader, moment
+from exporter.sources.api.queries import moment
+from exporter.sources.api.reader import Reader
 from exporter.sources.api.runs import fetch_run
 from exporter.sources.api.search import SearchReader
 from exporter.sources.api.surfaces import ApiSurfaces
