@@ -55,7 +55,7 @@ class Inspector:
     def __init__(self, source: AgentOSSource, *, timeout: float) -> None:
         """`timeout` holds for one request, in seconds."""
         self._client = source.client
-        self._client.wait = timeout  # type: ignore[attr-defined] # of our transport below agno's client
+        self._client.wait = timeout
         self._cannot_search: set[str | None] = set()
         self._names: dict[str, dict[str, str]] = {"agent": {}, "team": {}, "workflow": {}}
         self._agent_ids: dict[str, str] = {}
