@@ -66,9 +66,16 @@ _DEPTH: Final = 16
 def load(flags: Mapping[str, object], environ: Mapping[str, str], *, check_prices: bool = True) -> Config:
     """The configuration that flags, environment and file ask for.
 
-    `flags` has the keys of `FLAGS`; None stands for not given, other keys are passed over. An empty environment
-    variable counts as not given. Files that it names are read: the configuration, tokens, certificates, and the price
-    file unless `check_prices` is False. Raises ConfigError with every problem found; nothing else, whatever the input.
+    Files that it names are read, too: tokens, certificates and the price file.
+
+    Args:
+        flags: Values by the keys of `FLAGS`; None stands for not given, other keys are passed over.
+        environ: Environment variables; an empty one counts as not given.
+        check_prices: Whether the price file is read.
+
+    Raises:
+        ConfigError: It has every problem found. Nothing else is raised, whatever the input.
+
     """
     return _Loader(flags, environ, check_prices=check_prices).load()
 

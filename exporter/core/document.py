@@ -46,9 +46,16 @@ class _Composer(yaml.SafeLoader):
 
 
 def compose(raw: bytes, *, deepest: int, hide: bool = False) -> yaml.Node | None:
-    """The top node of a file, None where it says nothing; at most `deepest` levels.
+    """The top node of a file, None where it says nothing.
 
-    `hide`: the file's own words may be secrets, no message repeats them. Raises ConfigError with line and column.
+    Args:
+        raw: The bytes of the file.
+        deepest: How many levels it may have.
+        hide: Whether the file's own words may be secrets, which no message repeats.
+
+    Raises:
+        ConfigError: It is not YAML as it is allowed here; the message has line and column.
+
     """
     try:
         text = raw.decode("utf-8-sig")

@@ -157,11 +157,17 @@ class Pricer:
         exact_classes: bool,
         model_class: str = "",
     ) -> Priced:
-        """What a call costs that began at `at` (microseconds since the epoch).
+        """What a call costs; times are in microseconds since the epoch.
 
-        `provider` is agno's string or its label, '' where unknown; `reported` the cost that the span itself reports, in
-        USD, passed over unless it is finite and not negative. `exact_classes` says that the source knows cache detail:
-        what it leaves out is 0. `model_class` is the `name` of agno's model class, where the span tells it.
+        Args:
+            provider: agno's string or its label; '' where it is unknown.
+            model: The id of the model, as the span has it.
+            usage: The tokens, as the span has them.
+            at: When the call began.
+            reported: The cost that the span itself reports, in USD; passed over unless it is finite and not negative.
+            exact_classes: Whether the source knows cache detail, so that what it leaves out is 0.
+            model_class: The `name` of agno's model class; '' where the span does not tell it.
+
         """
         plan = self._plan(provider, model, model_class)
         classes = classify(usage, plan.habits, exact=exact_classes)

@@ -62,7 +62,16 @@ async def scan_through(
     most: int,
     requests: bool,
 ) -> Scan:
-    """Read until `enough` fit, `most` are read or there are no more."""
+    """Read traces until there are enough, or no more.
+
+    Args:
+        traces: The traces to read; closed at the end.
+        fits: Whether a trace is wanted.
+        enough: How many traces that fit are enough; None for all.
+        most: How many traces are read at most, whether they fit or not.
+        requests: Whether requests that ran nothing are wanted.
+
+    """
     scan = Scan()
     async with aclosing(traces):
         async for trace in traces:

@@ -17,7 +17,14 @@ class PageSize:
         self.rows = _LARGEST_PAGE // 2
 
     def learn(self, elapsed: float, search_ms: float, rows: int) -> None:
-        """Take in how long (seconds, of it `search_ms` finding) a page of `rows` took."""
+        """Take in how long a page took.
+
+        Args:
+            elapsed: Seconds from request to answer.
+            search_ms: Milliseconds of them that AgentOS spent on finding the rows.
+            rows: How many rows the page had.
+
+        """
         if rows < 1:
             return
         search = search_ms / 1000

@@ -345,7 +345,12 @@ class Feed:
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
 
-        `db` is the key under which the ledger has them; not `alone`, those that are not here may be elsewhere.
+        Args:
+            due: The traces.
+            db: The key under which the ledger has them.
+            as_of: The database's clock, in microseconds.
+            alone: Whether traces that are not here are nowhere else either.
+
         """
         now, horizon = self.clock.now_us(), self.settings.horizon
         given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
