@@ -24,12 +24,13 @@ from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.counting.runs import settle
-from exporter.ledger.coverage import Coverage, of_file
+from exporter.ledger.coverage import Coverage
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import SCHEMA_VERSION
 from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.render import openmetrics_lines
 from exporter.metrics.totals import Limits, Sample, Totals
+from exporter.service.connect import look_at_state
 from exporter.sources.protocol import Batch
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes
@@ -389,22 +390,22 @@ def test_it_reads_no_faster_than_it_may(tmp_path):
 def test_a_state_in_use_tells_what_is_counted_and_stays_as_it_is(tmp_path):
     path = tmp_path / "state.db"
     ledger = Ledger(path)
-    assert of_file(path, "os") == Coverage()
+    assert look_at_state(path, "os") == Coverage()
     key = ledger.user_key()
     totals = Totals(Limits(), zero_hold=0)
     ledger.commit(changes(totals=totals, cursor=("one", {"cutoff": 9, "floor": 5})))
     ledger.commit(changes("u", cursor=("two", {"cutoff": 9, "floor": 7})))
     before = path.read_bytes()
-    found = of_file(path, "os")
+    found = look_at_state(path, "os")
     assert found.since == 5
     assert (TOOL, ("os", "r", "a", "é\u202e🙂")) in found.series
     assert ("tool", "é\u202e🙂") in found.admitted
     assert found.user_key == key
-    assert of_file(path, "another").since is None
+    assert look_at_state(path, "another").since is None
     assert path.read_bytes() == before
     ledger.commit(changes("v"))  # the daemon is not disturbed
     ledger.close()
-    assert of_file(path, "os").since == 5
+    assert look_at_state(path, "os").since == 5
 
 
 def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
@@ -414,5 +415,5 @@ def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
     ledger.close()
     with pytest.raises(StateRefused, match="the version that the daemon has"):
-        of_file(path, "os")
-    assert of_file(tmp_path / "none.db", "os") == Coverage()
+        look_at_state(path, "os")
+    assert look_at_state(tmp_path / "none.db", "os") == Coverage()
