@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from exporter.core.errors import BadAnswer
-from exporter.metrics.catalog import GUARDRAILS, OTHER
+from exporter.sources.guardrails import guardrail_of
 from exporter.sources.run_metrics import run_detail
 
 if TYPE_CHECKING:
@@ -23,26 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINT: Final = "session_run"
 _MOST_RUNS: Final = 1000
-
-
 _NOTHING: Final = msgspec.Raw(b"null")
-_FAILED: Final = "ERROR"
-_CHECKS: Final = frozenset({"input_check_error", "output_check_error"})
-_MESSAGES: Final = {
-    msgspec.json.encode(message): guardrail
-    for message, guardrail in {
-        "Potential jailbreaking or prompt injection detected.": "prompt_injection",
-        "Potential PII detected in input": "pii_detected",
-        "OpenAI moderation violation detected.": "input_not_allowed",
-    }.items()
-}
-"""What agno's own guardrails leave as the content, as JSON, of a run that does not stream"""
-
-
-class _Event(msgspec.Struct, gc=False):
-    run_id: Any = None
-    error_type: Any = None
-    error_id: Any = None
 
 
 class _Run(msgspec.Struct, gc=False):
@@ -57,7 +38,6 @@ class _Run(msgspec.Struct, gc=False):
 
 
 _run = msgspec.json.Decoder(_Run)
-_events = msgspec.json.Decoder(list[_Event] | None)
 
 
 async def fetch_run(api: Api, session_id: str, run_id: str, db: str, *, wait: float) -> Mapping[str, RunDetail]:
@@ -79,7 +59,8 @@ def decode(body: bytes) -> dict[str, RunDetail]:
     found: dict[str, RunDetail] = {}
     for one in _runs(run):
         if isinstance(one.run_id, str) and one.run_id not in found:
-            detail = run_detail(one.run_id, one.metrics, one.metadata, guardrail=_guardrail(one))
+            guardrail = guardrail_of(one.run_id, one.status, one.content, one.events)
+            detail = run_detail(one.run_id, one.metrics, one.metadata, guardrail=guardrail)
             if detail is not None:
                 found[one.run_id] = detail
     return found
@@ -93,22 +74,3 @@ def _runs(run: _Run) -> Iterator[_Run]:
         yield one
         stack.extend(one.step_executor_runs or ())
         stack.extend(one.member_responses or ())
-
-
-def _guardrail(run: _Run) -> str:
-    """What blocked a run, '' where nothing did or nothing tells.
-
-    The event of its error names the check. A run of an agent that does not stream has no events: there the content may
-    be the words of one of agno's own guardrails.
-    """
-    if run.status != _FAILED:
-        return ""
-    try:
-        events = _events.decode(run.events) or []
-    except (msgspec.DecodeError, RecursionError):
-        events = []
-    for event in events:
-        # Those of members and steps may be among them.
-        if event.run_id == run.run_id and isinstance(event.error_type, str) and event.error_type in _CHECKS:
-            return event.error_id if event.error_id in GUARDRAILS else OTHER
-    return _MESSAGES.get(bytes(run.content), "")

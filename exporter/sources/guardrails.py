@@ -1,0 +1,49 @@
+"""What blocked a run, from its status, content and events as agno stores and shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from exporter.metrics.catalog import GUARDRAILS, OTHER
+
+_FAILED: Final = "ERROR"
+_CHECKS: Final = frozenset({"input_check_error", "output_check_error"})
+_MESSAGES: Final = {
+    msgspec.json.encode(message): guardrail
+    for message, guardrail in {
+        "Potential jailbreaking or prompt injection detected.": "prompt_injection",
+        "Potential PII detected in input": "pii_detected",
+        "OpenAI moderation violation detected.": "input_not_allowed",
+    }.items()
+}
+"""What agno's own guardrails leave as the content, as JSON, of a run that does not stream"""
+
+
+class _Event(msgspec.Struct, gc=False):
+    run_id: Any = None
+    error_type: Any = None
+    error_id: Any = None
+
+
+_events = msgspec.json.Decoder(list[_Event] | None)
+
+
+def guardrail_of(run_id: object, status: object, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
+    """What blocked a run, '' where nothing did or nothing tells; `content` and `events` are JSON.
+
+    The event of its error names the check. A run of an agent that does not stream has no events: there the content may
+    be the words of one of agno's own guardrails.
+    """
+    if status != _FAILED:
+        return ""
+    try:
+        found = _events.decode(events) or []
+    except (msgspec.DecodeError, RecursionError):
+        found = []
+    for event in found:
+        # Those of members and steps may be among them.
+        if event.run_id == run_id and isinstance(event.error_type, str) and event.error_type in _CHECKS:
+            return event.error_id if event.error_id in GUARDRAILS else OTHER
+    return _MESSAGES.get(bytes(content), "")
