@@ -18,7 +18,7 @@ import structlog
 from exporter.core.errors import BadAnswer, ExporterError, NoDetails, StateError, Unauthorized
 from exporter.core.model import MICROSECONDS, Span
 from exporter.counting.delta import Delta, SessionPart, digest
-from exporter.counting.run_details import DetailedRun, TimedCall, count_detail
+from exporter.counting.run_details import BLOCKED, DetailedRun, TimedCall, count_blocks, count_detail
 from exporter.counting.runs import RunCall, RunRecord, count_call, finish
 from exporter.counting.waiting import CallKey, Group, RunDetail, WaitingCall, split
 from exporter.ledger.records import Changes, Record
@@ -43,8 +43,6 @@ _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
 _DETAILED: Final = "timed_run"
 """activity: runs whose detail is counted"""
-_BLOCKED: Final = "blocked_run"
-"""activity: runs that are counted as blocked by a guardrail"""
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
 """(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
@@ -315,12 +313,8 @@ class Enricher:
     def _count_blocks(self, delta: Delta, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail]) -> None:
         """Count the runs among these that a guardrail blocked, each once."""
         roots = {call.run_id: call.root_name for call in calls}
-        blocked = {one.run_id: one.guardrail for one in details.values() if one.guardrail and one.run_id in roots}
-        known = self._ledger.seen(self.agentos, _BLOCKED, map(digest, blocked))
-        for run_id, guardrail in blocked.items():
-            if digest(run_id) not in known:
-                delta.add("agentos_guardrail_blocks_total", (self.agentos, roots[run_id], guardrail))
-                delta.see(_BLOCKED, run_id, self._clock.now_us())
+        known = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots.keys() & details.keys()))
+        count_blocks(delta, roots, details, known, self._clock.now_us())
 
 
 class _Bills:

@@ -14,8 +14,9 @@ from exporter.core.model import MICROSECONDS, Trace, TraceState
 from exporter.core.times import day_of
 from exporter.counting.budgets import KEPT
 from exporter.counting.cashier import Cashier
-from exporter.counting.delta import Delta
-from exporter.counting.fold import awaits_run, count_details, fold, note_values, observe_session, root_kind
+from exporter.counting.delta import Delta, digest
+from exporter.counting.fold import awaits_run, count_details, fold, note_values, observe_session, root_kind, roots_of
+from exporter.counting.run_details import BLOCKED, count_blocks
 from exporter.counting.runs import RunRecord, settle
 from exporter.ledger.records import Changes, Record
 from exporter.metrics.catalog import IGNORED_REASONS, ROOT_KINDS, VALUE_FIELDS
@@ -202,6 +203,10 @@ class Intake:
         """Count what details tell of runs whose spans are `fresh`, and note values of dimensions."""
         if batch.details:
             count_details(delta, trace, fresh, batch.details, self._cashier)
+            blocked = {run for run, detail in batch.details.items() if detail.guardrail}
+            if roots := roots_of(trace, fresh, blocked):
+                known = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots))
+                count_blocks(delta, roots, batch.details, known, self._clock.now_us())
         if runs and self._cashier.dimensions:
             tags = batch.tags.get(trace.id, ())
             note_values(trace, runs, self._cashier.dimensions, details=batch.details, tags=tags)

@@ -183,6 +183,18 @@ def count_details(
             count_detail(delta, detail, run, cashier)
 
 
+def roots_of(trace: Trace, counted: Collection[int], runs: Collection[str]) -> dict[str, str]:
+    """By id of those of these `runs` whose span is counted just now, in an agent or team: its outermost run's name."""
+    if not runs:
+        return {}
+    tree = Tree(trace)
+    return {
+        span.run_id: tree.spans[tree.root[index]].name
+        for index, span in enumerate(tree.spans)
+        if span.run_id and span.run_id in runs and span.kind in AGENTS and span.id in counted
+    }
+
+
 def _count_reading(delta: Delta, fresh: Sequence[Span], orphans: int, now: int) -> None:
     """Count the spans of one reading once more, as ours; and note who was active."""
     delays = delta.histogram("agentos_exporter_span_ingest_delay_seconds", (delta.agentos,))
@@ -267,17 +279,19 @@ def _checks(
     """The span, if it is of a run that a guardrail may have blocked: it failed and no model call did, or it made none.
 
     A run that streams is OK even if it was blocked. Where its answer was, its model calls wait for the detail anyway.
-    Where its detail also tells dimensions, the outermost run waits for it as well.
+    Where its detail also tells dimensions, the outermost run waits for it as well, and so does a run with a call that
+    failed: such a call itself may not wait.
     """
     span = tree.spans[index]
     if span.kind not in AGENTS or not span.run_id or not span.session_id:
         return ()
     failed_call = tree.model_calls().get(index)
     may_be_blocked = failed_call is None or (span.error_type is not None and not failed_call)
-    if not may_be_blocked:
+    told = dimensions.needs(Origin.METADATA)
+    if not (may_be_blocked or (told and failed_call)):
         return ()
     root = tree.spans[tree.root[index]]
-    run = runs.get(root.id) if dimensions.needs(Origin.METADATA) else None
+    run = runs.get(root.id) if told else None
     if run is None or run.settled:
         return (check(trace, span, root, now, held=False),)
     run.waiting += 1

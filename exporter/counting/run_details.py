@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.core.model import Span, SpanKind, TokenUsage
+from exporter.counting.delta import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from exporter.counting.cashier import Cashier
     from exporter.counting.delta import Delta
     from exporter.counting.waiting import ModelUse, RunDetail
+
+
+BLOCKED: Final = "blocked_run"
+"""activity: runs that are counted as blocked by a guardrail"""
 
 
 class TimedCall(NamedTuple):
@@ -31,6 +36,27 @@ class DetailedRun(NamedTuple):
     root: str
     start: int
     calls: Sequence[TimedCall]
+
+
+def count_blocks(
+    delta: Delta, roots: Mapping[str, str], details: Mapping[str, RunDetail], known: Collection[int], now: int
+) -> None:
+    """Count the runs that a guardrail blocked, each once.
+
+    Args:
+        delta: What the transaction adds up to; it notes the runs that are counted, too.
+        roots: By id of a run of an agent or team, the name of its outermost run.
+        details: By run id, as far as they are known.
+        known: Digests of the ids of runs that are counted as blocked already.
+        now: When they are counted, in microseconds.
+
+    """
+    for run_id, root in roots.items():
+        detail = details.get(run_id)
+        counted = digest(run_id) in known or (BLOCKED, digest(run_id)) in delta.activity
+        if detail is not None and detail.guardrail and not counted:
+            delta.add("agentos_guardrail_blocks_total", (delta.agentos, root, detail.guardrail))
+            delta.see(BLOCKED, run_id, now)
 
 
 def count_detail(delta: Delta, detail: RunDetail, run: DetailedRun, cashier: Cashier) -> None:

@@ -246,8 +246,8 @@ _ALL: Final = (
         f"Runs of agents and teams that a guardrail blocked, by what it found: {', '.join(GUARDRAILS)}.",
         notes="Only with `enrich_runs`, since no span tells: those whose detail names what blocked them. That is each "
         "run that streams, each of a team, and each that one of agno's own guardrails blocked by its input. A run that "
-        "does not stream and was blocked by a guardrail of your own, or by its output, looks like any failure. Read "
-        "from a database there are none. guardrail is agno's check trigger; other: one that is not agno's. "
+        "does not stream and was blocked by a guardrail of your own, or by its output, looks like any failure. From "
+        "a database: agno 3 and newer. guardrail is agno's check trigger; other: one that is not agno's. "
         "agentos_run_errors_total has runs that do not stream as well.",
     ),
     # Models

@@ -1,4 +1,4 @@
-"""What blocked a run, from its status, content and events as agno stores and shows them."""
+"""What blocked a run, from its content and events as agno stores and shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import msgspec
 
 from exporter.metrics.catalog import GUARDRAILS, OTHER
 
-_FAILED: Final = "ERROR"
+FAILED: Final = "ERROR"
+"""The status of a run that something blocked; of others agno stores nothing that tells"""
 _CHECKS: Final = frozenset({"input_check_error", "output_check_error"})
 _MESSAGES: Final = {
     msgspec.json.encode(message): guardrail
@@ -30,14 +31,12 @@ class _Event(msgspec.Struct, gc=False):
 _events = msgspec.json.Decoder(list[_Event] | None)
 
 
-def guardrail_of(run_id: object, status: object, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
-    """What blocked a run, '' where nothing did or nothing tells; `content` and `events` are JSON.
+def guardrail_of(run_id: str, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
+    """What blocked a run that failed, '' where nothing did or nothing tells; `content` and `events` are JSON.
 
     The event of its error names the check. A run of an agent that does not stream has no events: there the content may
     be the words of one of agno's own guardrails.
     """
-    if status != _FAILED:
-        return ""
     try:
         found = _events.decode(events) or []
     except (msgspec.DecodeError, RecursionError):

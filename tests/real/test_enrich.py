@@ -37,12 +37,12 @@ async def test_without_the_scope_everything_goes_out_as_without_details(tmp_path
 BLOCKS = "agentos_guardrail_blocks_total"
 
 
-def blocks(samples: truth.Totals) -> Counter[tuple[str, str]]:
-    """Runs that guardrails blocked, by root and guardrail."""
+def blocks(samples: truth.Totals, agentos: str) -> Counter[tuple[str, str]]:
+    """Runs of an AgentOS that guardrails blocked, by root and guardrail."""
     found = Counter[tuple[str, str]]()
     for (name, labels), value in samples.items():
-        if name == BLOCKS:
-            known = dict(labels)
+        known = dict(labels)
+        if name == BLOCKS and known["agentos"] == agentos:
             found[known["root"], known["guardrail"]] += int(value)
     return +found
 
@@ -57,17 +57,17 @@ def test_blocked_runs_count_once_and_by_what_blocked_them(tmp_path: Path) -> Non
     with RunningAgentOS(sys.executable, database) as agentos:
         one = {"url": agentos.base_url, "enrich_runs": True}
         plain = {"url": agentos.base_url}
-        with RunningExporter(tmp_path, {"it": one, "plain": plain}) as exporter:
+        tables = {"database": f"sqlite:///{tmp_path / 'agno.db'}", "enrich_runs": True}
+        with RunningExporter(tmp_path, {"it": one, "tables": tables, "plain": plain}) as exporter:
             for number in range(rounds):
                 asyncio.run(load.drive(agentos.base_url, runs=len(kinds), seed=number, leaving=False, kinds=kinds))
                 exporter.kill()
                 exporter.start()
             agentos.wait_until_quiet()
-            truth.wait_until(lambda: blocks(exporter.samples()) == expected)
+            truth.wait_until(lambda: [blocks(exporter.samples(), name) for name in ("it", "tables")] == [expected] * 2)
             exporter.kill()
             exporter.start()
             runs = rounds * len(kinds)
-            truth.wait_until(lambda: total(exporter.samples(), "agentos_runs_total") == 2 * runs)
+            truth.wait_until(lambda: total(exporter.samples(), "agentos_runs_total") == 3 * runs)
             samples = exporter.samples()
-    assert blocks(samples) == expected
-    assert {dict(labels)["agentos"] for name, labels in samples if name == BLOCKS} == {"it"}
+    assert [blocks(samples, name) for name in ("it", "tables", "plain")] == [expected, expected, Counter()]

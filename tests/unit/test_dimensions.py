@@ -123,6 +123,18 @@ def test_a_run_that_failed_waits_for_its_metadata_though_its_calls_have_no_token
     assert home.ledger.waiting("os") == []
 
 
+def test_a_run_whose_only_call_failed_waits_for_its_metadata_though_its_tokens_are_known():
+    failed = call(100, 10, error_type="ModelProviderError")
+    home = Home({"run1": RunDetail("run1", metadata={"tenant_id": "acme"})}, cashier=cashier(TENANT))
+    home.read(run_of(1, failed, error_type="ModelProviderError"), settled=SETTLED)
+    assert home.tokens() == {"input": 100, "output": 10}
+    assert home.of(RUNS, 2) == {}
+    home.enrich()
+    assert home.of(RUNS, 2) == home.of(ERRORS, 2) == {"acme": 1}
+    assert home.of(BY_TOKENS, 2) == {"acme": 110}
+    assert home.ledger.waiting("os") == []
+
+
 def test_without_a_detail_the_value_is_unknown_and_nothing_is_lost():
     home = Home(cashier=cashier(TENANT))
     home.read(run_of(1, call(100, 10)), settled=SETTLED)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.rows import ATTRIBUTES, NUMBERS
+from exporter.sources.guardrails import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,16 +157,29 @@ class Sql:
         columns = ", ".join(f'"{name}" {prefix if name in NUMBERS else "text"}' for name in ATTRIBUTES)
         return f"{prefix}_to_record({whole}) AS a({columns})"
 
-    def run_metrics(self, runs: int) -> str:
-        """Metrics and metadata of so many runs, by run id; NULL where a run has none. Nothing else of them is read."""
+    def run_details(self, runs: int) -> str:
+        """(run id, metrics, metadata, content, events) of so many runs, as JSON; NULL where a run has none.
+
+        Content and events are read of runs that failed: they tell what blocked one.
+        """
         table = self.table(self.location.tables.runs_table)
-        part = {
-            Engine.SQLITE: "CASE WHEN json_valid(run_data) THEN json_extract(run_data, '$.{0}') END",
-            Engine.POSTGRESQL: "(run_data -> '{0}')::text",
-            Engine.MYSQL: "CASE WHEN JSON_VALID(run_data) THEN JSON_EXTRACT(run_data, '$.{0}') END",
+        part, failed = {
+            Engine.SQLITE: (
+                "CASE WHEN json_valid(run_data){1} THEN json_quote(json_extract(run_data, '$.{0}')) END",
+                f" AND json_extract(run_data, '$.status') = '{FAILED}'",
+            ),
+            Engine.POSTGRESQL: (
+                "CASE WHEN true{1} THEN (run_data -> '{0}')::text END",
+                f" AND run_data ->> 'status' = '{FAILED}'",
+            ),
+            Engine.MYSQL: (
+                "CASE WHEN JSON_VALID(run_data){1} THEN JSON_EXTRACT(run_data, '$.{0}') END",
+                f" AND JSON_UNQUOTE(JSON_EXTRACT(run_data, '$.status')) = '{FAILED}'",
+            ),
         }[self.location.engine]
-        parts = f"{part.format('metrics')}, {part.format('metadata')}"
-        return f"SELECT run_id, {parts} FROM {table} WHERE run_id IN ({self.marks(runs)})"
+        parts = [part.format(name, "") for name in ("metrics", "metadata")]
+        parts += [part.format(name, failed) for name in ("content", "events")]
+        return f"SELECT run_id, {', '.join(parts)} FROM {table} WHERE run_id IN ({self.marks(runs)})"
 
     def tags(self, traces: int) -> str:
         """Tags of the spans of so many traces: (trace_id, JSON)."""
