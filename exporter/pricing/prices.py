@@ -432,6 +432,19 @@ class Pricer:
             )
         return len(met) <= 1
 
+    def common_name(self, provider: str, model: str, genai: str) -> str:
+        """What all spellings of a model have in common: aliases, names with a date and names for a region.
+
+        It is the model's id in the price list `genai`, in lower case; where that has no such model, the model itself.
+        An alias of the user's file for a model of that list counts as what it stands for.
+        """
+        ref = model.strip().lower()
+        uses = (entry.use for entry in self.file.candidates(clean_provider(provider), model) if entry.use is not None)
+        aliased = next((use.model.lower() for use in uses if route(use.provider).genai == genai), ref)
+        aliased = _without_path(genai, aliased)
+        found = self._match(genai, aliased) if len(aliased) <= _LONGEST_ID else None
+        return aliased if found is None else found.id.lower()
+
     def dangling(self) -> list[Entry]:
         """Entries of the user's file whose alias leads to a model that has no price."""
         return [
@@ -522,8 +535,7 @@ class Pricer:
         """The price list of one provider."""
         if genai == "openrouter":
             return self._openrouter(ref)
-        if genai == "google":
-            ref = _GOOGLE_PATH.sub("", ref, count=1) if _GOOGLE_PATH.match(ref) else ref
+        ref = _without_path(genai, ref)
         own = _OWN_ARN.match(ref) if genai == "aws" else None
         if own:
             return _none(f"an {own[1]} names no model; alias it in the price file")
@@ -604,6 +616,11 @@ class Pricer:
     def _data(self) -> str:
         updated = self._snapshot.from_auto_update
         return "genai-prices, updated" if updated else f"genai-prices {genai_prices.__version__}"
+
+
+def _without_path(genai: str, ref: str) -> str:
+    """A model without the path that Google's APIs put before it."""
+    return _GOOGLE_PATH.sub("", ref, count=1) if genai == "google" and _GOOGLE_PATH.match(ref) else ref
 
 
 def _bundled() -> data_snapshot.DataSnapshot:
