@@ -33,6 +33,8 @@ class Coverage:
         series: All its series.
         admitted: All (label, value) within the limits, of any AgentOS.
         user_key: The secret that keys the hashes of user ids; None where none was made yet.
+        hidden: Spans that the AgentOS announced and never showed.
+        ignored: Traces of it that were not counted, but for the exporter's own requests.
 
     """
 
@@ -40,6 +42,8 @@ class Coverage:
     series: tuple[Key, ...] = ()
     admitted: tuple[tuple[str, str], ...] = ()
     user_key: bytes | None = None
+    hidden: int = 0
+    ignored: int = 0
 
 
 def of_file(path: Path, agentos: str) -> Coverage:
@@ -93,4 +97,13 @@ def _coverage(connection: sa.Connection, agentos: str, where: str, version: int)
         tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in known),
         tuple((label, value) for label, value in connection.execute(sa.select(admissions.label, admissions.value))),
         None if key is None else bytes.fromhex(key),
+        _total(connection, "agentos_exporter_hidden_spans_total", agentos),
+        _total(connection, "agentos_exporter_ignored_traces_total", agentos),
     )
+
+
+def _total(connection: sa.Connection, metric: str, agentos: str) -> int:
+    """The sum of a counter over all its series of an AgentOS, without those of the exporter's own requests."""
+    series = tables.series.c
+    stored = sa.select(series.labels, series.value).where(series.metric == metric, series.agentos == agentos)
+    return sum(int(value) for labels, value in connection.execute(stored) if "own" not in json.loads(labels)[1:])

@@ -25,9 +25,11 @@ from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.counting.runs import settle
 from exporter.ledger.coverage import Coverage, of_file
+from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import SCHEMA_VERSION
 from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.increments import Increments
 from exporter.metrics.render import openmetrics_lines
 from exporter.metrics.totals import Limits, Sample, Totals
 from exporter.sources.protocol import Batch
@@ -416,3 +418,17 @@ def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
     with pytest.raises(StateRefused, match="the version that the daemon has"):
         of_file(path, "os")
     assert of_file(tmp_path / "none.db", "os") == Coverage()
+
+
+def test_a_state_says_what_was_not_seen_of_an_agentos(tmp_path):
+    path = tmp_path / "state.db"
+    ledger = Ledger(path)
+    delta = Increments()
+    for agentos in ("os", "own"):
+        delta.add("agentos_exporter_hidden_spans_total", (agentos,), 3)
+        for reason, amount in (("own", 50), ("too_old", 2), ("malformed", 1)):
+            delta.add("agentos_exporter_ignored_traces_total", (agentos, reason), amount)
+    ledger.commit(Changes("os", [], Totals(Limits(), zero_hold=0).plan(delta, show=False)))
+    ledger.close()
+    for agentos in ("os", "own"):
+        assert (of_file(path, agentos).hidden, of_file(path, agentos).ignored) == (3, 3)
