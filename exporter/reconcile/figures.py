@@ -58,6 +58,7 @@ class Statement:
         shifted: Days that are not those of UTC, and why.
         rounding: By how much money may be off because it is stated in cents.
         remarks: What was found in it beside its figures.
+        models: Models that it names beside its figures.
 
     """
 
@@ -70,6 +71,7 @@ class Statement:
     shifted: Mapping[dt.date, str]
     rounding: Mapping[Key, int]
     remarks: tuple[Finding, ...] = ()
+    models: frozenset[str] = frozenset()
 
 
 def start_of(day: dt.date) -> int:
