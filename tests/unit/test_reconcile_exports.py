@@ -113,9 +113,11 @@ def page(*results, start=1763337600, end=1763424000, **more):
 
 
 def test_a_page_that_is_not_the_last_says_so():
-    (remark,) = parsed(page({"input_tokens": 1, "input_cached_tokens": 0}, has_more=True)).remarks
+    usage = {"input_tokens": 1, "input_cached_tokens": 0}
+    (remark,) = parsed(page(usage, has_more=True)).remarks
     assert remark.reason is Reason.PAGES_MISSING
-    assert "0.json is not the last page" in remark.text
+    assert remark.text == "0.json is not the last page of its export; give the next one too"
+    assert parsed(page(usage, has_more=True), page(usage, start=1763424000, end=1763510400)).remarks == ()
 
 
 def test_rows_of_other_things_are_said():
@@ -277,6 +279,7 @@ HEAD = "usage_date_utc,model_version,usage_output_tokens\n"
             "a,b\n1,2\n",
             "one: is no export that is known; take one of openai, anthropic, google as docs/reconcile.md says",
         ),
+        ("start_time,end_time,surprise\n1,2,3\n", "one: is no export that is known; take one of openai, anthropic"),
         ("a,a\n1,2\n", "one: has a column twice; export it once more"),
         ("a,b\n1,2,3\n", "one, row 2: has more fields than columns; export it once more"),
         ('a,b\n"1,2\n', "one, row 2: is no valid CSV (unexpected end of data); export it once more"),

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from exporter.pricing.money import USD
-from exporter.reconcile.exports.items import Item, Remark, remark_unknown
+from exporter.reconcile.exports.items import NOISE, Item, Remark, more_behind, remark_unknown
 from exporter.reconcile.exports.records import Export, Record
 from exporter.reconcile.figures import DAY, Measure, start_of
-from exporter.reconcile.reasons import Reason
 
 NAME: Final = "Anthropic"
 _HALF_CENT: Final = USD // 200
@@ -62,12 +61,10 @@ def read(export: Export, remark: Remark) -> Iterator[Item]:
     for page in export.records:
         for bucket in page.each("data"):
             start, end = bucket.moment("starting_at"), bucket.moment("ending_at")
-            yield Item(bucket.place, start, end)
+            yield Item(bucket.place, start, end, more=more_behind(page, bucket, export.name))
             for result in bucket.each("results"):
                 remark_unknown(result.fields, _KNOWN, export.name, remark)
                 yield _of_api(result, start, end)
-    if export.records and export.records[-1].fields.get("has_more") is True:
-        remark(Reason.PAGES_MISSING, f"{export.name} is not the last page of its export; give the others too")
 
 
 def _of_api(result: Record, start: int, end: int) -> Item:
@@ -78,7 +75,9 @@ def _of_api(result: Record, start: int, end: int) -> Item:
         figures = {Measure.COST: result.usd("amount", cents=True)}
         kind = result.text("cost_type")
         beyond = "" if kind in {"", "tokens"} else kind
-        return Item(result.place, start, end, model, figures, beyond, ("cost", start, end, *result.identity(_FIGURES)))
+        return Item(
+            result.place, start, end, model, figures, beyond, ("cost", start, end, *result.identity(_FIGURES)), NOISE
+        )
     written = result.inner("cache_creation")
     figures = {
         Measure.INPUT: result.count("uncached_input_tokens"),

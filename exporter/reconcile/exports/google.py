@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from exporter.pricing import money
-from exporter.reconcile.exports.items import Item, Remark
+from exporter.reconcile.exports.items import NOISE, Item, Remark
 from exporter.reconcile.exports.records import Export, Record
 from exporter.reconcile.figures import DAY, Measure, start_of
 from exporter.reconcile.reasons import Reason
@@ -75,7 +75,7 @@ def _item(row: Record, start: int, end: int, zone: str) -> Item:
     model, measure = _model(sku), _measure(sku)
     if not model or measure is None or row.text("usage_unit").lower() not in _TOKENS:
         return Item(row.place, start, end, figures=cost, beyond=sku or "without SKU", zone=zone)
-    return Item(row.place, start, end, model, cost | {measure: row.count("usage_amount")}, zone=zone)
+    return Item(row.place, start, end, model, cost | {measure: row.count("usage_amount")}, rounding=NOISE, zone=zone)
 
 
 def _model(sku: str) -> str:

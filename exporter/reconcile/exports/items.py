@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from exporter.core.document import shown
 from exporter.core.errors import ExportError
 from exporter.core.times import utc
+from exporter.pricing.money import USD
+from exporter.reconcile.exports.records import Record
 from exporter.reconcile.figures import DAY, Figures, Key, Measure, Statement, start_of
 from exporter.reconcile.reasons import Finding, Reason
 
@@ -27,6 +29,7 @@ class Item(NamedTuple):
         key: What tells it apart from all other rows of the vendor; None where nothing does.
         rounding: By how much its money may be off.
         zone: Why its day is not that of UTC; '' where it is.
+        more: The name of its file, where that says that the export goes on behind this row, in another file.
 
     """
 
@@ -39,11 +42,14 @@ class Item(NamedTuple):
     key: Hashable = None
     rounding: int = 0
     zone: str = ""
+    more: str = ""
 
 
 Remark = Callable[[Reason, str], None]
 """Takes note of what is found beside figures."""
 
+NOISE: Final = USD // 10**6
+"""By how much money may be off, in units of 10**-18 USD, that is stated as a float or in cents with some decimals."""
 _CROSSES: Final = "a row of it spans midnight in UTC"
 
 
@@ -60,6 +66,9 @@ class Collector:
         self._shifted: dict[dt.date, str] = {}
         self._known: dict[Hashable, Item] = {}
         self._twice = 0
+        self._starts: set[int] = set()
+        self._unfinished: dict[int, str] = {}
+        """ends of pages that are not the last ones → their files"""
         self._remarks: list[Finding] = []
 
     def remark(self, reason: Reason, text: str) -> None:
@@ -70,6 +79,9 @@ class Collector:
     def add(self, items: Iterable[Item]) -> None:
         """Add items. Raises ExportError where one contradicts another."""
         for item in items:
+            self._starts.add(item.start)
+            if item.more:
+                self._unfinished[item.end] = item.more
             if not self._is_twice(item):
                 self._take(item)
 
@@ -108,6 +120,10 @@ class Collector:
         """All that was added."""
         newest = max(self._ends, default=dt.date.min)
         remarks = list(self._remarks)
+        for end, file in self._unfinished.items():
+            if end not in self._starts:
+                text = f"{file} is not the last page of its export; give the next one too"
+                remarks.append(Finding(Reason.PAGES_MISSING, text))
         if self._twice:
             rows = "1 row is" if self._twice == 1 else f"{self._twice} rows are"
             remarks.append(Finding(Reason.DUPLICATE_ROWS, f"{rows} in the files twice, and counted once"))
@@ -128,3 +144,9 @@ def remark_unknown(names: Iterable[str], known: frozenset[str], file: str, remar
     """Say which fields of a file are not known, so that nobody takes them for compared."""
     if unknown := sorted(set(names) - known):
         remark(Reason.PASSED_OVER, f"{file}: fields that are not known: {shown(', '.join(unknown), 300)}")
+
+
+def more_behind(page: Record, bucket: Record, file: str) -> str:
+    """The name of the file where a bucket is the last one of a page that is not the last one; else ''."""
+    buckets = page.fields["data"]
+    return file if page.fields.get("has_more") is True and bucket.fields is buckets[-1] else ""

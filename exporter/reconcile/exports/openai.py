@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from exporter.core.document import shown
-from exporter.reconcile.exports.items import Item, Remark, remark_unknown
+from exporter.reconcile.exports.items import NOISE, Item, Remark, more_behind, remark_unknown
 from exporter.reconcile.exports.records import Export, Record
 from exporter.reconcile.figures import Measure
 from exporter.reconcile.reasons import Reason
@@ -40,16 +40,18 @@ _FIELDS: Final = frozenset(
     {
         *("object", "project_id", "project_name", "user_id", "user_email", "api_key_id", "api_key_name"),
         *("model", "batch", "service_tier", "line_item", "organization_id", "organization_name", "api_source"),
-        *("start_time", "end_time", "start_time_iso", "end_time_iso"),
     }
 )
-_KNOWN: Final = _FIELDS | _FIGURES
+_TIMES: Final = {"start_time", "end_time", "start_time_iso", "end_time_iso"}
+_KNOWN: Final = _FIELDS | _FIGURES | _TIMES
 
 
 def fits(export: Export) -> bool:
     """Whether a file is one of these."""
     if export.columns:
-        return {"start_time", "end_time"} <= set(export.columns) and "usage_date_utc" not in export.columns
+        # An export without any usage has the times alone.
+        told = _FIGURES & set(export.columns) or set(export.columns) == _TIMES
+        return {"start_time", "end_time"} <= set(export.columns) and bool(told)
     return all(_is_page(record.fields) for record in export.records)
 
 
@@ -67,12 +69,10 @@ def read(export: Export, remark: Remark) -> Iterator[Item]:
         return
     for page in export.records:
         for bucket in page.each("data"):
-            yield _Bucket(bucket).item()
+            yield _Bucket(bucket).item(more=more_behind(page, bucket, export.name))
             for result in bucket.each("results"):
                 remark_unknown(result.fields, _KNOWN, export.name, remark)
                 yield _of_row(bucket, result, export.name, remark)
-    if export.records and export.records[-1].fields.get("has_more") is True:
-        remark(Reason.PAGES_MISSING, f"{export.name} is not the last page of its export; give the others too")
 
 
 class _Bucket:
@@ -130,6 +130,5 @@ def _costs(time: _Bucket, result: Record) -> Item:
     line_item = result.text("line_item")
     found = _LINE_ITEM.fullmatch(line_item)
     more = {"model": found["model"]} if found else {"beyond": line_item}
-    return time.item(
-        place=result.place, figures=figures, key=("costs", time.start, time.end, *result.identity(_FIGURES)), **more
-    )
+    key = ("costs", time.start, time.end, *result.identity(_FIGURES))
+    return time.item(place=result.place, figures=figures, key=key, rounding=NOISE, **more)
