@@ -19,12 +19,14 @@ from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from datetime import date
     from pathlib import Path
 
     import psycopg
 
     from exporter.config import AgentOS, Secret
     from exporter.core.model import Clock
+    from exporter.ledger.daily import Days
     from exporter.sources.api.source import AgentOSSource
     from exporter.sources.position import Settings
 
@@ -104,6 +106,11 @@ def look_at_state(state: Path | SharedState | None, agentos: str) -> Coverage:
         location = state.location
         return coverage.of_database(_connector(state), str(location), location.schema, agentos)
     return coverage.of_file(state, agentos)
+
+
+def look_at_days(state: Path | SharedState | None, agentos: str | None, first: date, last: date) -> Days:  # noqa: ARG001
+    """The daily sums of an AgentOS, or of all, from the first to the last of these days. Raises StateError."""
+    raise StateRefused("this version of agentos-exporter keeps no daily sums")
 
 
 def _connector(state: SharedState) -> Callable[[], psycopg.Connection[Any]]:
