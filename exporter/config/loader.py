@@ -22,6 +22,7 @@ from exporter.config.dimensions import read_dimensions, untold
 from exporter.config.files import content, head, parse_path, path_shown, reason
 from exporter.config.labels import read_labels, uneven
 from exporter.config.push import read_push
+from exporter.config.reconcile import read_reconcile
 from exporter.config.secrets import Found, Noun, Secret, like_secret, secret_path, secret_variable
 from exporter.config.settings import (
     DEFAULT_LEASE,
@@ -155,6 +156,7 @@ _TOP: Final = (
     "dimensions",
     *_LISTS,
     "push",
+    "reconcile",
 )
 _API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
 _TABLES: Final = tuple(one.name for one in fields(location.Tables))
@@ -205,7 +207,8 @@ class _Loader:
         self.file: Path | None = None
         self.names: dict[str, int] = {}
         """names in the list of AgentOS instances, those of refused ones too → place"""
-        self.budgeted: list[_Table] = []
+        self.naming: list[Table] = []
+        """entries that may name an AgentOS or a dimension: budgets and checks"""
 
     def load(self) -> Config:
         self._read_file()
@@ -218,7 +221,9 @@ class _Loader:
             # One configuration may serve all shards, and each has a state of its own.
             place = replace(state.location, schema=f"{state.location.schema}_{shard.index}")
             values["state"] = replace(state, location=place)
-        self._check_budgeted(values)
+        self._check_named(values)
+        if shard.count > 1 and any(not check.agentos for check in values.get("reconcile", ())):
+            self.problems.add("reconcile", "each entry must name its agentos: a shard knows its own instances alone")
         self._warn_of_memory(values)
         self.warnings += untold(values.get("dimensions", ()), values.get("agentos", ()))
         self._unknown_variables()
@@ -242,6 +247,8 @@ class _Loader:
             )
         if values.get("budgets"):
             self.warnings.append("budgets: with state: memory what was spent is forgotten at each start")
+        if values.get("reconcile"):
+            self.warnings.append("reconcile: with state: memory there are no daily sums, so nothing is compared")
 
     # Flags and environment
 
@@ -446,6 +453,7 @@ class _Loader:
         values["discovery"] = self._discovery(table)
         values["budgets"] = self._budgets(table)
         values["dimensions"] = read_dimensions(table, self.base)
+        values["reconcile"] = read_reconcile(table, self.base, self.naming.append)
         values["push"] = read_push(table, secret=self._secret, tls=self._tls, proxy=self._environment_proxy)
         return values
 
@@ -458,7 +466,7 @@ class _Loader:
                 self.problems.add(path, f"must be a mapping with name, period and limit_usd, not {kind(node)}", node)
                 continue
             entry = _Table(node, path, _BUDGET, self.problems)
-            self.budgeted.append(entry)
+            self.naming.append(entry)
             budget = self._budget(entry)
             name = entry.entries.get("name")
             if isinstance(name, yaml.ScalarNode) and NAME.fullmatch(name.value):
@@ -491,10 +499,10 @@ class _Loader:
         whose = {"user": user, "per": per, **filters}
         return Budget(name=name, period=Period(period), limit=limit, time_zone=time_zone or "UTC", **whose)
 
-    def _check_budgeted(self, values: Mapping[str, Any]) -> None:
-        """A budget for a dimension that is none, or an AgentOS that nobody reads, would never see any spending."""
+    def _check_named(self, values: Mapping[str, Any]) -> None:
+        """What is for a dimension that is none, or for an AgentOS that nobody reads, would never see any spending."""
         dimensions = [one.name for one in values.get("dimensions", ())]
-        for entry in self.budgeted:
+        for entry in self.naming:
             node = entry.entries.get("per")
             if isinstance(node, yaml.ScalarNode) and node.value and node.value not in dimensions:
                 known = f"known are {', '.join(dimensions)}" if dimensions else "name it under dimensions"
@@ -505,13 +513,13 @@ class _Loader:
         names = {one.name for one in listed}
         if names <= self.names.keys():  # the list of the file, not --agentos.url
             names = set(self.names)
-        for entry in self.budgeted:
+        for entry in self.naming:
             node = entry.entries.get("agentos")
             if names and isinstance(node, yaml.ScalarNode) and node.value and not is_null(node):
                 self._check_agentos(entry, node.value, sorted(names))
 
     @staticmethod
-    def _check_agentos(entry: _Table, name: str, names: list[str]) -> None:
+    def _check_agentos(entry: Table, name: str, names: list[str]) -> None:
         if name not in names:
             shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")  # noqa: PLR2004
             entry.add("agentos", f"{quoted(name)} is not the name of an AgentOS; known are {shown}")
