@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -134,7 +134,13 @@ def _ours(config: Config, instances: tuple[AgentOS, ...], period: Period) -> Our
     names = [one.name for one in instances]
     mine = ours(days, names, cache_known=all(one.databases or one.enrich_runs for one in instances))
     coverages = [look_at_state(config.state, name) for name in names]
-    return mine.doubted(hidden=sum(one.hidden for one in coverages), ignored=sum(one.ignored for one in coverages))
+    return replace(
+        mine,
+        until=min((one.until for one in coverages if one.until is not None), default=None),
+        waiting=sum(one.waiting for one in coverages),
+        hidden=sum(one.hidden for one in coverages),
+        ignored=sum(one.ignored for one in coverages),
+    )
 
 
 def _with_vendors(

@@ -35,6 +35,8 @@ class Coverage:
         user_key: The secret that keys the hashes of user ids; None where none was made yet.
         hidden: Spans that the AgentOS announced and never showed.
         ignored: Traces of it that were not counted, but for the exporter's own requests.
+        until: Traces that ended before were read (the source's clock, microseconds); None: it was never read.
+        waiting: Calls that are counted and whose tokens and cost are not yet: they wait for the detail of their run.
 
     """
 
@@ -44,6 +46,8 @@ class Coverage:
     user_key: bytes | None = None
     hidden: int = 0
     ignored: int = 0
+    until: int | None = None
+    waiting: int = 0
 
 
 def of_file(path: Path, agentos: str) -> Coverage:
@@ -89,16 +93,19 @@ def _coverage(connection: sa.Connection, agentos: str, where: str, version: int)
         )
     cursors, series, admissions = tables.cursors.c, tables.series.c, tables.admissions.c
     stood = connection.execute(sa.select(cursors.data).where(cursors.agentos == agentos)).scalars()
-    floors = [int(json.loads(data)["floor"]) for data in stood]
+    positions = [json.loads(data) for data in stood]
+    waiting = sa.select(sa.func.count()).select_from(tables.waiting).where(tables.waiting.c.agentos == agentos)
     known = connection.execute(sa.select(series.metric, series.labels).where(series.agentos == agentos))
     key = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)).scalar()
     return Coverage(
-        min(floors, default=None),
+        min((int(one["floor"]) for one in positions), default=None),
         tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in known),
         tuple((label, value) for label, value in connection.execute(sa.select(admissions.label, admissions.value))),
         None if key is None else bytes.fromhex(key),
         _total(connection, "agentos_exporter_hidden_spans_total", agentos),
         _total(connection, "agentos_exporter_ignored_traces_total", agentos),
+        min((int(one["cutoff"]) for one in positions if "cutoff" in one), default=None),
+        connection.execute(waiting).scalar_one(),
     )
 
 

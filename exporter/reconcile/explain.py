@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from exporter.core.times import stamp
 from exporter.pricing.money import USD
-from exporter.reconcile.figures import TOKENS, Figures, Measure, Statement, start_of
+from exporter.reconcile.figures import DAY, TOKENS, Figures, Measure, Statement, start_of
 from exporter.reconcile.ours import Ours, Tally
 from exporter.reconcile.reasons import Finding, Reason
 
@@ -57,8 +57,10 @@ class Case(NamedTuple):
     @property
     def whole_day(self) -> bool:
         """Whether both sides tell of the same whole day: else they have different calls for that reason alone."""
-        begun = self.ledger.since is not None and self.ledger.since <= start_of(self.day)
-        return begun and self.day < self.today and self.day not in self.statement.shifted
+        since, until = self.ledger.since, self.ledger.until
+        begun = since is not None and since <= start_of(self.day)
+        read = until is None or until >= start_of(self.day) + DAY
+        return begun and read and self.day < self.today and self.day not in self.statement.shifted
 
     def both(self, measure: Measure) -> tuple[int, int] | None:
         """(ours, theirs) of another measure of this group; None unless both are known."""
@@ -90,6 +92,20 @@ def _ledger_begins_later(case: Case) -> Finding | None:
     if since is None or since <= start_of(case.day) or not case.lacking:
         return None
     return Finding(Reason.LEDGER_BEGINS_LATER, f"the ledger's daily sums begin at {stamp(since)}")
+
+
+def _ledger_ends_earlier(case: Case) -> Finding | None:
+    until = case.ledger.until
+    if until is None or until >= start_of(case.day) + DAY or not case.lacking:
+        return None
+    return Finding(Reason.LEDGER_ENDS_EARLIER, f"the ledger has what ended before {stamp(until)}")
+
+
+def _calls_wait(case: Case) -> Finding | None:
+    waiting = case.ledger.waiting
+    if not waiting or case.measure not in {*TOKENS, Measure.COST} or not case.lacking:
+        return None
+    return Finding(Reason.CALLS_WAIT, f"{waiting} calls, of whatever day, still wait for their tokens and cost")
 
 
 def _hidden(case: Case) -> Finding | None:
@@ -251,7 +267,10 @@ def _proof(case: Case) -> Measure:
     return Measure.PROMPT if case.measure is Measure.RUNS else case.measure
 
 
-_BOTH: Final = (_day_not_over, _ledger_begins_later, _hidden, _calls_without_usage)
+_BOTH: Final = (
+    *(_day_not_over, _ledger_begins_later, _ledger_ends_earlier),
+    *(_calls_wait, _hidden, _calls_without_usage),
+)
 VENDOR_RULES: Final[tuple[Rule, ...]] = (
     *_BOTH,
     *(_time_zone, _model_only_theirs, _model_only_ours, _calls_not_seen, _failed_calls, _cache_unknown),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.catalog import METRICS
@@ -127,7 +127,9 @@ class Ours:
         since: From when its sums are complete, in microseconds; None where it never read one of them.
         tallies: By day, provider and model.
         cache_known: Whether cached tokens are told apart.
-        hidden: Spans that AgentOS never showed, of whatever day.
+        until: What ended before was read, in microseconds; None where that is not known.
+        waiting: Calls whose tokens and cost are not counted yet, of whatever day.
+        hidden: Spans that AgentOS never showed, likewise.
         ignored: Traces that were not counted, likewise.
 
     """
@@ -135,12 +137,10 @@ class Ours:
     since: int | None
     tallies: Mapping[tuple[dt.date, str, str], Tally]
     cache_known: bool = True
+    until: int | None = None
+    waiting: int = 0
     hidden: int = 0
     ignored: int = 0
-
-    def doubted(self, *, hidden: int, ignored: int) -> Ours:
-        """The same, with what the ledger knows that it did not see."""
-        return replace(self, hidden=hidden, ignored=ignored)
 
     def grouped(self, name: Callable[[str, str], str | None]) -> dict[Key, Tally]:
         """Tallies by day and name; `name` is given provider and model, and returns None for what is left out."""

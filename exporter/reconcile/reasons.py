@@ -10,6 +10,8 @@ class Reason(enum.StrEnum):
     """The names of the reasons, as `--output json` has them."""
 
     LEDGER_BEGINS_LATER = "ledger_begins_later"
+    LEDGER_ENDS_EARLIER = "ledger_ends_earlier"
+    CALLS_WAIT = "calls_wait"
     DAY_NOT_OVER = "day_not_over"
     DAY_NOT_STATED = "day_not_stated"
     TIME_ZONE = "time_zone"

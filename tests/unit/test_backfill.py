@@ -398,7 +398,7 @@ def test_a_state_in_use_tells_what_is_counted_and_stays_as_it_is(tmp_path):
     ledger.commit(changes("u", cursor=("two", {"cutoff": 9, "floor": 7})))
     before = path.read_bytes()
     found = of_file(path, "os")
-    assert found.since == 5
+    assert (found.since, found.until) == (5, 9)
     assert (TOOL, ("os", "r", "a", "é\u202e🙂")) in found.series
     assert ("tool", "é\u202e🙂") in found.admitted
     assert found.user_key == key
@@ -432,3 +432,4 @@ def test_a_state_says_what_was_not_seen_of_an_agentos(tmp_path):
     ledger.close()
     for agentos in ("os", "own"):
         assert (of_file(path, agentos).hidden, of_file(path, agentos).ignored) == (3, 3)
+    assert (of_file(path, "os").until, of_file(path, "os").waiting) == (None, 0)

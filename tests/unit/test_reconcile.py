@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ class World:
         self.since = start_of(self.days[0])
         self.cache_known = True
         self.hidden = 0
+        self.waiting = 0
+        self.until = None
         self.ledger = {day: self.counted() for day in self.days}
         self.usage = {day: [self.stated()] for day in self.days}
         self.costs = {day: [self.billed()] for day in self.days}
@@ -123,7 +126,7 @@ class World:
     def report(self, folder, tolerance="0"):
         (statement,) = vendors.read(self.exports(folder))
         mine = ours(Sums({"it": self.since}, list(self.rows())), ["it"], cache_known=self.cache_known)
-        mine = mine.doubted(hidden=self.hidden, ignored=0)
+        mine = replace(mine, hidden=self.hidden, until=self.until, waiting=self.waiting)
         period = Period(self.days[0], self.days[-1], self.today, Decimal(tolerance))
         return with_vendor(mine, statement, Pricer(), period)
 
@@ -156,6 +159,16 @@ def estimate(world, day):
 def hide_spans(world, day):
     world.hidden = 7
     world.ledger[day] = world.counted(calls=CALLS - 3)
+
+
+def stop_at_noon(world, day):
+    world.until = start_of(day) + 43_200_000_000
+    world.ledger[day] = world.counted(calls=30)
+
+
+def wait_for_details(world, day):
+    world.waiting = 3
+    world.ledger[day] = world.counted(output=24_000)
 
 
 def call_past_agentos(world, day):
@@ -232,6 +245,8 @@ PLANTS = {
     "money for no token": Plant(search_the_web, {M.COST: {R.BEYOND_TOKENS}}, "web search tool calls"),
     "a day of another time zone": Plant(shift_the_day, {M.CALLS: {R.TIME_ZONE}}),
     "costs alone": Plant(have_costs_alone, {M.COST: {R.USAGE_NOT_STATED}}),
+    "calls that wait": Plant(wait_for_details, {M.OUTPUT: {R.CALLS_WAIT}}),
+    "the daemon stopped at noon": Plant(stop_at_noon, {M.CALLS: {R.LEDGER_ENDS_EARLIER}}),
     "today": Plant(make_it_today, {M.CALLS: {R.DAY_NOT_OVER}, M.INPUT: {R.DAY_NOT_OVER}}),
 }
 
@@ -281,8 +296,9 @@ def test_all_planted_differences_at_once_are_found_and_named(tmp_path):
         named = found(report, day_of(name), plant)
         assert named.keys() == plant.reasons.keys(), name
         assert all(named[measure] >= reasons for measure, reasons in plant.reasons.items()), name
-        # Spans that are hidden are of no day, so they may be of any.
-        assert all(named[one] - {R.HIDDEN_SPANS} <= reasons for one, reasons in plant.reasons.items()), name
+        # Spans that are hidden and calls that wait are of no day, so they may be of any.
+        undated = {R.HIDDEN_SPANS, R.CALLS_WAIT}
+        assert all(named[one] - undated <= reasons for one, reasons in plant.reasons.items()), name
 
 
 def test_what_is_in_two_files_counts_once_and_is_named(tmp_path):
