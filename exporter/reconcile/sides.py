@@ -42,9 +42,9 @@ def with_vendor(ours: Ours, statement: Statement, pricer: Pricer, period: Period
 
 def _not_attributed(ours: Ours) -> Iterator[Finding]:
     """Calls of which nothing tells who bills them."""
-    unknown = {model for _, provider, model in ours.tallies if provider in {"", OTHER} and not seller_of("", model)}
-    if unknown - {""}:
-        text = f"calls of these models are not compared, as nothing tells who bills them: {', '.join(sorted(unknown))}"
+    unsold = (model for _, provider, model in ours.tallies if provider in {"", OTHER} and not seller_of("", model))
+    if unknown := sorted({model or "without a name" for model in unsold}):
+        text = f"calls of these models are not compared, as nothing tells who bills them: {', '.join(unknown)}"
         yield Finding(Reason.PASSED_OVER, text)
 
 
