@@ -88,7 +88,7 @@ async def _backfill(what: str, where: str, folder: str, days: int, expected: int
     from exporter.counting.cashier import Cashier
     from exporter.ledger.coverage import Coverage
     from exporter.metrics.totals import Limits, Totals
-    from exporter.pricing.pricefile import NO_PRICES
+    from exporter.pricing.entries import NO_PRICES
     from exporter.pricing.prices import Pricer
 
     configure("error")

@@ -107,7 +107,7 @@ async def _poll(poller: Any) -> None:
     """Read everything again and again: each poll forgets what it has read."""
     while True:
         for reader in poller.source.readers:
-            reader._read.clear()  # noqa: SLF001
+            reader.already_read._read.clear()  # noqa: SLF001
             if reader.position is not None:
                 reader.position.cutoff = reader.position.floor
         await poller.poll()

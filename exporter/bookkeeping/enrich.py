@@ -286,7 +286,7 @@ class Enricher:
                 bills.add(delta, call, self._charge(delta, call, call.as_span()))
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> Charged:
-        tally = delta.calls(call.root_name, call.agent_name, span.provider, span.model)
+        tally = delta.calls(call.root_name, call.agent_name, span)
         return self._cashier.charge(delta, tally, span, call.user_id or "", estimated=estimated)
 
     def _is_estimate(self, group: Group) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import MICROSECONDS, Trace, TraceState
+from exporter.core.times import day_of
+from exporter.counting.budgets import KEPT
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.fold import awaits_run, count_details, fold, note_values, observe_session, root_kind
@@ -275,8 +277,14 @@ class Intake:
 
     def prune(self, db: str, *, created_before: int) -> int:
         """Forget traces created before this moment of the source's clock, which it will not return again."""
-        active_before = self._clock.now_us() - ACTIVITY_KEPT
-        return self._ledger.prune(self.agentos, db, created_before=created_before, active_before=active_before)
+        now = self._clock.now_us()
+        return self._ledger.prune(
+            self.agentos,
+            db,
+            created_before=created_before,
+            active_before=now - ACTIVITY_KEPT,
+            first_day=day_of(now - KEPT),
+        )
 
 
 def _named(batch: Batch) -> set[str]:

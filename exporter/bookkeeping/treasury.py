@@ -73,9 +73,15 @@ class Treasury:
     ) -> list[str]:
         """Put these budgets in force and show them; no batch may be committed meanwhile.
 
-        `agentos` are the names of all instances, `lookback` microseconds of history that one which was never read
-        still shows; `dimensions` are those that budgets are for each value of. Returns the names of budgets that start
-        anew because their definition changed.
+        Args:
+            budgets: The budgets.
+            agentos: The names of all instances.
+            lookback: Microseconds of history that an instance which was never read still shows.
+            dimensions: What budgets are for each value of.
+
+        Returns:
+            The names of budgets that start anew because their definition changed.
+
         """
         with self._guard:
             matchers = Budgets(budgets)  # what its time zones refuse changes nothing

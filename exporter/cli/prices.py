@@ -129,7 +129,8 @@ def _check(path: Path) -> int:
 
 def _explain(arguments: ExplainOptions) -> int:
     # The price data is megabytes: only who asks for prices waits for it.
-    from exporter.pricing.pricefile import NO_PRICES, load  # noqa: PLC0415
+    from exporter.pricing.entries import NO_PRICES  # noqa: PLC0415
+    from exporter.pricing.pricefile import load  # noqa: PLC0415
     from exporter.pricing.prices import Pricer  # noqa: PLC0415
 
     pricer = Pricer(NO_PRICES if arguments.prices is None else load(arguments.prices))
@@ -155,7 +156,7 @@ def _explain(arguments: ExplainOptions) -> int:
 
 def _json(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
-    from exporter.pricing.prices import per_million  # noqa: PLC0415
+    from exporter.pricing.rates import per_million  # noqa: PLC0415
 
     classes = {} if priced is None else priced.classes._asdict()
     usd = None if priced is None else priced.usd
@@ -175,7 +176,7 @@ def _json(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | Non
 
 def _table(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | None) -> None:
     from exporter.pricing import money  # noqa: PLC0415
-    from exporter.pricing.prices import per_million  # noqa: PLC0415
+    from exporter.pricing.rates import per_million  # noqa: PLC0415
 
     lines = [
         f"{'model':<12} {arguments.provider or '(provider unknown)'} {arguments.model}, at {_iso(at)}",

@@ -52,9 +52,10 @@ def series(
         for problem in error.problems:
             complain(problem)
         return FAILED
-    document = _document(config, found)
-    lines = [json.dumps(document, indent=2)] if output == "json" else map(escaped, _lines(document))
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    if any(one.traces or not one.error for one in found.readings):
+        document = _document(config, found)
+        lines = [json.dumps(document, indent=2)] if output == "json" else map(escaped, _lines(document))
+        sys.stdout.writelines(f"{line}\n" for line in lines)
     for problem in found.problems:
         complain(problem)
     return FAILED if found.problems else OK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.config.loader import load, parse_state
+from exporter.config.loader import load
 from exporter.config.secrets import Secret
 from exporter.config.settings import (
     DEFAULT_PORT,
@@ -22,6 +22,7 @@ from exporter.config.settings import (
     Web,
     changed_keys,
 )
+from exporter.config.state import parse_state
 from exporter.config.values import format_duration, parse_address, parse_duration, parse_url, read_by
 
 __all__ = [

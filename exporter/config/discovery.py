@@ -1,22 +1,97 @@
-"""What the targets of `agentos_file_sd` and `agentos_http_sd` become."""
+"""`agentos_file_sd` and `agentos_http_sd`: lists of instances as configured, and what their targets become."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exporter.config.secrets import Secret
+from exporter.config.instances import API_KEYS, read_db_ids
+from exporter.config.secrets import Secret, secret_path
 from exporter.config.settings import AgentOS, Discovery
-from exporter.config.values import default_name, parse_name, parse_url
-from exporter.core.document import RefusedError, quoted
+from exporter.config.values import (
+    DAY,
+    default_name,
+    parse_label,
+    parse_list_url,
+    parse_name,
+    parse_pattern,
+    parse_switch,
+    parse_url,
+    within,
+)
+from exporter.core.document import RefusedError, Table, attempt, quoted, scalar
 from exporter.sources.api import proxies
 
 if TYPE_CHECKING:
+    from exporter.config.access import Access
     from exporter.sources.discovery import Group
 
 _SCHEME: Final = "__scheme__"
 _PATH: Final = "__path__"
+_FILE_REFRESH: Final = 300.0
+_HTTP_REFRESH: Final = 60.0
+"""Prometheus's own defaults, in seconds."""
+_FILE_SD: Final = ("files", "refresh_interval", "name_label", *API_KEYS, "enrich_runs")
+_HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file", *API_KEYS, "enrich_runs")
+
+
+def read_discovery(table: Table, access: Access) -> tuple[Discovery, ...]:
+    """The lists of instances that a configuration names; what is wrong with them is a problem of the table."""
+    found: list[Discovery] = []
+    for _, entry in table.mappings("agentos_file_sd", "[{files: [targets/*.yml]}]", _FILE_SD):
+        files = _files(entry, access.base)
+        discovery = _list(entry, "file", files, access)
+        if files:
+            found.append(discovery)
+    for _, entry in table.mappings("agentos_http_sd", "[{url: https://example.com/targets}]", _HTTP_SD):
+        url = _endpoint(entry)
+        discovery = _list(entry, "http", url, access)
+        if url:
+            found.append(discovery)
+    return tuple(found)
+
+
+def _list(entry: Table, mechanism: str, where: tuple[str, ...], access: Access) -> Discovery:
+    token_file, token_env, secret = access.secret(entry, "token")
+    template = AgentOS(
+        "",
+        "",
+        secret,
+        token_file,
+        token_env,
+        read_db_ids(entry),
+        access.tls(entry, None),
+        entry.parsed("enrich_runs", parse_switch) or False,
+        proxy=access.proxy(entry, None),
+    )
+    default = _FILE_REFRESH if mechanism == "file" else _HTTP_REFRESH
+    refresh = entry.parsed("refresh_interval", within(1.0, DAY)) or default
+    label = entry.parsed("name_label", parse_label) or "agentos"
+    endpoint_token = entry.parsed("endpoint_token_file", secret_path(access.base, "token"))
+    return Discovery(mechanism, where, refresh, template, label, endpoint_token)
+
+
+def _files(entry: Table, base: Path) -> tuple[str, ...]:
+    """Patterns of files, absolute."""
+    if "files" not in entry.entries:
+        entry.add("files", "is missing; it is a list of paths, which may have * in their last part")
+    found: list[str] = []
+    for i, node in enumerate(entry.items("files", "[targets/*.yml]") or ()):
+        where = f"{entry.where('files')}[{i}]"
+        text = scalar(node, where, entry.problems)
+        pattern = None if text is None else attempt(parse_pattern(base), text, where, entry.problems, node)
+        if pattern is not None:
+            found.append(pattern)
+    return tuple(found)
+
+
+def _endpoint(entry: Table) -> tuple[str, ...]:
+    if "url" not in entry.entries:
+        entry.add("url", "is missing; it is where the list is")
+    url = entry.parsed("url", parse_list_url)
+    return () if url is None else (url,)
 
 
 def instances(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import yaml
 
 from exporter.config.secrets import Found, Noun, Secret
-from exporter.config.settings import Credential, Protocol, Push, Tls
+from exporter.config.settings import Credential, Protocol, Push
 from exporter.config.values import default_name, parse_label, parse_name, parse_url, within
 from exporter.core.document import RefusedError, Table, attempt, kind, quoted, scalar
+
+if TYPE_CHECKING:
+    from exporter.config.access import Access
 
 _URLS: Final = {
     "otlp_url": (Protocol.OTLP, "/v1/metrics", "opentelemetry.proto"),
@@ -46,33 +49,13 @@ class _Free(Table):
         return True
 
 
-def read_push(
-    table: Table,
-    *,
-    secret: Callable[[Table, Noun], Found],
-    tls: Callable[[Table, str | None], Tls | None],
-    proxy: Callable[[str], Secret | None],
-) -> tuple[Push, ...]:
-    """The targets that a configuration names.
-
-    Args:
-        table: The whole configuration. Its problems are noted in it.
-        secret: Reads the keys of a token or password.
-        tls: Reads the key `tls` of a target with this URL.
-        proxy: Finds the proxy that leads to a URL.
-
-    """
+def read_push(table: Table, access: Access) -> tuple[Push, ...]:
+    """The targets that a configuration names; what is wrong with them is a problem of the table."""
     found: dict[str, Push] = {}
-    for i, node in enumerate(table.items("push", "[{otlp_url: https://example.com/v1/metrics}]") or ()):
-        path = f"push[{i}]"
-        if not isinstance(node, yaml.MappingNode):
-            table.problems.add(path, f"must be a mapping of {', '.join(_KEYS)}, not {kind(node)}", node)
-            continue
-        # The configuration's own class: it hints at keys that stand elsewhere.
-        entry = type(table)(node, path, _KEYS, table.problems)
+    for _, entry in table.mappings("push", "[{otlp_url: https://example.com/v1/metrics}]", _KEYS):
         protocol, url = _url(entry)
         name = entry.parsed("name", parse_name)
-        token, password = (_credential(noun, secret(entry, noun)) for noun in ("token", "password"))
+        token, password = (_credential(noun, access.secret(entry, noun)) for noun in ("token", "password"))
         username = entry.parsed("username", _user)
         _check_authentication(entry)
         one = Push(
@@ -85,9 +68,9 @@ def read_push(
             username=username,
             password=password,
             token=token,
-            tls=tls(entry, url),
+            tls=access.tls(entry, url),
             labels=_labels(entry, protocol),
-            proxy=None if url is None else proxy(url),
+            proxy=None if url is None else access.environment_proxy(url),
         )
         if url is not None and one.name in found:
             entry.add("name", f"{quoted(one.name)} is already the name of another target; give this one a name")

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import yaml
-
+from exporter.config.budgets import check_instance
 from exporter.config.settings import Check
 from exporter.config.values import choice, integer, parse_filter, parse_pattern
-from exporter.core.document import Table, kind
+from exporter.core.document import Table
 from exporter.reconcile.exports.vendors import VENDORS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _KEYS: Final = ("agentos", "vendor", "usage", "days")
+_EXAMPLE: Final = "[{vendor: openai, usage: exports/openai-*.json}]"
 _MOST_DAYS: Final = 90
 _SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 
 
-def read_reconcile(table: Table, base: Path, noted: Callable[[Table], None]) -> tuple[Check, ...]:
-    """What a configuration lets check.
+class Checks:
+    """The bills that a configuration lets check; what is wrong with them is a problem of the table.
 
-    Args:
-        table: The whole configuration. Its problems are noted in it.
-        base: The folder that paths are relative to.
-        noted: Called with each entry, whose key `agentos` names an AgentOS.
+    Attributes:
+        read: Those without a mistake.
 
     """
-    found: dict[tuple[str, str], int] = {}
-    checks: list[Check] = []
-    for i, node in enumerate(table.items("reconcile", "[{vendor: openai, usage: exports/openai-*.json}]") or ()):
-        path = f"reconcile[{i}]"
-        if not isinstance(node, yaml.MappingNode):
-            table.problems.add(path, f"must be a mapping of {', '.join(_KEYS)}, not {kind(node)}", node)
-            continue
-        entry = type(table)(node, path, _KEYS, table.problems)
-        noted(entry)
-        check = _check(entry, base)
-        if check is None:
-            continue
-        before = found.setdefault((check.agentos, check.vendor), i)
-        if before != i:
-            entry.add("vendor", f"is already checked by reconcile[{before}] for the same AgentOS")
-        else:
-            checks.append(check)
-    return tuple(checks)
+
+    def __init__(self, table: Table, base: Path) -> None:
+        """`base` is the folder that paths are relative to."""
+        self._entries: list[Table] = []
+        found: dict[tuple[str, str], int] = {}
+        read: list[Check] = []
+        for place, entry in table.mappings("reconcile", _EXAMPLE, _KEYS):
+            self._entries.append(entry)
+            check = _check(entry, base)
+            if check is None:
+                continue
+            before = found.setdefault((check.agentos, check.vendor), place)
+            if before != place:
+                entry.add("vendor", f"is already checked by reconcile[{before}] for the same AgentOS")
+            else:
+                read.append(check)
+        self.read = tuple(read)
+
+    def check_instances(self, names: Collection[str]) -> None:
+        """Refuse a check of an AgentOS that nobody reads."""
+        for entry in self._entries:
+            check_instance(entry, names)
 
 
 def _check(entry: Table, base: Path) -> Check | None:

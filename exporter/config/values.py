@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
+DAY: Final = 86_400.0
+"""Seconds."""
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _DURATION: Final = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
 NAME: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")

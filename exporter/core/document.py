@@ -16,7 +16,7 @@ from exporter.core.errors import ConfigError
 from exporter.core.text import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -46,9 +46,16 @@ class _Composer(yaml.SafeLoader):
 
 
 def compose(raw: bytes, *, deepest: int, hide: bool = False) -> yaml.Node | None:
-    """The top node of a file, None where it says nothing; at most `deepest` levels.
+    """The top node of a file, None where it says nothing.
 
-    `hide`: the file's own words may be secrets, no message repeats them. Raises ConfigError with line and column.
+    Args:
+        raw: The bytes of the file.
+        deepest: How many levels it may have.
+        hide: Whether the file's own words may be secrets, which no message repeats.
+
+    Raises:
+        ConfigError: It is not YAML as it is allowed here; the message has line and column.
+
     """
     try:
         text = raw.decode("utf-8-sig")
@@ -194,7 +201,11 @@ class Table:
         if not isinstance(node, yaml.MappingNode):
             self.add(key, f"must be a mapping of {', '.join(known)}, not {kind(node)}")
             return None
-        return type(self)(node, self.where(key), known, self.problems)
+        return self.nested(node, self.where(key), known)
+
+    def nested(self, node: yaml.MappingNode, path: str, known: tuple[str, ...]) -> Self:
+        """A mapping inside this one, with the same hints."""
+        return type(self)(node, path, known, self.problems)
 
     def items(self, key: str, example: str) -> list[yaml.Node] | None:
         """The nodes of the list under a key; None where it is absent or none."""
@@ -205,6 +216,24 @@ class Table:
             self.add(key, f"must be a list such as {example}, not {kind(node)}")
             return None
         return list(node.value)
+
+    def mappings(self, key: str, example: str, known: tuple[str, ...], needs: str = "") -> Iterator[tuple[int, Self]]:
+        """The mappings of the list under a key, each with its place in the list; another node is a problem.
+
+        Args:
+            key: The key of the list.
+            example: A list as it may be written.
+            known: The keys that each mapping may have.
+            needs: What a mapping is said to consist of; all known keys by default.
+
+        """
+        wanted = needs or f"of {', '.join(known)}"
+        for place, node in enumerate(self.items(key, example) or ()):
+            path = f"{self.where(key)}[{place}]"
+            if isinstance(node, yaml.MappingNode):
+                yield place, self.nested(node, path, known)
+            else:
+                self.problems.add(path, f"must be a mapping {wanted}, not {kind(node)}", node)
 
 
 def is_null(node: yaml.Node) -> bool:

@@ -267,10 +267,16 @@ def _load_what_errors_need() -> None:
 
 
 def configure(level: str = "info", log_format: str | None = None, stream: TextIO | None = None) -> None:
-    """Log from now on to `stream` (standard error), from `level` (debug, info, warn, error) upwards.
+    """Set up the log. It may be called again; the last call holds.
 
-    `log_format` is logfmt, json or None: logfmt, on a terminal colours. May be called again; the last call holds.
-    Raises ValueError on another level or format.
+    Args:
+        level: The lowest level that is logged: debug, info, warn or error.
+        log_format: logfmt or json; None for logfmt, or for colours on a terminal.
+        stream: Where lines go; None for standard error.
+
+    Raises:
+        ValueError: There is no such level or format.
+
     """
     if level not in _LEVELS or log_format not in {None, "logfmt", "json"}:
         raise ValueError(f"no such log level or format: {level}, {log_format}")

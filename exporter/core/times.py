@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DAY: Final = 86_400_000_000
+"""Microseconds"""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LATEST: Final = (datetime(9999, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND
 
@@ -20,6 +22,11 @@ def micros(moment: datetime) -> int:
 def utc(at: int) -> datetime:
     """The date and time of so many microseconds since the epoch. Raises OverflowError beyond the year 9999."""
     return EPOCH + timedelta(microseconds=at)
+
+
+def day_of(at: int) -> int:
+    """The day in UTC, counted from the epoch."""
+    return at // DAY
 
 
 def stamp(at: int) -> str:

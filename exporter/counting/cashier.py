@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from exporter.core.times import day_of
 from exporter.counting.budgets import Budgets
 from exporter.counting.dimensions import Dimensions
 from exporter.pricing.tokens import NO_CLASSES, Classes
@@ -119,12 +120,12 @@ class Cashier:
         usage = span.usage
         cost = priced.total if priced is not None else None
         if self.user_label is not None:
-            labels = (delta.agentos, self.user_label(user))
+            labels, day = (delta.agentos, self.user_label(user)), day_of(span.start)
             tokens = (usage.prompt, usage.completion) if priced is None else priced.classes
             if usage.known:
-                delta.add("agentos_user_tokens_total", labels, sum(filter(None, tokens)))
+                delta.add_on(day, "agentos_user_tokens_total", labels, sum(filter(None, tokens)))
             if cost is not None:
-                delta.add("agentos_user_cost_usd_total", labels, cost)
+                delta.add_on(day, "agentos_user_cost_usd_total", labels, cost)
         if cost:
             agentos, root, agent, *_ = call
             for charge in self.budgets.charges((agentos, root, agent), span.model, user, span.start):

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.model import MICROSECONDS, SpanKind
+from exporter.core.times import day_of
 from exporter.metrics.catalog import PER_SECOND
 from exporter.metrics.increments import HistogramDelta, Increments, Key, Labels
 from exporter.pricing.tokens import TOKEN_CLASSES
@@ -50,15 +51,16 @@ class SessionPart:
 
 
 class CallTally:
-    """LLM calls with the same `labels`: agentos, root, agent, provider, model."""
+    """LLM calls of one `day` (see `day_of`) with the same `labels`: agentos, root, agent, provider, model."""
 
     __slots__ = (
-        *("_costs", "_delta", "_histograms", "_model", "calls", "failed", "labels", "lost", "mute", "saved", "tokens"),
-        *("unpriced", "wasted"),
+        *("_costs", "_day", "_delta", "_histograms", "_model", "calls", "failed", "labels", "lost", "mute", "saved"),
+        *("tokens", "unpriced", "wasted"),
     )
 
-    def __init__(self, delta: Delta, labels: Labels) -> None:
+    def __init__(self, delta: Delta, labels: Labels, day: int) -> None:
         self._delta = delta
+        self._day = day
         self.labels = labels
         self._model = (labels[0], *labels[3:])
         self._histograms: dict[str, HistogramDelta] = {}
@@ -133,25 +135,25 @@ class CallTally:
 
     def pour(self, delta: Delta) -> None:
         """Add all this to the counters."""
-        labels, add = self.labels, delta.add
+        labels, add, day, add_on = self.labels, delta.add, self._day, delta.add_on
         if self.calls:
             add("agentos_spans_total", (*labels[:3], _LLM), self.calls)
-            add("agentos_llm_calls_total", labels, self.calls)
+            add_on(day, "agentos_llm_calls_total", labels, self.calls)
         if self.mute:
-            add("agentos_llm_calls_without_usage_total", labels, self.mute)
+            add_on(day, "agentos_llm_calls_without_usage_total", labels, self.mute)
         for token_class, tokens in self.tokens.items():
-            add("agentos_llm_tokens_total", (*labels, token_class), tokens)
+            add_on(day, "agentos_llm_tokens_total", (*labels, token_class), tokens)
         for token_class, tokens in self.unpriced.items():
-            add("agentos_llm_unpriced_tokens_total", (*self._model, token_class), tokens)
+            add_on(day, "agentos_llm_unpriced_tokens_total", (*self._model, token_class), tokens)
         for source, costs in self._costs.items():
             for token_class, amount in costs.items():
-                add("agentos_llm_cost_usd_total", (*labels, token_class, source), amount)
+                add_on(day, "agentos_llm_cost_usd_total", (*labels, token_class, source), amount)
         if self.failed:
             add("agentos_llm_wasted_seconds_total", labels, self.wasted)
         if self.lost is not None:
             add("agentos_llm_wasted_cost_usd_total", labels, self.lost)
         if self.saved is not None:
-            add("agentos_llm_cache_savings_usd_total", labels, self.saved)
+            add_on(day, "agentos_llm_cache_savings_usd_total", labels, self.saved)
 
 
 def _sum_up(sums: dict[str, int], classes: Classes) -> None:
@@ -161,11 +163,12 @@ def _sum_up(sums: dict[str, int], classes: Classes) -> None:
 
 
 class ToolTally:
-    """Calls of tools with the same labels: agentos, root, agent, tool."""
+    """Calls of tools of one `day` (see `day_of`) with the same labels: agentos, root, agent, tool."""
 
-    __slots__ = ("_durations", "calls", "labels")
+    __slots__ = ("_day", "_durations", "calls", "labels")
 
-    def __init__(self, delta: Delta, labels: Labels) -> None:
+    def __init__(self, delta: Delta, labels: Labels, day: int) -> None:
+        self._day = day
         self.labels = labels
         self.calls = 0
         self._durations = delta.histogram("agentos_tool_call_duration_seconds", (labels[0], labels[3]))
@@ -178,7 +181,7 @@ class ToolTally:
     def pour(self, delta: Delta) -> None:
         """Add all this to the counters."""
         delta.add("agentos_spans_total", (*self.labels[:3], _TOOL), self.calls)
-        delta.add("agentos_tool_calls_total", self.labels, self.calls)
+        delta.add_on(self._day, "agentos_tool_calls_total", self.labels, self.calls)
 
 
 @dataclass(slots=True)
@@ -198,8 +201,8 @@ class Delta(Increments):
     spans: int = 0
     lacking: int = 0
     """spans that were not counted because a later reading may show their agent"""
-    _calls: dict[Labels, CallTally] = field(default_factory=dict)
-    _tools: dict[Labels, ToolTally] = field(default_factory=dict)
+    _calls: dict[tuple[int, Labels], CallTally] = field(default_factory=dict)
+    _tools: dict[tuple[int, Labels], ToolTally] = field(default_factory=dict)
     _digests: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -211,20 +214,22 @@ class Delta(Increments):
             tallies.clear()
         return self._counters
 
-    def calls(self, root: str, agent: str, provider: str, model: str) -> CallTally:
-        """The tally of LLM calls with these labels; good until the counters are asked for."""
-        labels = (self.agentos, root, agent, provider, model)
-        tally = self._calls.get(labels)
+    def calls(self, root: str, agent: str, call: Span) -> CallTally:
+        """The tally of LLM calls of the model and day of this one; good until the counters are asked for."""
+        labels = (self.agentos, root, agent, call.provider, call.model)
+        key = (day_of(call.start), labels)
+        tally = self._calls.get(key)
         if tally is None:
-            tally = self._calls[labels] = CallTally(self, labels)
+            tally = self._calls[key] = CallTally(self, labels, key[0])
         return tally
 
-    def tools(self, root: str, agent: str, tool: str) -> ToolTally:
-        """The tally of tool calls with these labels; good until the counters are asked for."""
-        labels = (self.agentos, root, agent, tool)
-        tally = self._tools.get(labels)
+    def tools(self, root: str, agent: str, call: Span) -> ToolTally:
+        """The tally of calls of the tool and day of this one; good until the counters are asked for."""
+        labels = (self.agentos, root, agent, call.name)
+        key = (day_of(call.start), labels)
+        tally = self._tools.get(key)
         if tally is None:
-            tally = self._tools[labels] = ToolTally(self, labels)
+            tally = self._tools[key] = ToolTally(self, labels, key[0])
         return tally
 
     def take_part(self, session_id: str | None, part: SessionPart) -> None:

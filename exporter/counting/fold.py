@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.core.model import RUN_KINDS, Span, SpanKind, Trace
+from exporter.core.times import day_of
 from exporter.counting.attempts import Attempt, Call, attempts
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import SESSION, USER, CallTally, Delta, SessionPart, digest
@@ -86,20 +87,20 @@ def fold(
         for field_name in span.not_believed:
             delta.add("agentos_exporter_ignored_values_total", (delta.agentos, field_name))
         if kind is _LLM:
-            tally = delta.calls(root_name, agent_name, span.provider, span.model)
+            tally = delta.calls(root_name, agent_name, span)
             tally.count(span, trace_id)
             run = runs.get(spans[root].id) if root >= 0 else None
             waiting = _waiting(trace, tree, index, tally, now, cashier.dimensions) if enrich else None
             _bill(delta, tree, index, tally, run, waiting, cashier)
         elif kind is _TOOL:
-            delta.tools(root_name, agent_name, span.name).count(span, trace_id)
+            delta.tools(root_name, agent_name, span).count(span, trace_id)
         else:
             delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
                 failed, divided = span.error_type is not None, bool(cashier.dimensions)
-                runs[span.id] = RunRecord(str(kind), span.name, failed=failed, divided=divided)
+                runs[span.id] = RunRecord(str(kind), span.name, failed=failed, divided=divided, start=span.start)
             delta.waiting += _checks(trace, tree, index, runs, now, cashier.dimensions) if enrich else ()
     if fresh:
         _count_reading(delta, fresh, orphans, now)
@@ -209,7 +210,7 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
     delta.error("agentos_error_spans_total", (*base, str(kind), error_type), trace_id, at)
     if kind is _LLM:
         labels = (*base, span.provider, span.model, error_type)
-        delta.error("agentos_llm_call_errors_total", labels, trace_id, at)
+        delta.error_on(day_of(span.start), "agentos_llm_call_errors_total", labels, trace_id, at)
         by_class = (*base, span.provider, span.model, span.error_class)
         delta.error("agentos_llm_call_errors_by_class_total", by_class, trace_id, at)
     elif kind is _TOOL:
@@ -317,11 +318,12 @@ def _bill(
 
 def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
     labels = (delta.agentos, str(span.kind), span.name)
-    delta.add("agentos_runs_total", labels)
+    day = day_of(span.start)
+    delta.add_on(day, "agentos_runs_total", labels)
     if span.continued:
         delta.add("agentos_runs_continued_total", labels)
     if span.error_type is not None:
-        delta.error("agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
+        delta.error_on(day, "agentos_run_errors_total", (*labels, span.error_type), trace_id, span.end)
     delta.histogram("agentos_run_duration_seconds", labels).time(span.duration, trace_id, span.end)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from exporter.core.times import day_of
 from exporter.counting.attempts import Attempt
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
         divided: Whether there were dimensions when it was first read: it counts by them.
         values: Its values of dimensions, as far as they are known, by their marks.
         calls: Its LLM calls, if it is divided.
+        start: When it began, in microseconds; 0 for one that was first read before the state had daily sums.
 
     """
 
@@ -56,6 +58,7 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
     divided: bool = False
     values: dict[str, str] = {}
     calls: list[RunCall] = []
+    start: int = 0
 
     def add_cost(self, cost: int | None) -> None:
         """What one LLM call of the run costs; None: it is not known."""
@@ -84,21 +87,21 @@ def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
         return
     for name, value in cashier.dimensions.named(run.values).items():
         labels = (delta.agentos, name, value)
-        delta.add("agentos_dimension_runs_total", labels)
-        delta.add("agentos_dimension_run_errors_total", labels, int(run.failed))
+        delta.add_on(day_of(run.start), "agentos_dimension_runs_total", labels)
+        delta.add_on(day_of(run.start), "agentos_dimension_run_errors_total", labels, int(run.failed))
     for call in run.calls:
         count_call(delta, call, run.root, run.values, cashier)
 
 
 def count_call(delta: Delta, call: RunCall, root: str, values: Mapping[str, str], cashier: Cashier) -> None:
     """Count an LLM call by the values of its run, and charge it to the budgets that these values have."""
-    named = cashier.dimensions.named(values)
+    named, day = cashier.dimensions.named(values), day_of(call.start)
     for name, value in named.items():
         labels = (delta.agentos, name, value, call.model)
         if call.tokens is not None:
-            delta.add("agentos_dimension_tokens_total", labels, call.tokens)
+            delta.add_on(day, "agentos_dimension_tokens_total", labels, call.tokens)
         if call.cost is not None:
-            delta.add("agentos_dimension_cost_usd_total", labels, call.cost)
+            delta.add_on(day, "agentos_dimension_cost_usd_total", labels, call.cost)
     if call.cost:
         base = (delta.agentos, root, call.agent)
         for allowance in cashier.budgets.allowances(base, call.model, named, call.start):

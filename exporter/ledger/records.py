@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from exporter.ledger.leases import Lease
-    from exporter.metrics.increments import Labels
+    from exporter.metrics.increments import DayKey, Labels
 
 
 @dataclass(slots=True)
@@ -153,6 +153,13 @@ def agentos_of(metric: str, labels: Labels) -> str:
     """The AgentOS of a series; '' where it has none."""
     described = METRICS.get(metric)
     return "" if described is None or described.agentos is None else labels[described.agentos]
+
+
+def day_row(agentos: str, key: DayKey) -> tuple[Any, ...]:
+    """A sum of one day in the order of the columns of its table, but for the sum."""
+    day, metric, labels = key
+    text = series_key(labels)[1]
+    return (agentos, digest(f"{day} {metric} {text}"), day, metric, text)
 
 
 def value_text(series: StoredSeries) -> str:

@@ -194,6 +194,10 @@ find_parts: Final = _Find(PARTS, tables.sessions.c.digest)
 find_ended: Final = _Find(
     sa.select(tables.ended.c.surface, tables.ended.c.id).where(tables.ended.c.agentos == AGENTOS), tables.ended.c.id
 )
+find_days: Final = _Find(
+    sa.select(tables.daily.c.digest, tables.daily.c.value).where(tables.daily.c.agentos == AGENTOS),
+    tables.daily.c.digest,
+)
 
 add_meta: Final = _Write(tables.meta, keep=("value",))
 write_traces: Final = _Write(tables.traces)
@@ -204,6 +208,7 @@ write_admissions: Final = _Write(tables.admissions)
 write_activity: Final = _Write(tables.activity, newest=("seen",))
 write_sessions: Final = _Write(tables.sessions)
 write_spending: Final = _Write(tables.spending)
+write_days: Final = _Write(tables.daily)
 write_allowances: Final = _Write(tables.allowances)
 write_budgets: Final = _Write(tables.budgets)
 write_cursors: Final = _Write(tables.cursors)

@@ -21,13 +21,14 @@ from exporter.core.model import FUTURE, Known, TraceState
 from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
-from exporter.ledger import statements, tables
+from exporter.ledger import daily, statements, tables
 from exporter.ledger.coverage import USER_KEY
 from exporter.ledger.records import (
     Changes,
     Record,
     agentos_of,
     as_json,
+    day_row,
     decode_call,
     digest,
     parts_of,
@@ -43,6 +44,7 @@ from exporter.metrics.totals import Plan, StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import date
 
     from exporter.ledger.leases import Election, Lease, Leases
     from exporter.ledger.place import Place
@@ -299,6 +301,11 @@ class Ledger:
             query = sa.select(sa.func.count()).where(known.budget == budget, known.start == start)
             return int(connection.execute(query).scalar() or 0)
 
+    def days(self, agentos: str | None, first: date, last: date) -> daily.Days:
+        """The daily sums of an AgentOS, or of all, from the first to the last of these days."""
+        with self.transaction() as connection, self._understood("the sum of a day"):
+            return daily.read(connection, agentos, first, last)
+
     def waiting(self, agentos: str) -> list[WaitingCall]:
         """LLM calls that wait for the detail of their run, those that wait longest first."""
         with self.transaction() as connection, self._understood("a call"):
@@ -346,7 +353,8 @@ class Ledger:
     def date(self, now: int) -> None:
         """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
         with self.transaction(write=True) as connection, self._understood("its date"):
-            statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
+            # Another process may do so at this moment.
+            statements.add_meta(connection, [(_CREATED, str(now)), (daily.SINCE, str(now))])
             found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
             self.created = int(found.scalar_one())
 
@@ -397,6 +405,7 @@ class Ledger:
         with self.transaction(write=True, agentos=changes.agentos, lease=changes.lease) as connection:
             statements.write_traces(connection, [trace_row(changes.agentos, record) for record in changes.records])
             self._write_plan(connection, changes.plan)
+            self._write_days(connection, changes)
             self._write_people(connection, changes)
             self._write_spending(connection, changes.spending)
             self._write_allowances(connection, changes.allowances)
@@ -412,6 +421,14 @@ class Ledger:
         # In one order everywhere: two that insert the same rows would wait for each other.
         admitted = sorted(plan.admitted)
         statements.write_admissions(connection, [(label, digest(value), value) for label, value in admitted])
+
+    def _write_days(self, connection: sa.Connection, changes: Changes) -> None:
+        amounts = {day_row(changes.agentos, key): amount for key, amount in changes.plan.days.items()}
+        found = statements.find_days(connection, changes.agentos, [digest for _, digest, *_ in amounts])
+        with self._understood("the sum of a day"):
+            before = {digest: int(value) for digest, value in found}
+        new = [(*row, str(before.get(row[1], 0) + amount)) for row, amount in amounts.items()]
+        statements.write_days(connection, new)
 
     def _write_people(self, connection: sa.Connection, changes: Changes) -> None:
         if changes.observed_sessions:
@@ -513,8 +530,17 @@ class Ledger:
             with self.transaction(write=True, agentos=agentos) as connection:
                 connection.execute(shown, some)
 
-    def prune(self, agentos: str, db: str, *, created_before: int, active_before: int) -> int:
-        """Forget traces that can no longer come back, and activity outside of all windows; return how many traces."""
+    def prune(self, agentos: str, db: str, *, created_before: int, active_before: int, first_day: int = 0) -> int:
+        """Forget what is too old; return how many traces.
+
+        Args:
+            agentos: Of which AgentOS.
+            db: Of which of its databases.
+            created_before: Traces can no longer come back that were created before (microseconds).
+            active_before: Activity before lies outside of all windows (microseconds).
+            first_day: The first day whose sums are kept, counted from the epoch.
+
+        """
         with self.transaction(write=True, agentos=agentos) as connection:
             old = sa.delete(tables.traces).where(
                 tables.traces.c.agentos == agentos,
@@ -525,8 +551,9 @@ class Ledger:
                 tables.traces.c.id.not_in(sa.select(tables.waiting.c.trace).where(tables.waiting.c.agentos == agentos)),
             )
             forgotten = connection.execute(old).rowcount
-            activity = tables.activity.c
+            activity, daily = tables.activity.c, tables.daily.c
             connection.execute(
                 sa.delete(tables.activity).where(activity.agentos == agentos, activity.seen < active_before)
             )
+            connection.execute(sa.delete(tables.daily).where(daily.agentos == agentos, daily.day < first_day))
         return int(forgotten)

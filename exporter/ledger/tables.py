@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 
@@ -122,8 +122,29 @@ allowances = sa.Table(
 )
 """What each value of a dimension has spent, where a budget is for each"""
 AMOUNT_DIGITS: Final = 40
-ADDED: Final = {"budgets": 2, "spending": 2, "waiting": 2, "layouts": 4, "surfaces": 6, "ended": 6, "allowances": 7}
+ADDED: Final = {
+    "budgets": 2,
+    "spending": 2,
+    "waiting": 2,
+    "layouts": 4,
+    "surfaces": 6,
+    "ended": 6,
+    "allowances": 7,
+    "daily": 8,
+}
 """Tables that came with a later schema than the first."""
+daily = sa.Table(
+    "daily",
+    schema,
+    sa.Column("agentos", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),  # of day, metric and labels
+    sa.Column("day", sa.BigInteger, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("labels", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Index("daily_day", "agentos", "day"),
+)
+"""What counters add up to on each day in UTC, counted from the epoch: that on which a call or run began"""
 waiting = sa.Table(
     "waiting",
     schema,

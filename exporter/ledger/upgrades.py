@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.ledger import statements, tables
+from exporter.ledger.daily import SINCE
 from exporter.ledger.records import agentos_of, digest, read_series
-from exporter.metrics.catalog import METRICS, Life
+from exporter.metrics.catalog import DAILY, METRICS, Life
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -100,6 +101,10 @@ def take_up_layouts(connection: sa.Connection) -> list[str]:
     )
     for name in changed:
         connection.execute(sa.delete(tables.series).where(tables.series.c.metric == name))
+        if name in DAILY:
+            connection.execute(sa.delete(tables.daily).where(tables.daily.c.metric == name))
+            # The sums are complete from the next start on.
+            connection.execute(sa.delete(tables.meta).where(tables.meta.c.key == SINCE))
     new = [(name, json.dumps(layout)) for name, layout in now.items() if before.get(name) != layout]
     statements.write_layouts(connection, new)
     return changed

@@ -898,5 +898,24 @@ VALUE_FIELDS: Final = ("input_tokens", "output_tokens", "cache_read", "cache_wri
 IGNORED_REASONS: Final = ("own", "too_old", "malformed", "unreadable")
 ROW_REASONS: Final = ("gone", "stuck")
 ROOT_KINDS: Final = ("agent", "team", "workflow", "http", "unknown")
+DAILY: Final = (
+    "agentos_runs_total",
+    "agentos_run_errors_total",
+    "agentos_llm_calls_total",
+    "agentos_llm_call_errors_total",
+    "agentos_llm_calls_without_usage_total",
+    "agentos_llm_tokens_total",
+    "agentos_llm_unpriced_tokens_total",
+    "agentos_llm_cost_usd_total",
+    "agentos_llm_cache_savings_usd_total",
+    "agentos_tool_calls_total",
+    "agentos_user_cost_usd_total",
+    "agentos_user_tokens_total",
+    "agentos_dimension_cost_usd_total",
+    "agentos_dimension_tokens_total",
+    "agentos_dimension_runs_total",
+    "agentos_dimension_run_errors_total",
+)
+"""Counters of which the state also has the sum of each day in UTC: that on which a call or run began."""
 WINDOWS: Final = {"5m": 300, "1h": 3600, "24h": 86400}
 """Windows of the activity gauges, in seconds."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 Key = tuple[str, Labels]
 """A series: metric name and label values in the catalog's order."""
+DayKey = tuple[int, str, Labels]
+"""A series on one day in UTC, counted from the epoch."""
 
 Place = TypeVar("Place")
 
@@ -72,6 +74,8 @@ class Increments:
 
     histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
     exemplars: dict[Key, Exemplar] = field(default_factory=dict)
+    days: dict[DayKey, int] = field(default_factory=dict)
+    """what of the increments of `DAILY` counters belongs to which day; complete once the counters were asked for"""
     _counters: dict[Key, int] = field(default_factory=dict)
 
     @property
@@ -83,6 +87,12 @@ class Increments:
         """Add to a counter; an amount of 0 gives birth to the series."""
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + amount
+
+    def add_on(self, day: int, metric: str, labels: Labels, amount: int = 1) -> None:
+        """Add to a `DAILY` counter what belongs to this day in UTC, counted from the epoch."""
+        self.add(metric, labels, amount)
+        key = (day, metric, labels)
+        self.days[key] = self.days.get(key, 0) + amount
 
     def observe(self, metric: str, labels: Labels, value: int) -> None:
         """Add one observation in storage units to a histogram."""
@@ -100,4 +110,12 @@ class Increments:
     def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
         """Count one error and remember its trace; `at` is in microseconds."""
         self.add(metric, labels)
+        self._remember(metric, labels, trace_id, at)
+
+    def error_on(self, day: int, metric: str, labels: Labels, trace_id: str, at: int) -> None:
+        """Do the same with a `DAILY` counter."""
+        self.add_on(day, metric, labels)
+        self._remember(metric, labels, trace_id, at)
+
+    def _remember(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
         keep_newest(self.exemplars, (metric, labels), Exemplar(trace_id, 1, at))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.core.text import shorten
 from exporter.metrics.catalog import METRICS, OTHER, Kind, Life, Metric
-from exporter.metrics.increments import Exemplar, Increments, Key, Labels, keep_newest
+from exporter.metrics.increments import DayKey, Exemplar, Increments, Key, Labels, keep_newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,6 +90,8 @@ class Plan:
     series: dict[Key, StoredSeries] = field(default_factory=dict)
     admitted: list[tuple[str, str]] = field(default_factory=list)
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
+    days: dict[DayKey, int] = field(default_factory=dict)
+    """what is to be added to the sums of days, by the series that it counts in"""
     folded: dict[Key, int] = field(default_factory=dict)
     """what the limits did, where it is not kept: it belongs to no AgentOS, and each has a leader of its own"""
 
@@ -414,11 +416,15 @@ class _Planner:
         self._new: dict[str, int] = {}
 
     def run(self, delta: Increments) -> Plan:
+        within: dict[Key, Labels] = {}
         for (name, labels), amount in delta.counters.items():
-            folded = self._within(METRICS[name], labels, amount)
+            folded = within[name, labels] = self._within(METRICS[name], labels, amount)
             self._add(name, folded, amount)
             if (exemplar := delta.exemplars.get((name, labels))) is not None:
                 self._exemplars(name, folded, {0: exemplar})
+        for (day, name, labels), amount in delta.days.items():
+            key = (day, name, within[name, labels])
+            self._plan.days[key] = self._plan.days.get(key, 0) + amount
         for (name, labels), change in delta.histograms.items():
             folded = self._within(METRICS[name], labels, sum(change.counts))
             before = self._before(name, folded)

@@ -12,6 +12,12 @@ from exporter.pricing.tokens import TOKEN_CLASSES, Classes
 REQUEST: Final = ""
 """In place of a token class: money that no class of tokens carries (a fee per request, a reported total)"""
 
+REPORTED: Final = "reported"
+LISTED: Final = "listed"
+ESTIMATED: Final = "estimated"
+CUSTOM: Final = "custom"
+UNPRICED: Final = ""
+
 _HALF: Final = FINE // 2
 
 PRICE_KEYS: Final = (
@@ -123,3 +129,13 @@ class Rates:
 
 FREE: Final = Rates({"input_mtok": Tiered(Decimal(0)), "output_mtok": Tiered(Decimal(0))})
 """Prices of what costs nothing"""
+
+
+def per_million(rates: Rates) -> Mapping[str, str]:
+    """Prices as people write them: field of genai-prices → `2.5`, or `2.5, above 200000 tokens 5`."""
+    return {
+        key: ", ".join(
+            (f"{tiered.base.normalize():f}", *(f"above {above} tokens {p.normalize():f}" for above, p in tiered.tiers))
+        )
+        for key, tiered in rates.prices.items()
+    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.catalog import METRICS
-from exporter.pricing.prices import ESTIMATED
+from exporter.pricing.rates import ESTIMATED
 from exporter.pricing.tokens import habits_of
 from exporter.reconcile.figures import Figures, Key, Measure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -11,22 +12,23 @@ from urllib.parse import unquote, urlsplit
 from exporter.config import SharedState
 from exporter.core.errors import ConfigError, StateRefused
 from exporter.core.logs import redact, register_secret
-from exporter.ledger import coverage
+from exporter.ledger import coverage, daily, looking
 from exporter.ledger.coverage import Coverage
+from exporter.ledger.daily import Days
 from exporter.ledger.store import Ledger
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import date
     from pathlib import Path
 
     import psycopg
+    import sqlalchemy as sa
 
     from exporter.config import AgentOS, Secret
     from exporter.core.model import Clock
-    from exporter.ledger.daily import Days
     from exporter.sources.api.source import AgentOSSource
     from exporter.sources.position import Settings
 
@@ -100,17 +102,28 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
 
 def look_at_state(state: Path | SharedState | None, agentos: str) -> Coverage:
     """What a state says of an AgentOS, which its daemon may be counting; memory says nothing. Raises StateError."""
-    if state is None:
-        return Coverage()
+    with _looking(state) as connection:
+        return Coverage() if connection is None else coverage.read(connection, agentos)
+
+
+def look_at_days(state: Path | SharedState | None, agentos: str | None, first: date, last: date) -> Days:
+    """The daily sums of an AgentOS, or of all, from the first to the last of these days. Raises StateError."""
+    with _looking(state) as connection:
+        return Days() if connection is None else daily.read(connection, agentos, first, last)
+
+
+@contextlib.contextmanager
+def _looking(state: Path | SharedState | None) -> Iterator[sa.Connection | None]:
+    """A connection that only reads; None where there is no state. Raises StateError."""
     if isinstance(state, SharedState):
         location = state.location
-        return coverage.of_database(_connector(state), str(location), location.schema, agentos)
-    return coverage.of_file(state, agentos)
-
-
-def look_at_days(state: Path | SharedState | None, agentos: str | None, first: date, last: date) -> Days:  # noqa: ARG001
-    """The daily sums of an AgentOS, or of all, from the first to the last of these days. Raises StateError."""
-    raise StateRefused("this version of agentos-exporter keeps no daily sums")
+        with looking.database(_connector(state), str(location), location.schema) as connection:
+            yield connection
+    elif state is None or not state.exists():
+        yield None
+    else:
+        with looking.file(state) as connection:
+            yield connection
 
 
 def _connector(state: SharedState) -> Callable[[], psycopg.Connection[Any]]:

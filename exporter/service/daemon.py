@@ -159,7 +159,6 @@ async def running(
         log.warning("configuration", reason=warning)
     # What is entered first ends last.
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(log.info, "stopped")
         shared = await _shared(config, clock)
         stack.push_async_callback(_close, shared.ledger)
         prices = Prices(await asyncio.to_thread(make_pricer, config), config.prices, shared)
@@ -233,6 +232,7 @@ async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
             for task in reloads:
                 task.cancel()
             await asyncio.gather(*reloads, return_exceptions=True)
+    log.info("stopped")
 
 
 def settle() -> None:

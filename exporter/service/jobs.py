@@ -38,7 +38,16 @@ class Jobs:
         at_once: bool = True,
         delay: float = 0.0,
     ) -> None:
-        """Do `work` every so many seconds; `at_once`, for the first time `delay` seconds from now, and with jitter."""
+        """Do something again and again.
+
+        Args:
+            name: The name of the job, which no other job has.
+            work: What is done.
+            seconds: Seconds from one beginning to the next.
+            at_once: Whether it begins `delay` seconds from now, and has jitter; otherwise after `seconds`, without.
+            delay: Seconds until it begins for the first time.
+
+        """
         job, interval = self._known(name, work), IntervalTrigger(seconds=seconds)
         if at_once:
             interval = IntervalTrigger(seconds=seconds, jitter=max(seconds * _JITTER, 0.01))

@@ -9,13 +9,14 @@ import structlog
 
 from exporter.core.errors import ConfigError
 from exporter.pricing import pricefile
+from exporter.pricing.entries import NO_PRICES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.bookkeeping.shared import Shared
     from exporter.config import Config
-    from exporter.pricing.pricefile import PriceFile
+    from exporter.pricing.entries import PriceFile
     from exporter.pricing.prices import Pricer
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ def make_pricer(config: Config) -> Pricer:
     """The prices that are configured, not updated yet. Raises ConfigError."""
     from exporter.pricing.prices import Pricer  # noqa: PLC0415 - genai-prices takes a while to load
 
-    user_file = pricefile.load(config.prices) if config.prices is not None else pricefile.NO_PRICES
+    user_file = pricefile.load(config.prices) if config.prices is not None else NO_PRICES
     return Pricer(user_file, prices_update=config.prices_update)
 
 
@@ -51,7 +52,7 @@ class Prices:
     async def load(self, path: Path | None) -> PriceFile:
         """Read the user's file anew. Raises ConfigError, which is logged; nothing has changed then."""
         if path is None:
-            return pricefile.NO_PRICES
+            return NO_PRICES
         try:
             return await asyncio.to_thread(pricefile.load, path)
         except ConfigError as error:

@@ -46,10 +46,17 @@ def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 def begin(stood: Collection[int], lookback_start: int, overlap: int, *, own: int | None = None) -> int:
-    """The cutoff of a database of which others read as far as `stood`; `own` is that of its last cursor.
+    """The cutoff of a database that others read before.
 
     It goes on where they stood and looks back as far as is configured, for spans that they could not see, but never
     beyond what the ledger is sure to remember.
+
+    Args:
+        stood: The cutoffs of the others.
+        lookback_start: The start of the history that is counted on a first start.
+        overlap: How far every poll looks back.
+        own: The cutoff of its own last cursor; None where it has none.
+
     """
     if not stood:
         return lookback_start if own is None else own

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from exporter.sources.api import reader as reading
-from exporter.sources.api import search
+from exporter.sources.api import page_size, reader, search
 from exporter.sources.database import feed
 from tests.harness import sqltruth, story, truth
 from tests.harness.mortal import NAME
@@ -20,8 +19,9 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The story takes several pages, windows and parts of a page."""
     monkeypatch.setattr(feed, "PAGE", 8)
     monkeypatch.setattr(feed, "CHUNK", 2)
-    monkeypatch.setattr(reading, "_SMALLEST_PAGE", 2)
-    monkeypatch.setattr(reading, "_LARGEST_PAGE", 4)
+    monkeypatch.setattr(page_size, "_SMALLEST_PAGE", 2)
+    monkeypatch.setattr(page_size, "_LARGEST_PAGE", 4)
+    monkeypatch.setattr(reader, "_SPARE", 4)
     monkeypatch.setattr(search, "WINDOW", 5)
     monkeypatch.setattr(search.SearchReader, "_most", 5)
 

@@ -108,6 +108,9 @@ def test_what_cannot_be_read_is_no_0(database, say):
     assert "away: could not be read, and is not counted" in said.out
     assert said.err.startswith("error: agentos away: ")
     assert said.err.count("\n") == 1
+    alone = say(agentos=[away])
+    assert (alone.code, alone.out) == (1, "")
+    assert alone.err.startswith("error: agentos away: ")
 
 
 def test_instances_of_lists_are_read(database, say, tmp_path):

@@ -40,12 +40,13 @@ class Home:
         self.cashier = cashier
         self.databases = databases
         self.seen = {}
+        self.limits = Limits()
         self.open()
 
     def open(self) -> None:
         """As after a start: of what was, only the ledger is left."""
         clock = Clock(lambda: self.now, lambda: self.now)
-        self.totals = Totals(Limits(), zero_hold=60)
+        self.totals = Totals(self.limits, zero_hold=60)
         self.totals.restore(*self.ledger.load())
         shared = Shared(self.ledger, self.totals, clock)
         self.enricher = Enricher(

@@ -28,6 +28,7 @@ WRITTEN = frozenset(
         "DELETE FROM traces",
         "INSERT INTO allowances",
         "INSERT INTO cursors",
+        "INSERT INTO daily",
         "INSERT INTO series",
         "INSERT INTO sessions",
         "INSERT INTO spending",

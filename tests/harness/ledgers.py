@@ -15,7 +15,7 @@ TOOL = "agentos_tool_calls_total"
 
 def changes(trace_id="t", spans=(1, 2**64 - 1), totals=None, amount=1, cursor=None, **more):
     delta = Delta("os")
-    delta.add(TOOL, ("os", "r", "a", "é\u202e🙂"), amount)
+    delta.add_on(1, TOOL, ("os", "r", "a", "é\u202e🙂"), amount)
     delta.observe("agentos_run_llm_calls", ("os", "agent", "r"), 3)
     plan = (totals or Totals(Limits(), zero_hold=0)).plan(delta, show=False)
     record = Record(

@@ -29,7 +29,7 @@ from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.source import DatabaseSource, DatabaseTarget
 from exporter.sources.position import Settings
 from exporter.sources.protocol import Description
-from tests.harness import answers, story, truth
+from tests.harness import answers, days, story, truth
 from tests.harness.cashiers import FixedPrices
 from tests.harness.dying import Key, StateFile, Trace, hurry
 
@@ -220,6 +220,7 @@ class Home:
             one for one in self.totals.stored() if one.metric == "agentos_dimension_cost_usd_total" and one.labels[2]
         ]
         assert sum(one.value for one in of_chats) == sum(self._allowances().values()) > 0
+        assert days.sums(self.ledger) == days.counters(self.totals)
         idle = [row for row in spans.values() if row.written < story.IDLE and row.id not in story.hidden()]
         assert self._sum("agentos_session_runs") == sum(row.parent is None for row in idle)
         assert self._sum("agentos_session_cost_usd") == story.cost(idle)

@@ -53,9 +53,12 @@ FAULTS = {
     ),
     "errors count twice": Fault(
         "exporter/metrics/increments.py",
-        "        self.add(metric, labels)\n        keep_newest",
-        "        self.add(metric, labels, 2)\n        keep_newest",
+        "        self.add(metric, labels)\n        self._remember",
+        "        self.add(metric, labels, 2)\n        self._remember",
         unit("fold"),
+    ),
+    "a sum of a day forgets the one before": Fault(
+        "exporter/ledger/store.py", "before.get(row[1], 0) + amount", "amount", unit("daily")
     ),
     "why a call failed is passed over": Fault(
         "exporter/counting/fold.py", "span.model, span.error_class)", 'span.model, "other")', unit("fold")

@@ -108,6 +108,7 @@ def test_run_refuses_a_foreign_state_file(tmp_path):
     assert len(errors) == 1
     assert str(state) in errors[0]
     assert "Traceback" not in done.stderr
+    assert "stopped" not in done.stderr  # it never started
 
 
 def test_run_refuses_a_taken_port(taken):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from exporter.cli.main import main
 from exporter.core.errors import StateError, StateRefused
-from exporter.ledger import coverage
+from exporter.ledger import coverage, daily, looking
 from exporter.ledger.leases import FLEET, Leases, share
 from exporter.ledger.postgres import StateDatabase
 from exporter.ledger.records import Changes
@@ -481,9 +482,8 @@ def test_a_backfill_reads_what_is_counted_and_disturbs_nobody(opened: Open, post
     key = ledger.user_key()
 
     def look(agentos: str) -> coverage.Coverage:
-        return coverage.of_database(
-            lambda: psycopg.connect(url), "postgresql://here/state", "agentos_exporter", agentos
-        )
+        with looking.database(lambda: psycopg.connect(url), "postgresql://here/state", "agentos_exporter") as state:
+            return coverage.read(state, agentos)
 
     found = look("os")
     assert (found.since, found.user_key) == (5, key)
@@ -491,5 +491,11 @@ def test_a_backfill_reads_what_is_counted_and_disturbs_nobody(opened: Open, post
     assert ("tool", "é\u202e🙂") in found.admitted
     assert (look("another").since, look("another").series) == (None, ())
     ledger.commit(changes("u"))
-    with pytest.raises(StateError, match="does not exist"):
-        coverage.of_database(lambda: psycopg.connect(url), "postgresql://here/state", "nobody", "os")
+    with looking.database(lambda: psycopg.connect(url), "postgresql://here/state", "agentos_exporter") as state:
+        sums = daily.read(state, "os", dt.date(1970, 1, 1), dt.date(1970, 1, 2)).rows
+    assert [(one.day, one.metric, one.value) for one in sums] == [(dt.date(1970, 1, 2), TOOL, 2)]
+    with (
+        pytest.raises(StateError, match="does not exist"),
+        looking.database(lambda: psycopg.connect(url), "postgresql://here/state", "nobody"),
+    ):
+        pytest.fail("it was opened")

@@ -24,7 +24,7 @@ from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.counting.runs import settle
-from exporter.ledger.coverage import Coverage, of_file
+from exporter.ledger.coverage import Coverage
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import SCHEMA_VERSION
@@ -32,6 +32,7 @@ from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.increments import Increments
 from exporter.metrics.render import openmetrics_lines
 from exporter.metrics.totals import Limits, Sample, Totals
+from exporter.service.connect import look_at_state
 from exporter.sources.protocol import Batch
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes
@@ -391,22 +392,22 @@ def test_it_reads_no_faster_than_it_may(tmp_path):
 def test_a_state_in_use_tells_what_is_counted_and_stays_as_it_is(tmp_path):
     path = tmp_path / "state.db"
     ledger = Ledger(path)
-    assert of_file(path, "os") == Coverage()
+    assert look_at_state(path, "os") == Coverage()
     key = ledger.user_key()
     totals = Totals(Limits(), zero_hold=0)
     ledger.commit(changes(totals=totals, cursor=("one", {"cutoff": 9, "floor": 5})))
     ledger.commit(changes("u", cursor=("two", {"cutoff": 9, "floor": 7})))
     before = path.read_bytes()
-    found = of_file(path, "os")
+    found = look_at_state(path, "os")
     assert (found.since, found.until) == (5, 9)
     assert (TOOL, ("os", "r", "a", "é\u202e🙂")) in found.series
     assert ("tool", "é\u202e🙂") in found.admitted
     assert found.user_key == key
-    assert of_file(path, "another").since is None
+    assert look_at_state(path, "another").since is None
     assert path.read_bytes() == before
     ledger.commit(changes("v"))  # the daemon is not disturbed
     ledger.close()
-    assert of_file(path, "os").since == 5
+    assert look_at_state(path, "os").since == 5
 
 
 def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
@@ -416,8 +417,8 @@ def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
     ledger.close()
     with pytest.raises(StateRefused, match="the version that the daemon has"):
-        of_file(path, "os")
-    assert of_file(tmp_path / "none.db", "os") == Coverage()
+        look_at_state(path, "os")
+    assert look_at_state(tmp_path / "none.db", "os") == Coverage()
 
 
 def test_a_state_says_what_was_not_seen_of_an_agentos(tmp_path):
@@ -431,5 +432,5 @@ def test_a_state_says_what_was_not_seen_of_an_agentos(tmp_path):
     ledger.commit(Changes("os", [], Totals(Limits(), zero_hold=0).plan(delta, show=False)))
     ledger.close()
     for agentos in ("os", "own"):
-        assert (of_file(path, agentos).hidden, of_file(path, agentos).ignored) == (3, 3)
-    assert (of_file(path, "os").until, of_file(path, "os").waiting) == (None, 0)
+        assert (look_at_state(path, agentos).hidden, look_at_state(path, agentos).ignored) == (3, 3)
+    assert (look_at_state(path, "os").until, look_at_state(path, "os").waiting) == (None, 0)

@@ -11,7 +11,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter import __version__, config
-from exporter.config import AgentOS, Check, Config, Database, Push, Secret, SharedState, Tls, files, loader, shard
+from exporter.config import (
+    AgentOS,
+    Check,
+    Config,
+    Database,
+    Push,
+    Secret,
+    SharedState,
+    Tls,
+    budgets,
+    files,
+    instances,
+    loader,
+    shard,
+)
 from exporter.config.settings import Credential, Protocol
 from exporter.config.shard import Shard
 from exporter.core.errors import ConfigError
@@ -876,7 +890,7 @@ def test_any_tree(scratch: Path, tree: object) -> None:
 @FUZZ
 @given(
     top=st.dictionaries(st.sampled_from(loader._TOP), TREES),
-    entry=st.dictionaries(st.sampled_from(loader._INSTANCE), TREES),
+    entry=st.dictionaries(st.sampled_from(instances._INSTANCE), TREES),
 )
 def test_known_keys_with_any_value(scratch: Path, top: dict[str, object], entry: dict[str, object]) -> None:
     scratch.write_text(yaml.safe_dump({**top, "agentos": [entry, entry]}, allow_unicode=False), encoding="utf-8")
@@ -884,7 +898,7 @@ def test_known_keys_with_any_value(scratch: Path, top: dict[str, object], entry:
 
 
 @FUZZ
-@given(entry=st.dictionaries(st.sampled_from(loader._BUDGET), TREES), number=st.text("0123456789eE+-._naifNAIF"))
+@given(entry=st.dictionaries(st.sampled_from(budgets._BUDGET), TREES), number=st.text("0123456789eE+-._naifNAIF"))
 def test_budgets_with_any_value(scratch: Path, entry: dict[str, object], number: str) -> None:
     good = {"name": "b", "period": "day", "limit_usd": 1}
     for budget in (entry, {**good, **entry}, {**good, "limit_usd": number}):

@@ -227,7 +227,7 @@ def test_only_the_outermost_is_a_run_and_a_trace_may_hold_several():
         tree((H, "POST", -1), (T, "t", 0), (A, "m", 1), (L, "l", 2), (L, "l", 1), (A, "hook", 0), (L, "l", 5))
     )
     assert of(delta, "agentos_runs_total") == {("team", "t"): 1, ("agent", "hook"): 1}
-    assert runs == {2: RunRecord("team", "t", 2), 6: RunRecord("agent", "hook", 1)}
+    assert runs == {2: RunRecord("team", "t", 2, start=1_000_000), 6: RunRecord("agent", "hook", 1, start=1_000_000)}
     settle(delta, runs, Cashier())
     assert runs == {}
     observed = {key[1][1:]: one.total for key, one in delta.histograms.items() if key[0] == "agentos_run_llm_calls"}

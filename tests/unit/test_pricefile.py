@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from exporter.core.errors import ConfigError
 from exporter.core.model import TokenUsage
 from exporter.pricing import money, pricefile
+from exporter.pricing.entries import NO_PRICES
 from exporter.pricing.prices import Pricer
 from exporter.pricing.rates import Tiered
 from tests.harness.examples import examples
@@ -208,7 +209,7 @@ def test_a_new_file_takes_the_place_of_the_old() -> None:
     assert usd(pricer, "", "m") == "1"
     pricer.use(pricefile.parse(b"prices:\n  - {model: m, input_mtok: 2, output_mtok: 1}\n"))
     assert usd(pricer, "", "m") == "2"
-    pricer.use(pricefile.NO_PRICES)
+    pricer.use(NO_PRICES)
     assert usd(pricer, "", "m") is None
 
 

@@ -32,10 +32,13 @@ from hypothesis import strategies as st
 
 from exporter.core.model import TokenUsage
 from exporter.pricing import money, pricefile, prices
+from exporter.pricing.matching import is_strict
+from exporter.pricing.price_list import PriceList
 from exporter.pricing.prices import Priced, Pricer
 from exporter.pricing.providers import (
     AGNO_MODELS,
     GENAI_IDS,
+    PREFIXES,
     PROMPT_WITHOUT_CACHE,
     Kind,
     Route,
@@ -44,6 +47,7 @@ from exporter.pricing.providers import (
     seller_of,
 )
 from exporter.pricing.rates import PRICE_KEYS
+from exporter.pricing.schedule import Schedule, newest_price
 from exporter.pricing.tokens import Classes, classify, habits_of
 from tests.harness.examples import examples
 
@@ -207,7 +211,7 @@ def test_spellings_of_a_provider(spelling: str) -> None:
 def test_every_price_list_exists() -> None:
     assert {provider.id for provider in data_snapshot.get_snapshot().providers} >= GENAI_IDS
     lists = {provider.id for provider in data_snapshot.get_snapshot().providers} | {"local", "", "openrouter"}
-    assert set(prices.PREFIXES.values()) <= lists
+    assert set(PREFIXES.values()) <= lists
 
 
 def test_classes_that_report_openai_and_talk_to_someone_else() -> None:
@@ -365,9 +369,9 @@ def test_what_has_no_price_is_unpriced_and_not_free(provider: str, model: str) -
     ],
 )
 def test_strict_matching(clause, same: list[str], others: list[str]) -> None:
-    assert {ref: prices._is_strict(clause, ref) for ref in same} == dict.fromkeys(same, True)
+    assert {ref: is_strict(clause, ref) for ref in same} == dict.fromkeys(same, True)
     matched = [ref for ref in others if not hasattr(clause, "is_match") or clause.is_match(ref)]
-    assert {ref: prices._is_strict(clause, ref) for ref in matched} == dict.fromkeys(matched, False)
+    assert {ref: is_strict(clause, ref) for ref in matched} == dict.fromkeys(matched, False)
 
 
 def test_genai_prices_itself_is_not_strict() -> None:
@@ -383,10 +387,11 @@ def test_genai_prices_itself_is_not_strict() -> None:
 
 def test_every_id_that_genai_prices_finds_itself_has_its_price() -> None:
     snapshot = data_snapshot.get_snapshot()
+    prices = PriceList(snapshot)
     for provider in snapshot.providers:
         for model in provider.models:
             if provider.id in GENAI_IDS and provider.find_model(model.id) is model and not model.id.endswith("-"):
-                assert PRICER._match(provider.id, model.id.lower()) is model
+                assert prices.match(provider.id, model.id.lower()) is model
 
 
 def test_openrouter_chooses_and_reports() -> None:
@@ -577,18 +582,18 @@ def test_times_are_the_librarys(constraint, moment: datetime) -> None:
     base, other = ModelPrice(input_mtok=Decimal(1)), ModelPrice(input_mtok=Decimal(2))
     dated = [ConditionalPrice(prices=base), ConditionalPrice(constraint, prices=other)]
     theirs = ModelInfo("m", ClauseEquals("m"), prices=dated).get_prices(moment)
-    ours = prices._Schedule(dated).at((moment - EPOCH) // timedelta(microseconds=1))
+    ours = Schedule(dated).at((moment - EPOCH) // timedelta(microseconds=1))
     assert ours.prices["input_mtok"].base == theirs.input_mtok
 
 
 def test_before_the_first_of_dated_prices_the_first_holds() -> None:
     dated = [ConditionalPrice(StartDateConstraint(date(2026, 5, 1)), prices=ModelPrice(input_mtok=Decimal(1)))] * 2
-    assert prices._Schedule(dated).at(0).prices["input_mtok"].base == 1
+    assert Schedule(dated).at(0).prices["input_mtok"].base == 1
 
 
 def test_the_age_of_the_data() -> None:
     stamp = PRICER.data_timestamp(AT)
-    assert stamp == prices.newest_price(data_snapshot.get_snapshot().providers, AT) == micros("2026-11-09")
+    assert stamp == newest_price(data_snapshot.get_snapshot().providers, AT) == micros("2026-11-09")
     assert PRICER.data_timestamp(AT + 10**16) == stamp  # announced prices make old data no younger
 
 

@@ -31,8 +31,9 @@ from exporter.core.model import Clock, SpanKind
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from exporter.sources.api.inspect import Inspector, TraceView
+    from exporter.sources.api.inspect import Inspector
     from exporter.sources.api.source import AgentOSSource
+    from exporter.sources.api.views import TraceView
 
 OK: Final = 0
 FAILED: Final = 1

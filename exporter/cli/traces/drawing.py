@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from exporter.cli.traces.records import Session
-    from exporter.sources.api.inspect import SpanView, TraceView
+    from exporter.sources.api.views import SpanView, TraceView
 
 _CONTENT: Final = 4000
 """Characters of a prompt or answer that are shown."""

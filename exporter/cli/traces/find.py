@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from exporter.sources.api.inspect import Inspector, Query, TraceView
+    from exporter.sources.api.inspect import Inspector, Query
+    from exporter.sources.api.views import TraceView
 
 _PAGE: Final = 25
 """Trees in one request: AgentOS answers no other request while it collects them."""
@@ -61,7 +62,16 @@ async def scan_through(
     most: int,
     requests: bool,
 ) -> Scan:
-    """Read until `enough` fit, `most` are read or there are no more."""
+    """Read traces until there are enough, or no more.
+
+    Args:
+        traces: The traces to read; closed at the end.
+        fits: Whether a trace is wanted.
+        enough: How many traces that fit are enough; None for all.
+        most: How many traces are read at most, whether they fit or not.
+        requests: Whether requests that ran nothing are wanted.
+
+    """
     scan = Scan()
     async with aclosing(traces):
         async for trace in traces:

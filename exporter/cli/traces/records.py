@@ -10,7 +10,7 @@ from exporter.core.model import MICROSECONDS
 from exporter.core.times import utc
 
 if TYPE_CHECKING:
-    from exporter.sources.api.inspect import SpanView, TraceView
+    from exporter.sources.api.views import SpanView, TraceView
 
 
 @dataclass(slots=True)

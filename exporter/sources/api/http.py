@@ -117,7 +117,19 @@ class Api:
     async def get(
         self, path: str, params: Mapping[str, Any], *, endpoint: str, timeout: float, most: int = ANSWER_LIMIT
     ) -> Answer:
-        """GET; `endpoint` is the label for counting, `most` the longest answer in bytes. Raises SourceError."""
+        """Send a GET.
+
+        Args:
+            path: The path of the route, which begins with a slash.
+            params: Parameters of the query.
+            endpoint: The value of the label by which the request is counted.
+            timeout: Seconds that the whole answer may take.
+            most: The longest answer, in bytes.
+
+        Raises:
+            SourceError: There is no answer, or one with an error.
+
+        """
         url = self.base_url + path
         if params:
             url += "?" + urlencode(params, doseq=True)
@@ -126,7 +138,7 @@ class Api:
     async def post(
         self, path: str, params: Mapping[str, Any], body: object, *, endpoint: str, timeout: float
     ) -> Answer:
-        """POST JSON; `endpoint` is the label for counting. Raises SourceError."""
+        """Send a POST with JSON; see `get`. Raises SourceError."""
         url = self.base_url + path
         if params:
             url += "?" + urlencode(params)

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from exporter.core.errors import SourceError, SourceTimeout
 from exporter.core.model import MICROSECONDS, Seen
 from exporter.sources.api import wire
+from exporter.sources.api.head import Head
 from exporter.sources.api.http import UnknownRoute
-from exporter.sources.api.reader import UNSETTLED, Head, Reader, may_be_one_row, moment, trace_path
+from exporter.sources.api.queries import may_be_one_row, moment, trace_path
+from exporter.sources.api.reader import UNSETTLED, Reader
+from exporter.sources.api.roots import correct_roots
 from exporter.sources.protocol import Batch, LedgerView
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ class ListReader(Reader):
         """See Reader. Once per overlap, and at first, it looks back for the whole horizon: long runs start early."""
         here, overlap = self.here, self.settings.overlap
         wide = self.clock.monotonic() - self._looked_back >= overlap / MICROSECONDS
-        self.recent(0, None, 1)  # forgets what was read long ago
+        self.already_read.recent(0, None, 1)  # forgets what was read long ago
         back = self.settings.horizon if wide else 2 * overlap
         listed = await self._list(here.cutoff - back, head)
         if listed is None:
@@ -64,7 +67,7 @@ class ListReader(Reader):
             )
         # What was read and is not known was malformed: it is not read again at once.
         known = await ledger.known(self.db, [seen.id for seen in verdict.fetch])
-        new = [seen for seen in verdict.fetch if seen.id in known or seen.id not in self._read]
+        new = [seen for seen in verdict.fetch if seen.id in known or seen.id not in self.already_read]
         self.catching_up = len(new) > _BACKLOG
         for start in range(0, len(new), _BATCH):
             part = new[start : start + _BATCH]
@@ -103,11 +106,11 @@ class ListReader(Reader):
                 except SourceError as error:
                     if not may_be_one_row(error) or await self.quiet():
                         raise
-                    self.leave_out(trace_id, self.here.newest)
+                    self.already_read.leave_out(trace_id, self.here.newest)
                     whole.unreadable.append(trace_id)
                     continue
                 page = await asyncio.to_thread(wire.one_trace, answer.body, self.db, trace_id)
-                page = await self.true_roots(page, clean_ids=self.clean_ids)
+                await correct_roots(page, self.get, clean_ids=self.clean_ids)
                 whole.traces += page.traces
                 whole.malformed += page.malformed
             yield whole

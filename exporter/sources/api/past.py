@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.errors import BadAnswer, SilentEmpty
-from exporter.sources.api.reader import ASK_IDS, ApiPosition, Head
+from exporter.sources.api.head import Head
+from exporter.sources.api.reader import ASK_IDS, ApiPosition
 from exporter.sources.api.search import SearchReader
 from exporter.sources.protocol import Batch
 
@@ -57,7 +58,7 @@ class PastReader(SearchReader):
         count = await self._count(lo, until, None)
         if count:
             return count
-        if witnesses := self.recent(0, None, ASK_IDS):
+        if witnesses := self.already_read.recent(0, None, ASK_IDS):
             await self.believe(witnesses)
         elif not await self._count(self.here.cutoff, None, None):
             raise SilentEmpty(

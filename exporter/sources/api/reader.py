@@ -11,21 +11,19 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import msgspec
 import structlog
 
-from exporter.core.errors import BadAnswer, SilentEmpty, SourceError, SourceTimeout
-from exporter.core.model import FUTURE, MICROSECONDS, Clock, Seen, Trace, TraceState
-from exporter.core.times import stamp
-from exporter.counting.fold import awaits_run
+from exporter.core.errors import SilentEmpty, SourceTimeout
+from exporter.core.model import MICROSECONDS, Clock, Seen, Trace, TraceState
 from exporter.sources import handover
 from exporter.sources.api import wire
-from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, Api, NoFilter, UnknownRoute
-from exporter.sources.facts import clean_id
+from exporter.sources.api.already_read import AlreadyRead
+from exporter.sources.api.head import Head
+from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, Api
+from exporter.sources.api.page_size import PageSize
 from exporter.sources.handover import is_misdated
 from exporter.sources.position import Position, Settings
 from exporter.sources.protocol import Batch, LedgerView, PollStats
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
 log = structlog.get_logger(__name__)
-
-_UNFINISHED: Final = 50
-"""Unfinished traces that show more as soon as they grow. Each makes a search a little longer; others are asked for."""
 
 ASK_IDS: Final = 100
 """ids in one request for known traces"""
@@ -48,10 +43,9 @@ UNREADABLE: Final = 100
 """traces that AgentOS cannot serve: with more of them it is AgentOS that is ill"""
 PASSES: Final = 6
 """times a pass is repeated whose pages did not show all that was counted"""
-_SMALLEST_PAGE: Final = 10
-_LARGEST_PAGE: Final = 100
+_SPARE: Final = 100
 _LARGEST_LIST: Final = 5_000
-"""Rows without trees that are asked for at once where smaller pages contradict one another."""
+"""Rows without trees that are asked for at once, with some to spare, where smaller pages contradict one another."""
 
 
 @dataclass(slots=True)
@@ -59,36 +53,6 @@ class ApiPosition(Position):
     """All that ended before `cutoff` was read. `sweep`: until where the last sweep listed."""
 
     sweep: int = 0
-
-
-class PageSize:
-    """How many rows a page has, so that one answer does not stall AgentOS for longer than the budget."""
-
-    def __init__(self, stall_budget: float) -> None:
-        """`stall_budget` is in seconds."""
-        self._budget = stall_budget
-        self.rows = _LARGEST_PAGE // 2
-
-    def learn(self, elapsed: float, search_ms: float, rows: int) -> None:
-        """Take in how long (seconds, of it `search_ms` finding) a page of `rows` took."""
-        if rows < 1:
-            return
-        search = search_ms / 1000
-        each = max(elapsed - search, 1e-6) / rows
-        wanted = _LARGEST_PAGE if search > self._budget / 2 else int((self._budget - search) / each)
-        self.rows = max(_SMALLEST_PAGE, min(_LARGEST_PAGE, wanted))
-
-    def shrink(self) -> bool:
-        """Halve the page after an answer that was too large; False if it is one row already."""
-        if self.rows == 1:
-            return False
-        self.rows = max(1, self.rows // 2)
-        return True
-
-
-def moment(micros: int) -> str:
-    """A time as AgentOS's filters need it: UTC, `+00:00`, six digits that are never all zero (agno would drop them)."""
-    return stamp(micros).replace(".000000+", ".000001+")
 
 
 class Reader(ABC):
@@ -106,10 +70,7 @@ class Reader(ABC):
         self.catching_up = False
         self.page_size = PageSize(settings.stall_budget)
         self.deadline = 0.0
-        self._read: dict[str, tuple[float, int]] = {}
-        """id → (monotonic time of reading, its end): what this process has read itself, oldest first"""
-        self._unfinished: set[str] = set()
-        """those of them with spans that are still hidden, or that show a request and no run that it may have begun"""
+        self.already_read = AlreadyRead(self.db, settings, clock)
         self._alarm = False
         self._missing = 0
         self._probed = float("-inf")
@@ -118,8 +79,6 @@ class Reader(ABC):
         self._warned_own = False
         self.clean_ids = False
         """whether ids on trace rows are the root's own (agno ≥ 2.6.0)"""
-        self._unreadable: dict[str, _Unreadable] = {}
-        """id → what AgentOS cannot serve, oldest first"""
         self.inherited: tuple[str, ...] = ()
         """keys of the ledger under which this AgentOS was read from its databases, and is no more"""
 
@@ -251,7 +210,7 @@ class Reader(ABC):
             )
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - one poll may have fallen into an outage
-            moved = {"sentinels": list(self._read)[-3:]}
+            moved = {"sentinels": self.already_read.newest(3)}
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
             yield Batch(self.db, reset=True, cursor=self._cursor(**moved))
             self._moved(**moved)
@@ -273,68 +232,13 @@ class Reader(ABC):
                 "AgentOS stopped showing traces in the middle of a poll: its database fails, and AgentOS hides that"
             )
 
-    # What this process has read
+    # What was read
 
-    def mark(self, traces: Iterable[Trace], malformed: Iterable[str] = ()) -> None:
+    def mark(self, traces: Sequence[Trace], malformed: Iterable[str] = ()) -> None:
         """Remember what was read and committed."""
-        now, here = self.clock.monotonic(), self.here
-        for trace in traces:
-            self._read.pop(trace.id, None)
-            self._read[trace.id] = (now, trace.end)
-            unfinished = trace.open or awaits_run(trace)
-            (self._unfinished.add if unfinished else self._unfinished.discard)(trace.id)
-            here.seen = True
-        for trace_id in malformed:
-            self._read.pop(trace_id, None)
-            self._read[trace_id] = (now, FUTURE)
-
-    def leave_out(self, trace_id: str, end: int) -> None:
-        """Remember a trace that AgentOS answers with an error: it is not asked for until it ends later than `end`."""
-        if trace_id not in self._unreadable:
-            log.warning(
-                "trace_unreadable",
-                db=self.db,
-                trace_id=clean_id(trace_id),
-                reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
-            )
-        self._unreadable[trace_id] = _Unreadable(self.clock.monotonic(), end)
-        # Whatever was read of it before: it is this end that decides whether it is asked for.
-        self._read.pop(trace_id, None)
-        self._unfinished.discard(trace_id)
-
-    def left_out(self) -> dict[str, int]:
-        """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
-        since = self.clock.monotonic() - self.settings.horizon / MICROSECONDS
-        for trace_id in [trace_id for trace_id, one in self._unreadable.items() if one.since < since]:
-            del self._unreadable[trace_id]
-        return {trace_id: one.end for trace_id, one in self._unreadable.items()}
-
-    def has_grown(self, seen: Seen) -> bool:
-        """Whether this listed trace was not read lately, or ends later than it did then."""
-        return seen.id not in self._read or seen.end > self._read[seen.id][1]
-
-    def still_unreadable(self, seen: Seen) -> bool:
-        """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
-        one = self._unreadable.get(seen.id)
-        return one is not None and seen.end <= one.end
-
-    def recent(self, lo: int, hi: int | None, most: int) -> list[str]:
-        """Ids read within the last 2.5 overlaps that a search for ends in [lo, hi) would return again, newest last."""
-        since = self.clock.monotonic() - 2.5 * self.settings.overlap / MICROSECONDS
-        for trace_id in [trace_id for trace_id, (at, _) in self._read.items() if at < since]:
-            del self._read[trace_id]
-            self._unfinished.discard(trace_id)
-        fresh = [
-            trace_id
-            for trace_id, (_, end) in self._read.items()
-            if end >= lo and (hi is None or end < hi or end == FUTURE)
-        ]
-        return fresh[-most:]
-
-    def unfinished(self, ids: Sequence[str]) -> dict[str, int]:
-        """Of these traces the newest few that will show more, with their ends, which any further span moves."""
-        some = [trace_id for trace_id in ids if trace_id in self._unfinished][-_UNFINISHED:]
-        return {trace_id: self._read[trace_id][1] for trace_id in some}
+        self.already_read.add(traces, malformed)
+        if traces:
+            self.here.seen = True
 
     def sort(self, page: wire.Page, head: Head | None = None) -> tuple[list[Trace], list[tuple[str, str]]]:
         """(traces to count, ignored with reasons): leaves out what ended before the floor."""
@@ -393,7 +297,7 @@ class Reader(ABC):
         verdict = Verdict()
         for seen in sorted(listed, key=lambda seen: seen.end):
             found = known.get(seen.id)
-            if self.still_unreadable(seen):
+            if self.already_read.still_unreadable(seen):
                 continue
             if found is None and seen.created < self.oldest:
                 verdict.too_old.append((seen.id, "too_old"))
@@ -451,7 +355,7 @@ class Reader(ABC):
                     break
             if len(found) + len(malformed) >= wanted and (found or malformed or not met):
                 return list(found.values())
-            size, met = min(max(size, wanted + _LARGEST_PAGE), _LARGEST_LIST), True
+            size, met = min(max(size, wanted + _SPARE), _LARGEST_LIST), True
         return None
 
     def own_among(self, listed: Sequence[Seen], since: int, until: int) -> tuple[list[Seen], int]:
@@ -495,53 +399,6 @@ class Reader(ABC):
         self.stats.bytes += len(answer.body)
         return answer
 
-    async def true_roots(self, page: wire.Page, *, clean_ids: bool) -> wire.Page:
-        """Ask for the roots whose own facts AgentOS overwrote with the trace's."""
-        for place, trace in enumerate(page.traces):
-            doubt = page.doubts.get(trace.id)
-            if doubt is not None:
-                page.traces[place] = await self._with_true_roots(trace, doubt, clean_ids=clean_ids)
-        return page
-
-    async def _with_true_roots(self, trace: Trace, doubt: wire.RootDoubt, *, clean_ids: bool) -> Trace:
-        asked = set(doubt.times) if clean_ids else {*doubt.times, *doubt.ids}
-        for index in sorted(asked):
-            span_id = f"{trace.spans[index].id:016x}"
-            try:
-                answer = await self.get(trace_path(trace.id), {"span_id": span_id}, "trace_span")
-                times, ids = index in doubt.times, index in doubt.ids
-                trace = wire.correct_root(trace, index, answer.body, times=times, ids=ids)
-            except UnknownRoute:
-                continue  # deleted meanwhile: the trace's facts are the best there are
-            except BadAnswer as error:
-                log.warning("root_unknown", db=self.db, reason=str(error))  # nor may it cost the other traces
-        return trace
-
-
-def may_be_one_row(error: SourceError) -> bool:
-    """Whether AgentOS may have met a row that it cannot serve, though it could serve all others.
-
-    It then answers 500, whatever else the page holds; or 400 and what pydantic says of a node of the tree.
-    """
-    if isinstance(error, NoFilter):
-        return False
-    return error.status == HTTPStatus.INTERNAL_SERVER_ERROR or (
-        error.status == HTTPStatus.BAD_REQUEST and "TraceNode" in str(error)
-    )
-
-
-def trace_path(trace_id: str) -> str:
-    """Path of one trace; its id comes from outside."""
-    return "/traces/" + quote(trace_id, safe="")
-
-
-@dataclass(slots=True)
-class _Unreadable:
-    """A trace that AgentOS cannot serve: since when (monotonic seconds), and its end (microseconds) at that time."""
-
-    since: float
-    end: int
-
 
 @dataclass(slots=True)
 class Verdict:
@@ -550,25 +407,3 @@ class Verdict:
     fetch: list[Seen] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     too_old: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Head:
-    """What one head request found. `request_at` is monotonic seconds, the rest microseconds; `date` the server's."""
-
-    request_at: float
-    own_now: int
-    date: int | None = None
-    newest: int = 0
-    rows: int = 0
-    complete: bool = False
-
-    @property
-    def as_of(self) -> int:
-        """The server's clock, or ours where it does not tell."""
-        return self.date if self.date is not None else self.own_now
-
-    def answered(self, answer: Answer) -> None:
-        """Take the clock of the first answer."""
-        if self.date is None and answer.date is not None:
-            self.date = int(answer.date * MICROSECONDS)

@@ -14,8 +14,11 @@ import structlog
 from exporter.core.errors import SourceError, SourceTimeout
 from exporter.core.model import MICROSECONDS, Seen
 from exporter.sources.api import wire
+from exporter.sources.api.head import Head
 from exporter.sources.api.http import OWN_TRACE_PREFIX, TooLarge
-from exporter.sources.api.reader import ASK_IDS, PASSES, UNREADABLE, Head, Reader, may_be_one_row, moment
+from exporter.sources.api.queries import may_be_one_row, moment
+from exporter.sources.api.reader import ASK_IDS, PASSES, UNREADABLE, Reader
+from exporter.sources.api.roots import correct_roots
 from exporter.sources.position import DAY, HOUR
 from exporter.sources.protocol import Batch
 
@@ -128,7 +131,7 @@ class SearchReader(Reader):
 
         Raises SilentEmpty.
         """
-        await self.believe(self.recent(0, None, ASK_IDS), unsure=True)
+        await self.believe(self.already_read.recent(0, None, ASK_IDS), unsure=True)
 
     def _time_is_short(self) -> bool:
         return self.deadline - self.clock.monotonic() < 2 * self._window_took + 0.1
@@ -230,14 +233,14 @@ class SearchReader(Reader):
             until = {} if hi is None else {"end_time": moment(hi)}
             listed = await self.list_all({"start_time": moment(lo - back), **until}, head, most=_LISTED)
             ended = [seen for seen in listed or () if seen.end >= lo and not seen.id.startswith(OWN_TRACE_PREFIX)]
-            new = {seen.id: seen.end for seen in ended if self.has_grown(seen) and not self.still_unreadable(seen)}
+            new = {seen.id: seen.end for seen in ended if self.already_read.is_new(seen)}
             head.rows += len(new)
             async for page in self.fetch(list(new)):
                 traces, ignored = self.sort(page, head)
                 yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
                 self.mark(traces, page.malformed)
                 for trace_id in page.unreadable:
-                    self.leave_out(trace_id, new[trace_id])
+                    self.already_read.leave_out(trace_id, new[trace_id])
                     blamed = True
             if blamed:
                 return
@@ -263,8 +266,8 @@ class SearchReader(Reader):
         if not self._any_status:
             conditions.append({"op": "IN", "key": "status", "values": list(STATUSES)})
         conditions.append(_not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}))
-        read = self.recent(lo, hi, _EXCLUDED)
-        unless_grown = self.left_out() | self.unfinished(read)
+        read = self.already_read.recent(lo, hi, _EXCLUDED)
+        unless_grown = self.already_read.left_out() | self.already_read.unfinished(read)
         if excluded := [trace_id for trace_id in read if trace_id not in unless_grown]:
             conditions.append(_not({"op": "IN", "key": "trace_id", "values": excluded}))
         for trace_id, end in unless_grown.items():
@@ -287,7 +290,8 @@ class SearchReader(Reader):
         page = await asyncio.to_thread(wire.search_page, answer.body, self.db)
         self.stats.search_ms += page.search_ms
         self.page_size.learn(answer.elapsed, page.search_ms, len(page.ids))
-        return await self.true_roots(page, clean_ids=self.clean_ids)
+        await correct_roots(page, self.get, clean_ids=self.clean_ids)
+        return page
 
     async def _count(self, lo: int, hi: int | None, head: Head | None) -> int:
         return await self._probe(self._conditions(lo, hi), head)
@@ -398,12 +402,16 @@ class SearchReader(Reader):
                 page = await self._search({"op": "IN", "key": "trace_id", "values": part}, 1, len(part), None)
             except SourceError as error:
                 # One of them may be the reason; an AgentOS that answers nothing at all does not count them either.
-                if not may_be_one_row(error) or len(self.left_out()) >= UNREADABLE or not await self.alive(part):
+                if (
+                    not may_be_one_row(error)
+                    or len(self.already_read.left_out()) >= UNREADABLE
+                    or not await self.alive(part)
+                ):
                     raise
                 if len(part) > 1:
                     wanted += _halves(part)
                     continue
-                self.leave_out(part[0], self.here.newest)
+                self.already_read.leave_out(part[0], self.here.newest)
                 page = wire.Page([], {}, [], 0, 0.0, unreadable=part)
             if page is None:  # too large: pages are smaller now
                 wanted.append(part)

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import structlog
-from agno.client import AgentOSClient
 from pydantic import ValidationError
 
 from exporter.core.errors import BadAnswer, NoDetails, NoPast, SourceError, SourceTimeout, Unauthorized, Unreachable
-from exporter.core.model import MICROSECONDS, Clock, provider_label
+from exporter.core.model import Clock, provider_label
+from exporter.sources.api.client import REQUEST_TIMEOUT, Client
 from exporter.sources.api.daily import DailyMetrics, read_daily
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.past import PastReader
-from exporter.sources.api.reader import Reader, moment
+from exporter.sources.api.reader import Reader
 from exporter.sources.api.runs import fetch_run
 from exporter.sources.api.search import SearchReader
+from exporter.sources.api.session_stats import SessionStats
 from exporter.sources.api.surfaces import ApiSurfaces
 from exporter.sources.facts import spelled
 from exporter.sources.handover import DATABASE, floors
 from exporter.sources.position import Settings
-from exporter.sources.protocol import Component, Description, PollStats, SessionWindow
+from exporter.sources.protocol import Component, Description, PollStats
 from exporter.sources.turns import Turns
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ log = structlog.get_logger(__name__)
 
 AnyReader = TypeVar("AnyReader", bound=Reader)
 
-_WINDOWS: Final = {"1h": 3600, "24h": 86400}
-_STATS_PAGE: Final = 100
-_STATS_PACE: Final = 500
-"""Session stats may cost AgentOS one part in so many of its time."""
-_REQUEST_TIMEOUT: Final = 30.0
 _CLEAN_IDS_SINCE: Final = (2, 6, 0)
 """agno version from which on the ids of a trace row are the root's own"""
 
@@ -65,36 +61,6 @@ class Target:
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
     proxy: str | None = None
-
-
-class _Client(AgentOSClient):
-    """agno's client, over our own transport."""
-
-    def __init__(self, api: Api) -> None:
-        super().__init__(api.base_url)
-        self._api = api
-        self.wait = _REQUEST_TIMEOUT
-
-    async def _arequest(
-        self,
-        method: str,
-        endpoint: str,
-        data: dict[str, Any] | None = None,
-        params: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,  # noqa: ARG002 - ours are sent
-        as_form: bool = False,  # noqa: ARG002, FBT001, FBT002 - agno's signature
-    ) -> Any:  # noqa: ANN401 - whatever JSON says
-        label = (
-            endpoint.strip("/").replace("/", "_") if endpoint.count("/") == 1 else endpoint.split("/")[1] + "_detail"
-        )
-        if method == "POST":
-            answer = await self._api.post(endpoint, params or {}, data, endpoint=label, timeout=self.wait)
-        else:
-            answer = await self._api.get(endpoint, params or {}, endpoint=label, timeout=self.wait)
-        try:
-            return msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BadAnswer(f"{label}: the answer is not JSON; is this the URL of an AgentOS?") from error
 
 
 class AgentOSSource:
@@ -121,7 +87,7 @@ class AgentOSSource:
             monotonic=clock.monotonic,
             on_answer=on_answer,
         )
-        self._client = _Client(self.api)
+        self._client = Client(self.api)
         self.surfaces = ApiSurfaces(self.api, clock, lookback=settings.lookback, places=self._places)
         self._config: ConfigResponse | None = None
         self._config_forbidden = False
@@ -130,12 +96,11 @@ class AgentOSSource:
         self._readers: dict[str, Reader] = {}
         self._inherited: tuple[str, ...] | None = None
         self._turns = Turns()
-        self._stats_allowed = float("-inf")
-        self._stats: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
+        self._sessions = SessionStats(self._client, clock)
         self.stats = PollStats()
 
     @property
-    def client(self) -> AgentOSClient:
+    def client(self) -> Client:
         """The client of agno for this AgentOS, for the command line."""
         return self._client
 
@@ -220,7 +185,7 @@ class AgentOSSource:
     async def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
         """See PastSource."""
         self.stats = PollStats()
-        for db in await self._databases(self._clock.monotonic() + _REQUEST_TIMEOUT):
+        for db in await self._databases(self._clock.monotonic() + REQUEST_TIMEOUT):
             reader = self._readers.get(db or "")
             if not isinstance(reader, PastReader):
                 reader = self._use(PastReader, db)
@@ -256,7 +221,7 @@ class AgentOSSource:
         return [db.db_id for db in found or ()] or [None]
 
     def _wait(self, deadline: float) -> float:
-        return max(0.1, min(_REQUEST_TIMEOUT, deadline - self._clock.monotonic()))
+        return max(0.1, min(REQUEST_TIMEOUT, deadline - self._clock.monotonic()))
 
     async def _read_config(self) -> None:
         try:
@@ -324,7 +289,7 @@ class AgentOSSource:
 
     async def daily_metrics(self, first: date, last: date) -> Sequence[DailyMetrics]:
         """AgentOS's own figures of these days; a day on which no session began is left out. Raises SourceError."""
-        self._client.wait = _REQUEST_TIMEOUT
+        self._client.wait = REQUEST_TIMEOUT
         await self._read_config()
         try:
             return await read_daily(self.api, self._places("metrics"), first, last)
@@ -357,63 +322,21 @@ class AgentOSSource:
 
     async def describe(self, ledger: LedgerView) -> Description:
         """See TraceSource."""
-        self._client.wait = _REQUEST_TIMEOUT
-        await self._learn_version(_REQUEST_TIMEOUT)
+        self._client.wait = REQUEST_TIMEOUT
+        await self._learn_version(REQUEST_TIMEOUT)
         await self._read_config()
         try:
-            await self._read_stats(ledger)
+            await self._sessions.refresh(self._described_databases, ledger)
         except ValidationError as error:
             raise BadAnswer("/trace_session_stats: the answer is not that of an AgentOS") from error
         config = self._config
-        sessions, windows = self._stats
+        sessions, windows = self._sessions.total, self._sessions.windows
         if config is None:
             return Description(version=self._version, sessions=sessions, windows=windows)
         return Description(config.os_id or "", self._version, tuple(_components(config)), sessions, windows)
 
-    async def _read_stats(self, ledger: LedgerView) -> None:
-        """Session stats, as often as their cost allows: they are synchronous SQL in AgentOS's event loop."""
-        if self._clock.monotonic() < self._stats_allowed:
-            return
-        spent, total = 0.0, 0
-        sums = {window: [0, 0] for window in _WINDOWS}
-        now = self._clock.now_us()
-        for db in await self._databases(self._clock.monotonic() + _REQUEST_TIMEOUT):
-            answer = await self._client.get_trace_session_stats(limit=1, db_id=db)
-            spent += answer.meta.search_time_ms or 0.0
-            total += answer.meta.total_count or 0
-            if not answer.meta.total_count:
-                continue
-            for window, seconds in _WINDOWS.items():
-                since = moment(now - seconds * MICROSECONDS)
-                spent += await self._sum_window(db, since, sums[window])
-        self._stats_allowed = self._clock.monotonic() + _STATS_PACE * spent / 1000
-        if total or not await ledger.any_trace():
-            windows = tuple(SessionWindow(window, *counts) for window, counts in sums.items())
-            self._stats = (total, windows)
-        else:
-            # Traces but no sessions: AgentOS stores no session ids on them. Unknown is not zero.
-            self._stats = (None, ())
-
-    async def _sum_window(self, db: str | None, since: str, counts: list[int]) -> float:
-        spent, page = 0.0, 0
-        # agno 2.3 has several rows for a session whose traces name different users, agents, teams or workflows.
-        met: set[tuple[str | None, ...]] = set()
-        sessions: set[str] = set()
-        while True:
-            page += 1
-            answer = await self._client.get_trace_session_stats(
-                limit=_STATS_PAGE, page=page, start_time=since, db_id=db
-            )
-            spent += answer.meta.search_time_ms or 0.0
-            for one in answer.data:
-                row = (one.session_id, one.user_id, one.agent_id, one.team_id, one.workflow_id)
-                if row not in met:
-                    met.add(row)
-                    sessions.add(one.session_id)
-                    counts[1] += one.total_traces
-            if len(answer.data) < _STATS_PAGE:
-                counts[0] += len(sessions)
-                return spent
+    async def _described_databases(self) -> list[str | None]:
+        return await self._databases(self._clock.monotonic() + REQUEST_TIMEOUT)
 
 
 class _Info(msgspec.Struct):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,12 +19,12 @@ from exporter.core.errors import BadAnswer, SourceTimeout
 from exporter.core.model import MICROSECONDS, Clock, Known, TraceState
 from exporter.core.times import stamp
 from exporter.sources import handover
-from exporter.sources.api.http import OWN_TRACE_PREFIX
 from exporter.sources.database import rows as span_rows
+from exporter.sources.database.listed import Pass, sorted_out, why_not_read
 from exporter.sources.database.rows import Reading, moment_of
 from exporter.sources.database.run_details import read_details, read_tags
 from exporter.sources.database.sql import SPAN_COLUMNS, missing
-from exporter.sources.facts import clean_id, stand_in
+from exporter.sources.facts import clean_id
 from exporter.sources.handover import is_misdated
 from exporter.sources.position import DAY, Position, Settings
 from exporter.sources.protocol import Batch, LedgerView, PollStats
@@ -55,25 +55,6 @@ class FeedPosition(Position):
     forgotten: int = 0
     witnessed: int = 0
     source: str = handover.DATABASE
-
-
-@dataclass(slots=True)
-class _Pass:
-    """One poll: when it began by the monotonic clock and by the database's, and what it met.
-
-    `touched` are traces with new spans. `due` are open traces whose time to be read again has come.
-    """
-
-    began: float
-    now: int
-    newest: int = 0
-    touched: set[str] = field(default_factory=set)
-    due: Sequence[Known] = ()
-
-    def note(self, page: Rows, ids: Sequence[str], ignored: Sequence[tuple[str, str]]) -> None:
-        """Take note of a page of spans, and of the traces in it that have new ones, our own among them."""
-        self.newest = max(self.newest, newest_of(page))
-        self.touched.update(ids, (trace_id for trace_id, reason in ignored if reason == "own"))
 
 
 class Feed:
@@ -120,7 +101,7 @@ class Feed:
             return
         began, own_now = self.clock.monotonic(), self.clock.now_us()
         now = await self.connection.now(wait=self._left)
-        this = _Pass(began, own_now if now is None else now)
+        this = Pass(began, own_now if now is None else now)
         async with aclosing(self._news(ledger, this)) as batches:
             async for batch in batches:
                 yield batch
@@ -194,7 +175,7 @@ class Feed:
 
     # News
 
-    async def _news(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
+    async def _news(self, ledger: LedgerView, this: Pass) -> AsyncGenerator[Batch]:
         """Hand over what was written since the last poll: page by page, of each page some traces at a time.
 
         The last batch of a page moves the cutoff; the last of all settles what no span was added to.
@@ -225,7 +206,7 @@ class Feed:
                     self.position = moved
                     self._remember(reading)
             # A span that was listed and not read, as by a replica that lags, is listed again.
-            self._read.update((span_id, created) for created, span_id, trace_id in new if _reason(trace_id))
+            self._read.update((span_id, created) for created, span_id, trace_id in new if why_not_read(trace_id))
             self._forget()
             if ended:
                 return
@@ -292,7 +273,7 @@ class Feed:
         raise BadAnswer(f"{self.connection.location}: {len(page)} rows of spans whose ids or times are no text")
 
     async def _batch(
-        self, ledger: LedgerView, reading: Reading, this: _Pass, ignored: Sequence[tuple[str, str]] = ()
+        self, ledger: LedgerView, reading: Reading, this: Pass, ignored: Sequence[tuple[str, str]] = ()
     ) -> Batch:
         """What was read, without traces that are too old to count; `ignored` are those that were not read at all."""
         here = self.here
@@ -322,7 +303,7 @@ class Feed:
             tags=tags,
         )
 
-    def _moved_to(self, this: _Pass, *, ended: bool) -> FeedPosition:
+    def _moved_to(self, this: Pass, *, ended: bool) -> FeedPosition:
         """Where reading stands once the page is committed; `ended` where it is the last one."""
         cutoff, newest = self._advance(this) if ended else self._advance_to(this)
         return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not ended)
@@ -331,7 +312,7 @@ class Feed:
         """Whether a position is worth a commit of its own."""
         return moved.first is not self.here.first or abs(moved.cutoff - self._moved) >= self.settings.overlap // 4
 
-    def _advance(self, this: _Pass) -> tuple[int, int]:
+    def _advance(self, this: Pass) -> tuple[int, int]:
         """(cutoff, newest) after all that is there was read.
 
         The clock that counts is AgentOS's, of which the newest row tells; while nothing new comes, ours goes on from
@@ -347,14 +328,14 @@ class Feed:
         reached = base + round((this.began - since) * MICROSECONDS)
         return max(here.cutoff, min(reached, cap) - self.settings.overlap), newest
 
-    def _advance_to(self, this: _Pass) -> tuple[int, int]:
+    def _advance_to(self, this: Pass) -> tuple[int, int]:
         """(cutoff, newest) after all up to the newest row of this pass was read."""
         reached = min(this.newest, this.now + MICROSECONDS)
         return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
 
     # What is known, and waited for
 
-    async def _settled(self, ledger: LedgerView, this: _Pass) -> list[str]:
+    async def _settled(self, ledger: LedgerView, this: Pass) -> list[str]:
         """Complete traces that settle, as no span was added to them; and notes which open ones are to be read."""
         now = self.clock.now_us()
         complete = await ledger.unsettled(self.db, UNSETTLED, due=now)
@@ -364,7 +345,12 @@ class Feed:
     async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
 
-        `db` is the key under which the ledger has them; not `alone`, those that are not here may be elsewhere.
+        Args:
+            due: The traces.
+            db: The key under which the ledger has them.
+            as_of: The database's clock, in microseconds.
+            alone: Whether traces that are not here are nowhere else either.
+
         """
         now, horizon = self.clock.now_us(), self.settings.horizon
         given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
@@ -376,7 +362,7 @@ class Feed:
             lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
             yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
-    async def _judge(self, ledger: LedgerView, this: _Pass) -> AsyncGenerator[Batch]:
+    async def _judge(self, ledger: LedgerView, this: Pass) -> AsyncGenerator[Batch]:
         """Hand over a reset if rows arrive, but none of the traces known before exists: the database was replaced.
 
         What is gone after a day may have been deleted because of its age: that is no sign of anything.
@@ -410,31 +396,3 @@ class Feed:
         here = self.here
         here.sentinels = await ledger.sentinels(self.db, here.sentinel_ages(self.settings.overlap))
         here.witnessed = min(here.newest, here.cutoff + self.settings.overlap)
-
-
-def sorted_out(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:
-    """(traces to read, traces that are not read at all with the reason) of some rows of a page."""
-    reasons = {trace_id: _reason(trace_id) for trace_id in dict.fromkeys(trace_id for _, _, trace_id in new)}
-    ignored = [(_named(trace_id), reason) for trace_id, reason in reasons.items() if reason]
-    return [trace_id for trace_id, reason in reasons.items() if not reason], ignored
-
-
-def _reason(trace_id: object) -> str:
-    """Why a trace is not read at all; '' where it is. Nobody asked a table of other hands to have ids that are text."""
-    if not isinstance(trace_id, str):
-        return "malformed"
-    return "own" if trace_id.startswith(OWN_TRACE_PREFIX) else ""
-
-
-def _named(trace_id: object) -> str:
-    return clean_id(trace_id) if isinstance(trace_id, str) else stand_in(repr(trace_id).encode())
-
-
-def newest_of(page: Rows) -> int:
-    """When the newest row of a page was written, in microseconds; of those that tell a time at all, 0 if none does."""
-    for row in reversed(page):
-        try:
-            return moment_of(row[0])
-        except (ValueError, OverflowError, TypeError):
-            continue
-    return 0

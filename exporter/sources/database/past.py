@@ -9,7 +9,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.times import stamp
-from exporter.sources.database.feed import PAGE, Feed, newest_of, sorted_out
+from exporter.sources.database.feed import PAGE, Feed
+from exporter.sources.database.listed import newest_of, sorted_out
 from exporter.sources.protocol import Batch
 
 if TYPE_CHECKING:

@@ -1,0 +1,113 @@
+"""What this process has itself read of a database lately, so that it is not read again for nothing.
+
+It is never restored from the state: after a crash, reading once too often is safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.core.model import FUTURE, MICROSECONDS, Clock, Seen, Trace
+from exporter.counting.fold import awaits_run
+from exporter.sources.facts import clean_id
+from exporter.sources.position import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+log = structlog.get_logger(__name__)
+
+_UNFINISHED: Final = 50
+"""Unfinished traces that show more as soon as they grow. Each makes a search a little longer; others are asked for."""
+
+
+@dataclass(slots=True)
+class _Unreadable:
+    """A trace that AgentOS cannot serve: since when (monotonic seconds), and its end (microseconds) at that time."""
+
+    since: float
+    end: int
+
+
+class AlreadyRead:
+    """The traces of one database that were read, and those that AgentOS cannot serve."""
+
+    def __init__(self, db: str, settings: Settings, clock: Clock) -> None:
+        self._db, self._settings, self._clock = db, settings, clock
+        self._read: dict[str, tuple[float, int]] = {}
+        """id → (monotonic time of reading, its end), oldest first"""
+        self._unfinished: set[str] = set()
+        """those of them with spans that are still hidden, or that show a request and no run that it may have begun"""
+        self._unreadable: dict[str, _Unreadable] = {}
+        """id → what AgentOS cannot serve, oldest first"""
+
+    def add(self, traces: Iterable[Trace], malformed: Iterable[str] = ()) -> None:
+        """Remember what was read and committed."""
+        now = self._clock.monotonic()
+        for trace in traces:
+            self._read.pop(trace.id, None)
+            self._read[trace.id] = (now, trace.end)
+            unfinished = trace.open or awaits_run(trace)
+            (self._unfinished.add if unfinished else self._unfinished.discard)(trace.id)
+        for trace_id in malformed:
+            self._read.pop(trace_id, None)
+            self._read[trace_id] = (now, FUTURE)
+
+    def __contains__(self, trace_id: str) -> bool:
+        return trace_id in self._read
+
+    def newest(self, most: int) -> list[str]:
+        """Ids of the traces that were read last."""
+        return list(self._read)[-most:]
+
+    def leave_out(self, trace_id: str, end: int) -> None:
+        """Remember a trace that AgentOS answers with an error: it is not asked for until it ends later than `end`."""
+        if trace_id not in self._unreadable:
+            log.warning(
+                "trace_unreadable",
+                db=self._db,
+                trace_id=clean_id(trace_id),
+                reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
+            )
+        self._unreadable[trace_id] = _Unreadable(self._clock.monotonic(), end)
+        # Whatever was read of it before: it is this end that decides whether it is asked for.
+        self._read.pop(trace_id, None)
+        self._unfinished.discard(trace_id)
+
+    def left_out(self) -> dict[str, int]:
+        """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
+        since = self._clock.monotonic() - self._settings.horizon / MICROSECONDS
+        for trace_id in [trace_id for trace_id, one in self._unreadable.items() if one.since < since]:
+            del self._unreadable[trace_id]
+        return {trace_id: one.end for trace_id, one in self._unreadable.items()}
+
+    def is_new(self, seen: Seen) -> bool:
+        """Whether this listed trace was not asked for lately, or ends later than it did then."""
+        grown = seen.id not in self._read or seen.end > self._read[seen.id][1]
+        return grown and not self.still_unreadable(seen)
+
+    def still_unreadable(self, seen: Seen) -> bool:
+        """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
+        one = self._unreadable.get(seen.id)
+        return one is not None and seen.end <= one.end
+
+    def recent(self, lo: int, hi: int | None, most: int) -> list[str]:
+        """Ids read within the last 2.5 overlaps that a search for ends in [lo, hi) would return again, newest last."""
+        since = self._clock.monotonic() - 2.5 * self._settings.overlap / MICROSECONDS
+        for trace_id in [trace_id for trace_id, (at, _) in self._read.items() if at < since]:
+            del self._read[trace_id]
+            self._unfinished.discard(trace_id)
+        fresh = [
+            trace_id
+            for trace_id, (_, end) in self._read.items()
+            if end >= lo and (hi is None or end < hi or end == FUTURE)
+        ]
+        return fresh[-most:]
+
+    def unfinished(self, ids: Sequence[str]) -> dict[str, int]:
+        """Of these traces the newest few that will show more, with their ends, which any further span moves."""
+        some = [trace_id for trace_id in ids if trace_id in self._unfinished][-_UNFINISHED:]
+        return {trace_id: self._read[trace_id][1] for trace_id in some}
