@@ -191,10 +191,13 @@ def _estimated_cost(case: Case) -> Finding | None:
 
 def _price_differs(case: Case) -> Finding | None:
     tally = case.tally
-    if case.measure is not Measure.COST or tally is None or tally.unpriced or tally.estimated:
+    if case.measure is not Measure.COST or tally is None or tally.unpriced or case.ours is None or case.theirs is None:
+        return None
+    # Where ours is more, an estimate can be too high by no more than it is.
+    if tally.estimated and case.ours - case.theirs <= tally.estimated:
         return None
     tokens = _same_tokens(case)
-    if not tokens or case.ours is None or case.theirs is None:
+    if not tokens:
         return None
     ours, theirs = _per_million(case.ours, tokens), _per_million(case.theirs, tokens)
     return Finding(Reason.PRICE_DIFFERS, f"the tokens are the same: a million cost {ours} USD here, {theirs} there")
@@ -256,8 +259,8 @@ def _sessions_missing(case: Case) -> Finding | None:
     if sums is None or sums[0] <= sums[1] or case.theirs is None or case.lacking:
         return None
     text = (
-        "AgentOS has less over the whole period: it leaves out sessions that were deleted or began before, and runs "
-        "after the day on which their session began"
+        "AgentOS has less over the whole period: it leaves out sessions that were deleted or began before, runs after "
+        "the day of their session, and runs that no session holds"
     )
     return Finding(Reason.SESSIONS_MISSING, text)
 

@@ -42,7 +42,11 @@ def with_vendor(ours: Ours, statement: Statement, pricer: Pricer, period: Period
 
 def _not_attributed(ours: Ours) -> Iterator[Finding]:
     """Calls of which nothing tells who bills them."""
-    unsold = (model for _, provider, model in ours.tallies if provider in {"", OTHER} and not seller_of("", model))
+    unsold = (
+        model
+        for (_, provider, model), tally in ours.tallies.items()
+        if tally.calls and provider in {"", OTHER} and not seller_of("", model)
+    )
     if unknown := sorted({model or "without a name" for model in unsold}):
         text = f"calls of these models are not compared, as nothing tells who bills them: {', '.join(unknown)}"
         yield Finding(Reason.PASSED_OVER, text)

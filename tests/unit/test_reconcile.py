@@ -326,6 +326,26 @@ def test_the_words_of_a_price_that_differs(tmp_path):
     assert (line.difference, line.percent) == (-COST, Decimal("-50.00"))
 
 
+def test_an_estimate_that_is_too_small_does_not_hide_another_price(tmp_path):
+    world = World(days=1)
+    world.ledger[FIRST] = world.counted(source="estimated", cost=COST // 100)
+    world.models[FIRST] = [(DATED, world.counted() | {"calls": 0} | dict.fromkeys(TOKENS, 0))]
+    world.costs[FIRST] = [world.billed(usd=Decimal(COST) / USD / 2)]
+    (line,) = (line for line in world.report(tmp_path).lines if line.differs)
+    assert {finding.reason for finding in line.findings} == {R.ESTIMATED_COST, R.PRICE_DIFFERS}
+
+
+def test_models_of_which_nothing_tells_who_bills_them_are_said(tmp_path):
+    world = World(days=1)
+    run = Sum("it", FIRST, "agentos_runs_total", ("it", "agent", "a"), 3)
+    call = Sum("it", FIRST, "agentos_llm_calls_total", ("it", "", "", "", "house-1"), 3)
+    (statement,) = vendors.read(world.exports(tmp_path))
+    mine = ours(Sums({"it": world.since}, [*world.rows(), run, call]), ["it"], cache_known=True)
+    (remark,) = with_vendor(mine, statement, Pricer(), Period(FIRST, FIRST, world.today)).remarks
+    assert remark.reason is R.PASSED_OVER
+    assert remark.text.endswith("nothing tells who bills them: house-1")
+
+
 # --- Days and tolerance -----------------------------------------------------------------------------------------------
 
 
