@@ -260,7 +260,7 @@ def _sessions_missing(case: Case) -> Finding | None:
         return None
     text = (
         "AgentOS has less over the whole period: it leaves out sessions that were deleted or began before, runs after "
-        "the day of their session, and runs that no session holds"
+        "the day of their session, and some of the runs that went on at once in one session"
     )
     return Finding(Reason.SESSIONS_MISSING, text)
 
