@@ -11,7 +11,7 @@ checks {
 # These fire on a fact that does not pass by itself: a `for` would only delay them.
 rule {
   match {
-    name = "AgentOSBudget80|AgentOSBudgetExhausted|AgentOSHiddenSpans|AgentOSRunawayRun|AgentOSTenantOverBudget"
+    name = "AgentOSBudget80|AgentOSBudgetExhausted|AgentOSCostCaptureLow|AgentOSHiddenSpans|AgentOSRunawayRun|AgentOSTenantOverBudget"
   }
   disable = ["promql/fragile"]
 }

@@ -20,6 +20,7 @@ from typing import Any, Final
 from deploy.mixin.promql import (
     AGENTOS,
     APPROVAL,
+    BILL,
     BUDGET,
     EVALUATION,
     FALLBACK,
@@ -507,6 +508,21 @@ def _unpriced(settings: Settings) -> list[Alert]:
     ]
 
 
+def _capture(settings: Settings) -> list[Alert]:
+    return [
+        Alert(
+            "AgentOSCostCaptureLow",
+            f"{_last('agentos_cost_capture_ratio', BILL, how='min')}\n< {number(settings.cost_capture_ratio)}",
+            WARNING,
+            "Only {{ $value | humanizePercentage }} of the bill of {{ $labels.vendor }} is counted",
+            "{{ $value | humanizePercentage }} of what {{ $labels.vendor }} bills "
+            "{{ with $labels.agentos }}for {{ . }} {{ end }}is in our costs, less than "
+            f"{number(settings.cost_capture_ratio * 100)} %: calls go past AgentOS, or prices differ.",
+            "agentos-cost",
+        )
+    ]
+
+
 # What waits in AgentOS: where it has no such part, or it may not be read, there are no series
 
 
@@ -848,7 +864,7 @@ def _down(settings: Settings) -> list[Alert]:
 _GROUPS: Final = {
     "agentos-alerts-runs": (_run_errors, _slow_runs, _error_spike, _traffic),
     "agentos-alerts-models": (_provider, _rate_limits, _fallback, _slow_model, _tool, _runaway, _usage, _cache),
-    "agentos-alerts-money": (_cost_spike, _budgets, _unpriced),
+    "agentos-alerts-money": (_cost_spike, _budgets, _unpriced, _capture),
     "agentos-alerts-operations": (_approvals, _schedules, _queue, _knowledge, _scores),
     "agentos-alerts-exporter": (_unreachable, _silent_empty, _stalled, _hidden, _limited, _push, _leaders, _down),
 }

@@ -78,6 +78,7 @@ _WHEN: Final = {
     "its period",
     "AgentOSTenantOverBudget": "a tenant, user or other value of a dimension has spent the budget that each has",
     "AgentOSUnpricedModel": "tokens of a model have no price",
+    "AgentOSCostCaptureLow": "our cost of the last days is less than {cost_capture_ratio} of a vendor's bill",
     "AgentOSApprovalWaits": "the oldest approval that waits for a person is older than {approval_waits_for}",
     "AgentOSScheduleMissed": "the next run of an enabled schedule lies {schedule_late_for} in the past and has not "
     "begun, for {schedule_for}",

@@ -178,6 +178,8 @@ class Settings:
     """Share of a period (of its known part) that must have passed before its end is projected."""
     budget_projection_for: Duration = "30m"
     """How long the projection must be above the limit."""
+    cost_capture_ratio: Ratio = 0.9
+    """Our cost divided by a vendor's bill (`reconcile`) below which too much of it is not counted."""
     unpriced_min_tokens: Positive = 1
     """Tokens without a price in 1h from which a model is reported."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import Parameter
 
 from exporter import __version__
-from exporter.cli.flags import DaemonFlags, given
+from exporter.cli.flags import DaemonFlags, chosen, given
 from exporter.config import load, read_by
 from exporter.core import times
 from exporter.core.errors import ConfigError, ExporterError
@@ -136,7 +136,7 @@ async def _backfill(options: BackfillOptions) -> None:
     config = load(given(DaemonFlags(config_file=options.config_file, state=options.state)), os.environ)
     configure(config.log_level, config.log_format)
     labels = _labels(options.label or [])
-    agentos = _chosen(config, options.agentos)
+    agentos = chosen(config, options.agentos)
     coverage = await asyncio.to_thread(look_at_state, config.state, agentos.name)
     user_label = _user_label(config, coverage)
     path, by_day = _place(options.output)
@@ -177,15 +177,6 @@ def _check_place(path: Path, beside: Path, *, by_day: bool) -> None:
     # A backfill that was killed while it wrote has its work file still, and writes the same once more.
     if not beside.exists() and any(one.exists() for one in there):
         raise ConfigError([f"--output: {there[0]} is there already; remove it, or name another place"])
-
-
-def _chosen(config: Config, name: str | None) -> AgentOS:
-    """The AgentOS that is meant. Raises ConfigError."""
-    found = [one for one in config.agentos if name in {None, one.name}]
-    if len(found) != 1:
-        names = ", ".join(one.name for one in config.agentos) or "none"
-        raise ConfigError([f"--agentos: name one AgentOS of the configuration: {names}"])
-    return found[0]
 
 
 def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.config import AgentOS, Config, Database, Push, Secret, Tls, Web, format_duration
+from exporter.config import AgentOS, Check, Config, Database, Push, Secret, Tls, Web, format_duration
 from exporter.core.logs import redact
 from exporter.core.text import escaped
 from exporter.counting.budgets import Budget
@@ -43,6 +43,8 @@ def describe(config: Config) -> list[str]:
         facts += [("", ""), ("agentos", agentos.name), *((f"  {key}", text) for key, text in _instance(agentos))]
     for budget in config.budgets:
         facts += [("", ""), ("budget", budget.name), *((f"  {key}", text) for key, text in _budget(budget))]
+    for check in config.reconcile:
+        facts += [("", ""), ("reconcile", check.vendor), *((f"  {key}", text) for key, text in _check(check))]
     for push in config.push:
         facts += [("", ""), ("push", push.name), *((f"  {key}", text) for key, text in _push(push))]
     return [escaped(f"{key:<19} {text}").rstrip() for key, text in facts]
@@ -74,6 +76,14 @@ def _budget(budget: Budget) -> list[tuple[str, str]]:
         ("limit_usd", money.text(budget.limit) + (f" for each {budget.per}" if budget.per else "")),
         ("period", f"{budget.period}, {budget.time_zone}"),
         ("for", ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "everything"),
+    ]
+
+
+def _check(check: Check) -> list[tuple[str, str]]:
+    return [
+        ("usage", check.usage),
+        ("for", f"agentos {check.agentos}" if check.agentos else "all instances together"),
+        ("days", str(check.days)),
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from exporter.config import FLAGS, VARIABLES
+from exporter.config import FLAGS, VARIABLES, AgentOS, Config
+from exporter.core.errors import ConfigError
 
 
 def _flag(spelling: str) -> Parameter:
@@ -44,3 +45,12 @@ class DaemonFlags:
 def given(flags: DaemonFlags) -> dict[str, Any]:
     """The flags as `exporter.config.load` takes them: None stands for not given."""
     return asdict(flags)
+
+
+def chosen(config: Config, name: str | None) -> AgentOS:
+    """The AgentOS of `--agentos`; the only one of the configuration where none is named. Raises ConfigError."""
+    found = [one for one in config.agentos if name in {None, one.name}]
+    if len(found) != 1:
+        names = ", ".join(one.name for one in config.agentos) or "none"
+        raise ConfigError([f"--agentos: name one AgentOS of the configuration: {names}"])
+    return found[0]

@@ -1,5 +1,7 @@
 """The commands of `agentos-exporter`. Exit codes: 0 done, 1 failed or refused, 2 not understood, 130 interrupted.
 
+Those of `reconcile` are diff's: 0 the same, 1 different, 2 not understood or not compared.
+
 What is slow to import (agno takes a second, rich and the daemon their part) is imported by the command that needs it.
 """
 
@@ -60,6 +62,11 @@ app.command(
     "exporter.cli.backfill:backfill", name="backfill", help="Write the past of an AgentOS as OpenMetrics, for promtool."
 )
 app.command("exporter.cli.prices:app", name="prices", help="Say what a model costs and why; check a price file.")
+app.command(
+    "exporter.cli.reconcile:reconcile",
+    name="reconcile",
+    help="Compare what was counted with AgentOS's own figures, or with a vendor's bill.",
+)
 app.command("exporter.cli.state:app", name="state", help="Move the state of a daemon.")
 app.command(
     "exporter.cli.series:series",

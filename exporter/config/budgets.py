@@ -51,12 +51,16 @@ class Budgets:
 
     def check_instances(self, names: Collection[str]) -> None:
         """Refuse a budget for an AgentOS that nobody reads: it would never see any spending."""
-        known = sorted(names)
         for entry in self._entries:
-            name = _text(entry, "agentos")
-            if known and name and name not in known:
-                shown = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
-                entry.add("agentos", f"{quoted(name)} is not the name of an AgentOS; known are {shown}")
+            check_instance(entry, names)
+
+
+def check_instance(entry: Table, names: Collection[str]) -> None:
+    """Refuse an entry whose key `agentos` names an AgentOS that nobody reads. Without any name, nothing is known."""
+    known, name = sorted(names), _text(entry, "agentos")
+    if known and name and name not in known:
+        shown = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
+        entry.add("agentos", f"{quoted(name)} is not the name of an AgentOS; known are {shown}")
 
 
 def _text(entry: Table, key: str) -> str:

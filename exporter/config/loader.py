@@ -25,6 +25,7 @@ from exporter.config.files import content, parse_path
 from exporter.config.instances import Instances, read_instances
 from exporter.config.labels import read_labels, uneven
 from exporter.config.push import read_push
+from exporter.config.reconcile import Checks
 from exporter.config.secrets import secret_path, secret_variable
 from exporter.config.settings import (
     DEFAULT_STATE,
@@ -138,6 +139,7 @@ _TOP: Final = (
     "agentos_file_sd",
     "agentos_http_sd",
     "push",
+    "reconcile",
 )
 _MOST_SHARDS: Final = 1000
 _HINTS: Final = {
@@ -160,6 +162,7 @@ class _Loader:
         self.warnings: list[str] = []
         self.instances = Instances()
         self.budgets: Budgets | None = None
+        self.checks: Checks | None = None
         self.file, self.table = self._read_file()
         self.access = Access(Path() if self.file is None else self.file.parent, environ, self.problems)
 
@@ -173,7 +176,9 @@ class _Loader:
             # One configuration may serve all shards, and each has a state of its own.
             place = replace(state.location, schema=f"{state.location.schema}_{shard.index}")
             values["state"] = replace(state, location=place)
-        self._check_budgets(values)
+        self._check_named(values)
+        if shard.count > 1 and any(not check.agentos for check in values.get("reconcile", ())):
+            self.problems.add("reconcile", "each entry must name its agentos: a shard knows its own instances alone")
         self._warn_of_memory(values)
         self.warnings += untold(values.get("dimensions", ()), values.get("agentos", ()))
         self._unknown_variables()
@@ -187,8 +192,9 @@ class _Loader:
         self.problems.check()
         return Config(config_file=self.file, warnings=tuple(self.warnings), **values)
 
-    def _check_budgets(self, values: Mapping[str, Any]) -> None:
-        if self.budgets is None:
+    def _check_named(self, values: Mapping[str, Any]) -> None:
+        """Refuse budgets and checks of what is not there."""
+        if self.budgets is None or self.checks is None:
             return
         self.budgets.check_dimensions([dimension.name for dimension in values["dimensions"]])
         if values["discovery"]:
@@ -197,6 +203,7 @@ class _Loader:
         if names <= self.instances.names.keys():  # the list of the file, not --agentos.url
             names = set(self.instances.names)
         self.budgets.check_instances(names)
+        self.checks.check_instances(names)
 
     def _warn_of_memory(self, values: Mapping[str, Any]) -> None:
         """What lives in the state file does not outlive a process that has none."""
@@ -208,6 +215,8 @@ class _Loader:
             )
         if values.get("budgets"):
             self.warnings.append("budgets: with state: memory what was spent is forgotten at each start")
+        if values.get("reconcile"):
+            self.warnings.append("reconcile: with state: memory there are no daily sums, so nothing is compared")
 
     # Flags and environment
 
@@ -362,6 +371,8 @@ class _Loader:
         self.budgets = Budgets(table)
         values["budgets"] = self.budgets.read
         values["dimensions"] = read_dimensions(table, self.access.base)
+        self.checks = Checks(table, self.access.base)
+        values["reconcile"] = self.checks.read
         values["push"] = read_push(table, self.access)
         return values
 

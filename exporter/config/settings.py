@@ -258,6 +258,23 @@ class Push:
     proxy: Secret | None = None
 
 
+class Check(NamedTuple):
+    """A bill that is compared with our own cost once a day.
+
+    Attributes:
+        vendor: Whose bill it is.
+        usage: The path of its export, absolute; it may have `*` in its last part.
+        agentos: The AgentOS whose calls it has; '' for all of them together.
+        days: How many days before today are compared.
+
+    """
+
+    vendor: str
+    usage: str
+    agentos: str = ""
+    days: int = 7
+
+
 class Address(NamedTuple):
     """Where to listen; an empty host stands for all interfaces, port 0 for any free one; `path` is that of a socket."""
 
@@ -320,6 +337,7 @@ class Config:
     budgets: tuple[Budget, ...] = ()
     dimensions: tuple[Dimension, ...] = ()
     push: tuple[Push, ...] = ()
+    reconcile: tuple[Check, ...] = ()
     web: Web = field(default_factory=Web)
     log_level: str = "info"
     log_format: str | None = None

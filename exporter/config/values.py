@@ -171,13 +171,13 @@ def parse_label(text: str) -> str:
     return text
 
 
-def parse_pattern(base: Path) -> Callable[[str], str]:
+def parse_pattern(base: Path, suffixes: tuple[str, ...] = (".json", ".yml", ".yaml")) -> Callable[[str], str]:
     """A parser of paths, relative to `base`, that may have `*` in their last part, as Prometheus allows it."""
 
     def parse(text: str) -> str:
         path = parse_path(base)(text)
-        if path.suffix not in {".json", ".yml", ".yaml"}:
-            raise RefusedError("must end in .json, .yml or .yaml")
+        if path.suffix not in suffixes:
+            raise RefusedError(f"must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
         if "*" in str(path.parent):
             raise RefusedError("may have * in its last part alone")
         return str(path.absolute())

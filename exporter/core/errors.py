@@ -6,6 +6,7 @@ value, and the answers in `sources.api.http` that a reader acts on.
 ExporterError
 ├── ConfigError            the configuration as a whole: every problem at once
 ├── ListenError            the listen address cannot be had
+├── ExportError            a vendor's usage export cannot be read as what it is
 ├── StateError             the state file cannot be used, read or written
 │   └── StateRefused       ... and never will be: foreign, broken, locked, of another schema
 └── SourceError            one poll of one AgentOS failed; `outcome` names how
@@ -44,6 +45,10 @@ class ConfigError(ExporterError):
 
 class ListenError(ExporterError):
     """The web server cannot listen where it was told to."""
+
+
+class ExportError(ExporterError):
+    """A vendor's usage export cannot be read. The text names the file, the row and the cure."""
 
 
 class StateError(ExporterError):

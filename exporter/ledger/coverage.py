@@ -26,6 +26,10 @@ class Coverage:
         series: All its series.
         admitted: All (label, value) within the limits, of any AgentOS.
         user_key: The secret that keys the hashes of user ids; None where none was made yet.
+        hidden: Spans that the AgentOS announced and never showed.
+        ignored: Traces of it that were not counted, but for the exporter's own requests.
+        until: Traces that ended before were read (the source's clock, microseconds); None: it was never read.
+        waiting: Calls that are counted and whose tokens and cost are not yet: they wait for the detail of their run.
 
     """
 
@@ -33,6 +37,10 @@ class Coverage:
     series: tuple[Key, ...] = ()
     admitted: tuple[tuple[str, str], ...] = ()
     user_key: bytes | None = None
+    hidden: int = 0
+    ignored: int = 0
+    until: int | None = None
+    waiting: int = 0
 
 
 def read(connection: sa.Connection, agentos: str) -> Coverage:
@@ -45,7 +53,29 @@ def read(connection: sa.Connection, agentos: str) -> Coverage:
         tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in known),
         tuple((label, value) for label, value in connection.execute(sa.select(admissions.label, admissions.value))),
         None if key is None else bytes.fromhex(key),
+        _total(connection, "agentos_exporter_hidden_spans_total", agentos),
+        _total(connection, "agentos_exporter_ignored_traces_total", agentos),
+        _read_until(connection, agentos),
+        _waiting(connection, agentos),
     )
+
+
+def _total(connection: sa.Connection, metric: str, agentos: str) -> int:
+    """The sum of a counter over all its series of an AgentOS, without those of the exporter's own requests."""
+    series = tables.series.c
+    stored = sa.select(series.labels, series.value).where(series.metric == metric, series.agentos == agentos)
+    return sum(int(value) for labels, value in connection.execute(stored) if "own" not in json.loads(labels)[1:])
+
+
+def _read_until(connection: sa.Connection, agentos: str) -> int | None:
+    cursors = tables.cursors.c
+    stood = connection.execute(sa.select(cursors.data).where(cursors.agentos == agentos)).scalars()
+    return min((int(one["cutoff"]) for one in map(json.loads, stood) if "cutoff" in one), default=None)
+
+
+def _waiting(connection: sa.Connection, agentos: str) -> int:
+    waiting = sa.select(sa.func.count()).select_from(tables.waiting).where(tables.waiting.c.agentos == agentos)
+    return int(connection.execute(waiting).scalar_one())
 
 
 def floors(connection: sa.Connection) -> dict[str, int]:

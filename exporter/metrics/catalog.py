@@ -396,6 +396,14 @@ _ALL: Final = (
         "Tokens for which no price is known: their cost is missing from agentos_llm_cost_usd_total.",
         notes="`agentos-exporter prices explain` says why, and a price file mends it.",
     ),
+    _gauge(
+        "agentos_cost_capture_ratio",
+        ("agentos", "vendor"),
+        "Our cost over the vendor's, of the last days that both tell whole; agentos is '' for all of them together.",
+        notes="Only with `reconcile`. Compared once a day with the vendor's cost export. Absent while it is not known: "
+        "no export, one that cannot be read, or no day of it that the daily sums of the state have whole. "
+        "`agentos-exporter reconcile` says why it is not 1.",
+    ),
     # Tools
     _counter("agentos_tool_calls_total", (*_B, "tool"), "Tool calls.", otel="gen_ai.execute_tool.duration (count)"),
     _counter(

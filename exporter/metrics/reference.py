@@ -9,7 +9,7 @@ from exporter.metrics.catalog import METRICS, OTHER, Life, Metric
 
 GROUPS: Final = {
     "Runs": ("agentos_traces_", "agentos_run_", "agentos_runs_", "agentos_guardrail_"),
-    "Models": ("agentos_llm_",),
+    "Models": ("agentos_llm_", "agentos_cost_"),
     "Tools": ("agentos_tool_",),
     "Spans": ("agentos_spans_", "agentos_error_spans_"),
     "Sessions and users": ("agentos_session", "agentos_active_", "agentos_user_"),

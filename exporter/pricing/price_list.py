@@ -77,6 +77,11 @@ def _local(who: str, ref: str) -> ListPrice:
     return ListPrice(LISTED, f"{who} runs on your own machines: free", FREE)
 
 
+def _without_path(genai: str, ref: str) -> str:
+    """A model without the path that Google's APIs put before it."""
+    return _GOOGLE_PATH.sub("", ref, count=1) if genai == "google" and _GOOGLE_PATH.match(ref) else ref
+
+
 class PriceList:
     """The prices of one state of genai-prices' data, corrected where it is known to be wrong."""
 
@@ -113,12 +118,17 @@ class PriceList:
         who = f"{shown(label)} is not one of agno's providers" if label else "the provider is unknown"
         return _none(f"{who}, and a price is never guessed")
 
+    def name(self, genai: str, model: str) -> str:
+        """The id of this very model in the price list of one provider; the model itself, where it is not there."""
+        ref = _without_path(genai, model.strip().lower())
+        found = self.match(genai, ref) if len(ref) <= _LONGEST_ID else None
+        return ref if found is None else found.id.lower()
+
     def _listed(self, genai: str, ref: str) -> ListPrice:
         """The price list of one provider."""
         if genai == "openrouter":
             return self._openrouter(ref)
-        if genai == "google":
-            ref = _GOOGLE_PATH.sub("", ref, count=1) if _GOOGLE_PATH.match(ref) else ref
+        ref = _without_path(genai, ref)
         own = _OWN_ARN.match(ref) if genai == "aws" else None
         if own:
             return _none(f"an {own[1]} names no model; alias it in the price file")

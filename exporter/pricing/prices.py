@@ -23,7 +23,7 @@ from exporter.core.model import TokenUsage
 from exporter.pricing import money
 from exporter.pricing.entries import NO_PRICES, Entry, PriceFile, alias_targets
 from exporter.pricing.price_list import ListPrice, PriceList, bundled
-from exporter.pricing.providers import clean_provider
+from exporter.pricing.providers import clean_provider, route
 from exporter.pricing.rates import CUSTOM, ESTIMATED, REPORTED, REQUEST, UNPRICED, Rates
 from exporter.pricing.tokens import NO_CLASSES, Classes, Habits, classify, habits_of
 
@@ -208,6 +208,16 @@ class Pricer:
                 for billed in (prompt, prompt + spread)
             )
         return len(met) <= 1
+
+    def common_name(self, provider: str, model: str, genai: str) -> str:
+        """What all spellings of a model have in common: aliases, names with a date and names for a region.
+
+        It is the model's id in the price list `genai`, in lower case; where that has no such model, the model itself.
+        An alias of the user's file for a model of that list counts as what it stands for.
+        """
+        uses = (entry.use for entry in self.file.candidates(clean_provider(provider), model) if entry.use is not None)
+        aliased = next((use.model for use in uses if route(use.provider).genai == genai), model)
+        return self._list.name(genai, aliased)
 
     def dangling(self) -> list[Entry]:
         """Entries of the user's file whose alias leads to a model that has no price."""

@@ -232,3 +232,15 @@ def vendor_of(model: str) -> Vendor | None:
         if model.startswith(starts):
             return Vendor(genai, prefix)
     return None
+
+
+def seller_of(provider: str, model: str) -> str:
+    """Id in genai-prices of who bills a call; '' where that is not known.
+
+    Where the provider is unknown, the model's name tells who made it.
+    """
+    label = clean_provider(provider)
+    if label:
+        return route(label).genai
+    vendor = vendor_of(model.strip().lower())
+    return "" if vendor is None else vendor.genai

@@ -22,6 +22,7 @@ from exporter.core.logs import as_logged
 from exporter.core.model import Clock
 from exporter.counting.cashier import Cashier
 from exporter.metrics.totals import Totals
+from exporter.service.capture import CostCapture
 from exporter.service.connect import make_source, open_ledger
 from exporter.service.discovery import LOOK, Discoverer
 from exporter.service.fleet import Fleet, settings
@@ -184,6 +185,7 @@ async def running(
         site = Site(publisher, fleet, discoverer, leadership)
         reloader = Reloader(config, load, shared, fleet, treasury, prices, discoverer)
         jobs.add("instances", reloader.rediscover, LOOK)
+        CostCapture(shared, jobs, lambda: reloader.config, lambda: fleet.configured)
         server = _server(config.web, site, live, reloader)
         stack.push_async_callback(server.stop)
         pusher = Pusher(config.push, _instance(server.port), publisher, shared, jobs)

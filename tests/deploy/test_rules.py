@@ -58,6 +58,7 @@ LEFT_OUT = {
     "AgentOSBudget80": {"backlog": "spending is dated by when a call began, not by when it was counted"},
     "AgentOSBudgetExhausted": {"backlog": "spending is dated by when a call began, not by when it was counted"},
     "AgentOSBudgetProjectedOverrun": {"backlog": "spending is dated by when a call began, not by when it was counted"},
+    "AgentOSCostCaptureLow": {"sparse": "it is about money, not calls", "backlog": "nothing is compared meanwhile"},
     "AgentOSTenantOverBudget": {"backlog": "spending is dated by when a call began, not by when it was counted"},
     "AgentOSExporterDown": {
         "quiet": _NO_TRAFFIC,

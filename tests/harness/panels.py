@@ -30,6 +30,7 @@ EMPTY = {
     ("agentos-overview", "Length of a session"): "a session is observed when it has been idle for 30 minutes",
     ("agentos-overview", "What AgentOS itself counts"): "the demo's AgentOS stores no session ids on traces",
     ("agentos-cost", "Cost of a session"): "a session is observed when it has been idle for 30 minutes",
+    ("agentos-cost", "Part of vendors' bills that is counted"): "nobody sends the demo a bill",
     ("agentos-models", "Cost of failed calls per hour"): "a call of the demo that fails reports no tokens",
     ("agentos-operations", "Paused runs"): "the demo is read over its API, which does not tell",
     ("agentos-exporter", "Folded into `other` by the limits"): "the demo stays within all limits",

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
 PATIENCE = 150.0
 """Seconds until everything must have been there; it takes about 30."""
 EMPTY: Mapping[str, str] = {
+    "agentos_cost_capture_ratio": "nobody sends the demo a bill",
     "agentos_exporter_push_total": "the demo pushes nothing",
     "agentos_exporter_series_limited_total": "the demo stays within all limits",
     "agentos_exporter_leader": "the demo's state is no PostgreSQL: it has no replicas",

@@ -25,9 +25,11 @@ from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.counting.runs import settle
 from exporter.ledger.coverage import Coverage
+from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import SCHEMA_VERSION
 from exporter.metrics.catalog import METRICS, Kind
+from exporter.metrics.increments import Increments
 from exporter.metrics.render import openmetrics_lines
 from exporter.metrics.totals import Limits, Sample, Totals
 from exporter.service.connect import look_at_state
@@ -397,7 +399,7 @@ def test_a_state_in_use_tells_what_is_counted_and_stays_as_it_is(tmp_path):
     ledger.commit(changes("u", cursor=("two", {"cutoff": 9, "floor": 7})))
     before = path.read_bytes()
     found = look_at_state(path, "os")
-    assert found.since == 5
+    assert (found.since, found.until) == (5, 9)
     assert (TOOL, ("os", "r", "a", "é\u202e🙂")) in found.series
     assert ("tool", "é\u202e🙂") in found.admitted
     assert found.user_key == key
@@ -417,3 +419,18 @@ def test_a_state_of_another_schema_or_none_is_refused(tmp_path):
     with pytest.raises(StateRefused, match="the version that the daemon has"):
         look_at_state(path, "os")
     assert look_at_state(tmp_path / "none.db", "os") == Coverage()
+
+
+def test_a_state_says_what_was_not_seen_of_an_agentos(tmp_path):
+    path = tmp_path / "state.db"
+    ledger = Ledger(path)
+    delta = Increments()
+    for agentos in ("os", "own"):
+        delta.add("agentos_exporter_hidden_spans_total", (agentos,), 3)
+        for reason, amount in (("own", 50), ("too_old", 2), ("malformed", 1)):
+            delta.add("agentos_exporter_ignored_traces_total", (agentos, reason), amount)
+    ledger.commit(Changes("os", [], Totals(Limits(), zero_hold=0).plan(delta, show=False)))
+    ledger.close()
+    for agentos in ("os", "own"):
+        assert (look_at_state(path, agentos).hidden, look_at_state(path, agentos).ignored) == (3, 3)
+    assert (look_at_state(path, "os").until, look_at_state(path, "os").waiting) == (None, 0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from exporter import __version__, config
 from exporter.config import (
     AgentOS,
+    Check,
     Config,
     Database,
     Push,
@@ -119,6 +120,10 @@ def test_every_key() -> None:
             Dimension("team", Origin.USER, values={"alice@example.com": "blue", "bob": "7"}),
             Dimension("chat", Origin.SESSION, hashed=True),
         ),
+        reconcile=(
+            Check("openai", str(GOOD / "exports/openai-*.json")),
+            Check("anthropic", "/var/exports/anthropic.csv", "prod", 14),
+        ),
         config_file=GOOD / "full.yml",
         warnings=(
             "dimensions.tenant: prod tells the metadata of runs only with enrich_runs: true",
@@ -212,6 +217,7 @@ def test_defaults() -> None:
         "budgets": (),
         "dimensions": (),
         "push": (),
+        "reconcile": (),
         "web": {
             "addresses": (("", 9777, ""),),
             "config_file": None,
@@ -371,11 +377,13 @@ def test_what_memory_forgets_is_a_warning(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "state: memory\nlabels: {user: hashed}\nbudgets: [{name: b, period: day, limit_usd: 1}]\n"
+        "reconcile: [{vendor: openai, usage: openai.json}]\n"
         "agentos: [{name: a, url: 'http://a'}]\n",
     )
     warnings = (
         "labels.user: with state: memory the hashes have a new key at each start, so users get new labels",
         "budgets: with state: memory what was spent is forgotten at each start",
+        "reconcile: with state: memory there are no daily sums, so nothing is compared",
     )
     assert load_file(path).warnings == warnings
     assert load_file(path, state=str(tmp_path / "state.db")).warnings == ()

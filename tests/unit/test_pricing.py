@@ -31,7 +31,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.core.model import TokenUsage
-from exporter.pricing import money, prices
+from exporter.pricing import money, pricefile, prices
 from exporter.pricing.matching import is_strict
 from exporter.pricing.price_list import PriceList
 from exporter.pricing.prices import Priced, Pricer
@@ -44,6 +44,7 @@ from exporter.pricing.providers import (
     Route,
     provider_of_class,
     route,
+    seller_of,
 )
 from exporter.pricing.rates import PRICE_KEYS
 from exporter.pricing.schedule import Schedule, newest_price
@@ -727,3 +728,54 @@ def test_what_a_cache_saved(provider, model, usage, saved) -> None:
 
 def test_what_a_cache_saved_is_unknown_where_cached_tokens_are() -> None:
     assert PRICER.price("OpenAI", "gpt-5.4", TokenUsage(2000, 500), at=AT, exact_classes=False).saved is None
+
+
+# Names of models, and who bills them
+
+
+@pytest.mark.parametrize(
+    ("provider", "one", "other"),
+    [
+        ("openai", "gpt-5.4", "gpt-5.4-2026-03-05"),
+        ("openai", "GPT-4o", "gpt-4o-2024-08-06"),
+        ("anthropic", "claude-haiku-4-5", "claude-haiku-4-5-20251001"),
+        ("google", "models/gemini-2.5-flash", "gemini-2.5-flash"),
+    ],
+)
+def test_spellings_of_one_model(provider, one, other):
+    pricer = Pricer()
+    assert pricer.common_name(provider, one, provider) == pricer.common_name(provider, other, provider)
+
+
+def test_models_of_similar_names_are_not_one():
+    pricer = Pricer()
+    names = ("gpt-5.4", "gpt-5.4-mini", "my-gpt-5.4", "gpt-5.4-unheard-of")
+    assert len({pricer.common_name("openai", name, "openai") for name in names}) == 4
+
+
+def test_an_alias_of_the_price_file_is_the_model_that_it_stands_for(tmp_path):
+    path = tmp_path / "prices.yml"
+    path.write_text(
+        "prices:\n  - {model: house, use: openai/gpt-5.4}\n  - {model: own, input_mtok: 1, output_mtok: 2}\n"
+    )
+    pricer = Pricer(pricefile.load(path))
+    assert pricer.common_name("openai", "house", "openai") == "gpt-5.4"
+    assert pricer.common_name("google", "house", "google") == "house"
+    assert pricer.common_name("openai", "Own", "openai") == "own"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "seller"),
+    [
+        ("openai", "anything", "openai"),
+        ("OpenAI Responses", "gpt-5.4", "openai"),
+        ("vertexai", "claude-sonnet-5-5", "google"),
+        ("azure", "gpt-5.4", "azure"),
+        ("", "gpt-5.4", "openai"),
+        ("", "Claude-Haiku-4-5", "anthropic"),
+        ("", "unheard-of", ""),
+        ("ollama", "gpt-oss", ""),
+    ],
+)
+def test_who_bills_a_call(provider, model, seller):
+    assert seller_of(provider, model) == seller

@@ -377,6 +377,20 @@ def _sources() -> tuple[Panel, ...]:
             width=6,
             height=9,
         ),
+        series(
+            "Part of vendors' bills that is counted",
+            "Our cost ÷ the vendor's, of the last days that both tell whole, once a day (`reconcile`). Below 1: "
+            "calls past AgentOS, prices that differ, searches and storage; `agentos-exporter reconcile` tells. Not "
+            "filtered by root, agent and model. Without a name in front: all instances together.",
+            Query(
+                f"min by (agentos, vendor) (agentos_cost_capture_ratio{{{parts.budget_filter()}}})",
+                "{{agentos}} {{vendor}}",
+            ),
+            unit="percentunit",
+            empty="no bill is compared",
+            width=24,
+            height=7,
+        ),
     )
 
 

@@ -124,7 +124,7 @@ def budget(metric: str, only: str = "") -> str:
 
 
 def budget_filter(only: str = "") -> str:
-    """Matchers of budgets, see `budget`."""
+    """Matchers of what may be of several instances together, see `budget`."""
     return ", ".join(filter(None, ('job=~"$job"', 'agentos=~"|$agentos"', only)))
 
 

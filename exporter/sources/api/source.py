@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from exporter.core.errors import BadAnswer, NoDetails, NoPast, SourceError, SourceTimeout, Unauthorized, Unreachable
 from exporter.core.model import Clock, provider_label
 from exporter.sources.api.client import REQUEST_TIMEOUT, Client
+from exporter.sources.api.daily import DailyMetrics, read_daily
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted
 from exporter.sources.api.listing import ListReader
 from exporter.sources.api.past import PastReader
@@ -34,6 +35,7 @@ from exporter.sources.turns import Turns
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from datetime import date
 
     from agno.os.schema import ConfigResponse
 
@@ -282,6 +284,17 @@ class AgentOSSource:
             if no_route or error.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 raise NoDetails(str(error)) from error
             return None
+
+    # Daily metrics
+
+    async def daily_metrics(self, first: date, last: date) -> Sequence[DailyMetrics]:
+        """AgentOS's own figures of these days; a day on which no session began is left out. Raises SourceError."""
+        self._client.wait = REQUEST_TIMEOUT
+        await self._read_config()
+        try:
+            return await read_daily(self.api, self._places("metrics"), first, last)
+        except Unauthorized as error:
+            raise Unauthorized(f"{error}; for the daily metrics it needs the scope metrics:read") from error
 
     # What waits
 

@@ -1,0 +1,33 @@
+"""AgentOS's own daily metrics as a statement."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from exporter.reconcile.figures import Key, Measure, Statement, days_between
+
+if TYPE_CHECKING:
+    from exporter.sources.api.daily import DailyMetrics
+
+NAME: Final = "AgentOS"
+_NO_SESSION: Final = {Measure.RUNS: 0, Measure.PROMPT: 0, Measure.COMPLETION: 0}
+
+
+def statement(found: Sequence[DailyMetrics], first: dt.date, last: dt.date) -> Statement:
+    """What AgentOS says of these days.
+
+    AgentOS leaves out days on which no session began, so their figures are 0. Where it has no day at all, its database
+    may fail as well, which it does not tell: then it says nothing of any day.
+    """
+    days = frozenset(days_between(first, last) if found else ())
+    rows: dict[Key, Counter[Measure]] = {(day, ""): Counter(_NO_SESSION) for day in days}
+    for one in found:
+        if one.day in days:
+            row = {Measure.RUNS: one.runs, Measure.PROMPT: one.prompt, Measure.COMPLETION: one.completion}
+            rows[one.day, ""].update(row)
+    models = frozenset(model for one in found for model in one.models if model)
+    figures = {key: dict(sums) for key, sums in rows.items()}
+    return Statement(NAME, "", figures, days, days, {}, {}, {}, models=models)
