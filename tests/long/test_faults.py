@@ -64,10 +64,7 @@ FAULTS = {
         "exporter/counting/fold.py", "span.model, span.error_class)", 'span.model, "other")', unit("fold")
     ),
     "a blocked run counts with each detail": Fault(
-        "exporter/bookkeeping/enrich.py",
-        "            if digest(run_id) not in known:\n",
-        "            if True:\n",
-        unit("enrich"),
+        "exporter/counting/run_details.py", "detail.guardrail and not counted:", "detail.guardrail:", unit("enrich")
     ),
     "no run waits to hear whether it was blocked": Fault(
         "exporter/counting/fold.py", "delta.waiting += _checks(", "() and _checks(", unit("enrich")
