@@ -2,31 +2,43 @@
 
 The first read is that of `reading` and `database`: the same traces, counted and committed to a state file. A backfill
 counts into its work file, and prices too. Writing the output is told apart: it depends on days and series, not traces.
+
+What reading costs the users of AgentOS is measured in pairs of rounds, without and with a backfill beside them, at
+several rates. So what else the machine does hits both alike, and how much rounds of a kind differ is the noise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Cost, as_daemon, child, report
+from benchmarks.users import say_latency, users
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import reads
+from tests.harness.past import backfill, configured
 from tests.harness.seed import seed
 
 _STEP = 60_000
 _ROUNDS = 3
+_RATES = (20, 50, 100, 200, None)
+"""Traces a second; None: no limit"""
+_BEGUN = 200_000
+"""Bytes of the work file's journal once a first batch is read"""
 
 
 def main(*, quick: bool) -> None:
-    """Seed, read both ways from both sources, then a month."""
+    """Seed, read both ways from both sources, then a month; then latency."""
     _rates(1_000 if quick else 10_000)
     _month(10_000 if quick else 100_000)
+    latency(rounds=1 if quick else 6, seconds=3 if quick else 10)
 
 
 def _rates(traces: int) -> None:
@@ -74,6 +86,48 @@ def _month(traces: int) -> None:
             f"{figures['size'] / 2**20:.0f} MiB written in {figures['writing']:.0f} s, "
             f"peak {cost.peak:.0f} MiB (bound: 200)"
         )
+
+
+def latency(rounds: int, seconds: float) -> None:
+    """Print how long AgentOS's users wait while a backfill reads at each rate, beside how long they do without."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = f"sqlite:{folder}/agno.db"
+        seed(database, 20_000, spread=timedelta(days=3), prompt_bytes=(1_000, 4_000))
+        with RunningAgentOS(sys.executable, database) as agentos:
+            asyncio.run(users(agentos.base_url, seconds))  # what is new to AgentOS is slow
+            for rate in _RATES:
+                _compare_latency(agentos.base_url, folder, rate, rounds, seconds)
+
+
+def _compare_latency(url: str, folder: str, rate: int | None, rounds: int, seconds: float) -> None:
+    without: list[tuple[float, ...]] = []
+    beside: list[tuple[float, ...]] = []
+    for _ in range(rounds):
+        without.append(asyncio.run(users(url, seconds)))
+        with _reading(url, Path(tempfile.mkdtemp(dir=folder)), rate):
+            beside.append(asyncio.run(users(url, seconds)))
+    print(f"users of AgentOS, with a backfill {f'of {rate} traces/s' if rate else 'as fast as it may'}:")
+    say_latency(without, beside)
+
+
+@contextlib.contextmanager
+def _reading(url: str, folder: Path, rate: int | None) -> Iterator[None]:
+    """The command reads meanwhile."""
+    config = configured(folder, "memory", url=url)
+    limit = ("--rate", rate) if rate else ()
+    begin = (datetime.now(UTC) - timedelta(days=4)).isoformat()
+    until = datetime.now(UTC).isoformat()
+    process = backfill(config, "--from", begin, "--to", until, "--step", "5m", *limit, "--output", f"{folder}/past/")
+    work = folder / "past.backfill-wal"
+    while process.poll() is None and not (work.exists() and work.stat().st_size > _BEGUN):
+        time.sleep(0.05)
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError("it had read everything before the round was over")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def _backfill(what: str, where: str, folder: str, days: int, expected: int) -> None:

@@ -11,17 +11,14 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from statistics import median
 
-import httpx
-
-from benchmarks.measure import ROOT, cpu, quantile
+from benchmarks.measure import ROOT, cpu
+from benchmarks.users import say_latency, users
 from exporter.config import Address, AgentOS, Config, Web
 from exporter.service.daemon import Daemon, running
-from tests.harness.agentos import UNSAMPLED, RunningAgentOS
+from tests.harness.agentos import RunningAgentOS
 
 _NAME = "bench"
 _ENDPOINTS = (
@@ -30,8 +27,6 @@ _ENDPOINTS = (
 )
 _EVERY = 2.0
 """Seconds between two turns while latency is measured; by default they are 60 apart, so a turn is a minute."""
-_RUNS = 0.3
-"""Seconds between two runs meanwhile."""
 
 
 def main(*, quick: bool) -> None:
@@ -122,43 +117,11 @@ async def _latency(url: str, look: Callable[[], Awaitable[None]], rounds: int, s
     """Print ratios: the median over the rounds with the job to that without, and how far rounds differ."""
     without: list[tuple[float, ...]] = []
     beside: list[tuple[float, ...]] = []
-    await _round(url, None, seconds)  # what is new to AgentOS is slow
+    await users(url, seconds)  # what is new to AgentOS is slow
     for number in range(rounds):
-        wanted = number % 2 == 1
-        (beside if wanted else without).append(await _round(url, look if wanted else None, seconds))
-    names = ("p50 of /health", "p99 of /health", "p50 of a run", "p99 of a run")
-    for name, calm, busy in zip(names, zip(*without, strict=True), zip(*beside, strict=True), strict=True):
-        usual = median(calm)
-        print(
-            f"{name}: with a turn every {_EVERY:.0f} s {median(busy) / usual:.2f} times as long as without "
-            f"({1000 * usual:.1f} ms); rounds without {min(calm) / usual:.2f} to {max(calm) / usual:.2f}, "
-            f"with {min(busy) / usual:.2f} to {max(busy) / usual:.2f}"
-        )
-
-
-async def _round(url: str, look: Callable[[], Awaitable[None]] | None, seconds: float) -> tuple[float, ...]:
-    """Quantiles of latency, in seconds: of a cheap route and of runs, each p50 and p99."""
-    health: list[float] = []
-    runs: list[float] = []
-    form = {"message": "Hello", "stream": "false"}
-    async with httpx.AsyncClient(base_url=url, timeout=60, headers=UNSAMPLED, trust_env=False) as client:
-        end = time.monotonic() + seconds
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_until(end, lambda: client.get("/health"), health, 0.02))
-            tasks.create_task(_until(end, lambda: client.post("/agents/plain/runs", data=form), runs, _RUNS))
-            if look is not None:
-                tasks.create_task(_until(end, look, [], _EVERY))
-    return *_quantiles(health), *_quantiles(runs)
-
-
-async def _until(end: float, work: Callable[[], Awaitable[object]], took: list[float], pause: float) -> None:
-    """Do something over and over until a monotonic time, and note how long it takes."""
-    while time.monotonic() < end:
-        began = time.perf_counter()
-        await work()
-        took.append(time.perf_counter() - began)
-        await asyncio.sleep(pause)
-
-
-def _quantiles(took: Sequence[float]) -> tuple[float, float]:
-    return median(took), quantile(took, 0.99)
+        if number % 2 == 1:
+            beside.append(await users(url, seconds, look, _EVERY))
+        else:
+            without.append(await users(url, seconds))
+    print(f"with a turn every {_EVERY:.0f} s:")
+    say_latency(without, beside)

@@ -6,7 +6,6 @@ idle for as long as the daemon waits, and what is idle later is observed at the 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -36,8 +35,6 @@ SESSION_IDLE: Final = 30 * 60 * 1_000_000
 """Microseconds"""
 _AT_ONCE: Final = 1_000
 """Sessions that are observed at once; each mostly has a sample of its own"""
-_NOT_OF_SPANS: Final = ("agentos_exporter_", "agentos_approval", "agentos_schedule_", "agentos_eval_")
-"""How names of metrics begin that tell of the daemon, or of what an AgentOS knows beside its traces."""
 
 
 class Counter:
@@ -179,11 +176,10 @@ def _idle(parts: Iterable[tuple[int, SessionPart]]) -> Iterator[SessionPart]:
         yield open_part
 
 
-@functools.cache
 def _is_told(metric: str) -> bool:
-    """Whether a metric is counted from spans."""
+    """Whether a metric has a past. The state may name one that this version does not know."""
     known = METRICS.get(metric)
-    return known is not None and known.kind is not Kind.GAUGE and not metric.startswith(_NOT_OF_SPANS)
+    return known is not None and known.of_spans
 
 
 def _empty(key: Key) -> StoredSeries:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -44,7 +44,8 @@ class Metric:
     `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
     values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any:
     a metric, the part of it that has an attribute (in braces), or an attribute or event where there is no metric.
-    `apart` are labels that tell apart what must never be added up.
+    `apart` are labels that tell apart what must never be added up. `of_spans` says that it is a counter or histogram to
+    which spans add, so that what lies in the past can be counted too.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Metric:
     notes: str = ""
     exemplars: bool = False
     apart: tuple[str, ...] = ()
+    of_spans: bool = False
 
     @property
     def documentation(self) -> str:
@@ -177,7 +179,7 @@ def _histogram(name: str, labels: tuple[str, ...], text: str, buckets: tuple[int
     return Metric(name, Kind.HISTOGRAM, labels, text, unit=_UNITS.get(buckets, 1), buckets=buckets, **more)  # type: ignore[arg-type]
 
 
-_ALL: Final = (
+_OF_SPANS: Final = (
     # What users started
     _counter(
         "agentos_traces_total",
@@ -555,6 +557,10 @@ _ALL: Final = (
         notes=f"{_DIMENSION_NOTES} What is unpriced is left out.",
         apart=("dimension",),
     ),
+)
+"""Counters and histograms of spans, and gauges that belong beside them"""
+
+_BESIDE_SPANS: Final = (
     # Budgets
     _gauge(
         "agentos_budget_limit_usd",
@@ -876,6 +882,11 @@ _ALL: Final = (
             "With replicas it starts at 0 with the process."
         ),
     ),
+)
+
+_ALL: Final = (
+    *(replace(metric, of_spans=metric.kind is not Kind.GAUGE) for metric in _OF_SPANS),
+    *_BESIDE_SPANS,
 )
 
 METRICS: Final = {metric.name: metric for metric in _ALL}

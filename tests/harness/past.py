@@ -31,6 +31,11 @@ PRICES = {
 """of the models that `seed` writes, in US dollars per million tokens"""
 
 
+def usd(model: str, token_class: str, tokens: int) -> Decimal:
+    """Return what so many tokens cost in US dollars, exactly."""
+    return tokens * Decimal(_USD[model][token_class]) / 1_000_000
+
+
 class Past:
     """The spans of a database."""
 
@@ -46,7 +51,7 @@ class Past:
         """Return what these calls cost in US dollars."""
         return sum(
             (
-                Decimal(tokens) * Decimal(_USD[row.model][token_class]) / 1_000_000
+                usd(row.model, token_class, tokens)
                 for row in self.calls
                 if since < row.end <= until
                 for token_class, tokens in row.tokens.items()
@@ -88,10 +93,10 @@ def finished(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def configured(folder: Path, state: Path | str, **agentos: Any) -> Path:
+def configured(folder: Path, state: Path | str, *, name: str = "backfill.yml", **agentos: Any) -> Path:
     """Write a configuration of one AgentOS called `it`, with these prices, and return its path."""
     (folder / "prices.yml").write_text(json.dumps(PRICES))
-    path = folder / "backfill.yml"
+    path = folder / name
     path.write_text(json.dumps({"state": str(state), "prices": "prices.yml", "agentos": [{"name": "it", **agentos}]}))
     return path
 
@@ -109,5 +114,7 @@ def make_blocks(promtool: str, texts: Sequence[Path], data: Path) -> None:
 
     """
     for text in texts:
-        command = (promtool, "tsdb", "create-blocks-from", "openmetrics", str(text), str(data))
+        # Longer blocks spare promtool from reading a day twelve times.
+        flags = ("--max-block-duration", "24h")
+        command = (promtool, "tsdb", "create-blocks-from", "openmetrics", *flags, str(text), str(data))
         subprocess.run(command, check=True, capture_output=True)

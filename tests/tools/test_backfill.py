@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import sqltruth, truth
+from tests.harness import seams, sqltruth, truth
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, reads
 from tests.harness.past import Past, backfill, configured, finished, make_blocks
@@ -48,6 +48,16 @@ def grew(past: Past, since: float, until: float) -> Mapping[str, object]:
     return {name: pytest.approx(float(count(past, since, until)), abs=1e-9) for name, count in SUMS.items()}
 
 
+def boards_do_not_show_the_seam(server: RunningPrometheus, seamless: RunningPrometheus, ended: float) -> None:
+    """Compare the answers to the boards' queries with those of a Prometheus that has all of it as past."""
+    answered, differing = seams.differing(server, seamless, ended, DAY)
+    assert answered > 50
+    assert not differing
+    answered, peaks = seams.peaks(server, seamless, ended - 2 * LOOKBACK, ended)
+    assert answered > 20
+    assert not peaks
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["api", "database"])
 def test_any_day_is_told_to_the_last_token_and_the_day_of_the_seam_as_well(tmp_path: Path, source: str) -> None:
@@ -72,12 +82,17 @@ def test_any_day_is_told_to_the_last_token_and_the_day_of_the_seam_as_well(tmp_p
             seed(database, 40, until=datetime.now(UTC), spread=timedelta(seconds=20), prompt_bytes=(50, 80), number=2)
             exporter.wait_until_polled(4)
             eventually(lambda: server.value("sum(agentos_runs_total)") == first + 40, "what came after it")
+            eventually(lambda: server.value("sum(agentos_run_llm_calls_count)") == first + 40, "the last run settles")
             labels = ("--label", f"job={JOB}", "--label", f"instance=127.0.0.1:{exporter.port}")
             begin = (now - timedelta(days=3, hours=1)).isoformat()
             said = finished(backfill(config, "--from", begin, *labels, "--output", f"{tmp_path}/past/"))
             texts = sorted((tmp_path / "past").iterdir())
             assert f"{840 - int(first) - 40} traces, " in said
             ended = time.time()
+            if source == "database":
+                until = datetime.fromtimestamp(ended, UTC).isoformat()
+                nothing = configured(tmp_path, "memory", name="whole.yml", **keys)
+                finished(backfill(nothing, "--from", begin, "--to", until, *labels, "--output", f"{tmp_path}/whole/"))
         make_blocks(promtool, texts, tmp_path / "prometheus")
         past = Past(database, rows)
         with RunningPrometheus(prometheus, tmp_path, flags=[EXACT]) as server:
@@ -91,6 +106,11 @@ def test_any_day_is_told_to_the_last_token_and_the_day_of_the_seam_as_well(tmp_p
                 )
             start = seam - DAY
             assert increases(server, ended, int(ended) - start, " anchored") == grew(past, start, ended)
+            if source == "database":
+                (whole := tmp_path / "of the past").mkdir()
+                make_blocks(promtool, sorted((tmp_path / "whole").iterdir()), whole / "prometheus")
+                with RunningPrometheus(prometheus, whole) as seamless:
+                    boards_do_not_show_the_seam(server, seamless, ended)
         if source == "api":
             (folder := tmp_path / "debian").mkdir()
             make_blocks(promtool, texts, folder / "prometheus")

@@ -194,12 +194,13 @@ def test_a_series_of_the_daemon_alone_is_0_where_its_counting_begins(tmp_path):
         ("agentos_runs_total", ("os", "agent", "other")),
         ("agentos_exporter_orphan_spans_total", ("os",)),
         ("agentos_approvals_resolved_total", ("os", "required", "approved")),
+        ("agentos_queue_jobs_finished_total", ("os", "agent", "completed")),
     ]
     past = Backfilled(tmp_path, until=600, coverage=Coverage(series=tuple(keys)))
     past.absorb(run("a", 100, 170))
     shown = samples(past.write()[0])
     assert shown[other] == [(600.001, 0)]
-    assert not [series for series in shown if "exporter" in series or "approvals" in series]
+    assert not [series for series in shown if re.match("agentos_(exporter|approvals|queue)_", series)]
 
 
 def test_who_the_daemon_has_admitted_stays_and_others_fold(tmp_path):

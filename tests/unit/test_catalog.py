@@ -2,9 +2,11 @@
 
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from exporter.bookkeeping import operations
 from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import MICROSECONDS
 from exporter.metrics.catalog import (
@@ -115,6 +117,15 @@ def test_labels_that_may_be_dropped(metric):
     assert set(metric.apart) <= set(metric.labels)
     assert not set(metric.apart) & set(metric.droppable)
     assert not metric.droppable or (metric.life is Life.DURABLE and metric.labels[0] == "agentos")
+
+
+def test_who_counts_a_metric_tells_whether_it_is_of_spans():
+    """A backfill writes all that is of spans, and gives nothing else a sample."""
+    beside = Path(operations.__file__).read_text()
+    for metric in METRICS.values():
+        of_the_exporter = metric.name.startswith("agentos_exporter_")
+        counted = metric.kind is not Kind.GAUGE
+        assert metric.of_spans == (counted and not of_the_exporter and f'"{metric.name}"' not in beside), metric.name
 
 
 @every_metric
