@@ -8,23 +8,12 @@ from pathlib import Path
 import httpx
 
 from tests.harness import load
+from tests.harness.agentos import UNSAMPLED
 from tests.harness.driven import World
+from tests.harness.reading import read_bytes, read_once
 
 READING = {"/traces/search", "/traces"}
-UNSAMPLED = {"traceparent": f"00-{'1' * 32}-{'1' * 16}-00", "Accept-Encoding": "identity"}
 KINDS = [run for run in load.EACH_KIND if not run.leaves and "sleep" not in run.message]
-
-
-async def read_once(world: World) -> int:
-    """Return the bytes of all traces, each read just once."""
-    total = page = 0
-    async with httpx.AsyncClient(transport=world.way(), base_url="http://agentos", headers=UNSAMPLED) as client:
-        while True:
-            page += 1
-            answer = await client.post("/traces/search", json={"limit": 50, "page": page, "group_by": "run"})
-            if not answer.json()["data"]:
-                return total
-            total += len(answer.content)
 
 
 async def test_hardly_more_is_read_than_there_is(world: World, folder: Path) -> None:
@@ -38,13 +27,11 @@ async def test_hardly_more_is_read_than_there_is(world: World, folder: Path) -> 
         counted = await exporter.exact()
         assert counted.traces > 55
         shown = exporter.scrapes[-1]
-        read = sum(
-            shown("agentos_exporter_api_response_bytes_total", endpoint=endpoint)
-            for endpoint in ("traces_search", "traces_count", "traces_list", "trace_detail", "trace_span")
-        )
+        read = read_bytes(shown)
         polls = shown("agentos_exporter_polls_total", outcome="ok")
         requests = Counter(request.path for request in exporter.ways["it"].requests)
-        single = await read_once(world)
+    async with httpx.AsyncClient(transport=world.way(), base_url="http://agentos", headers=UNSAMPLED) as client:
+        single = await read_once(client)
     print(f"{read / single:.3f} times the bytes, {sum(requests[path] for path in READING) / polls:.2f} requests a poll")
     assert read <= 1.25 * single
     assert sum(requests[path] for path in READING) <= 5 * polls

@@ -73,3 +73,15 @@ async def under_load(
     done.set()
     await traffic
     await quiet(agentos)
+
+
+async def exact_but_for_hidden(exporter: Exporter, database: str) -> Shown:
+    """Wait until all is counted but for what a crash cut off, which is exported as hidden or had no span at all.
+
+    Returns what is shown then.
+    """
+    counted = await exporter.exact(database, "it")
+    shown = await exporter.shown()
+    assert shown("agentos_exporter_hidden_spans_total") == len(counted.hidden)
+    assert shown("agentos_exporter_source_resets_total") == 0
+    return shown

@@ -1,47 +1,33 @@
 """Daemons that are killed over and over while somebody watches what they show."""
 
 import sqlite3
-import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from types import TracebackType
-from typing import Self
 
 import httpx
 
 from tests.harness.exporter import RunningExporter
 from tests.harness.inprocess import PERSISTED
+from tests.harness.repeating import Repeating
 
 
-class Watch:
+class Watch(Repeating):
     """Scrapes without a pause in a thread of its own, and notes each persisted series that falls or vanishes."""
 
     def __init__(self, url: str, *, pause: float = 0.1) -> None:
+        super().__init__(pause=pause)
         self.scrapes = 0
         self.refused = 0
         self.violations: list[str] = []
         self.seen: dict[str, float] = {}
         self._url = url
-        self._pause = pause
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
         with httpx.Client(timeout=10, trust_env=False) as client:
-            while not self._done.wait(self._pause):
+            while self.again():
                 try:
                     answer = client.get(self._url)
                 except httpx.TransportError:

@@ -8,18 +8,14 @@ with MariaDB() as mariadb:
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
-import tempfile
 import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pymysql
 
-from tests.harness.agentos import free_port
+from tests.harness.database_server import DatabaseServer
 from tests.harness.patience import HANG
 
 _SBIN = "/usr/sbin:/usr/local/sbin"
@@ -43,44 +39,13 @@ def program(name: str) -> str:
     return found
 
 
-class MariaDB:
+class MariaDB(DatabaseServer):
     """A running server; a context manager. It listens on localhost only; root has no password there."""
 
     def __init__(self) -> None:
         self._server, self._install = program("mariadbd"), program("mariadb-install-db")
-        self._user: str | None = None  # the server refuses to run as root
-        if os.geteuid() == 0:
-            try:
-                self._user = pwd.getpwnam("mysql").pw_name
-            except KeyError:
-                raise MariaDBMissingError("running as root and there is no user mysql") from None
-        self.port = 0
-        self.directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        """Create the data directory and start the server."""
-        self.directory = Path(tempfile.mkdtemp(prefix="agentos-exporter-mariadb-"))
-        if self._user:
-            shutil.chown(self.directory, self._user)
-        self.port = free_port()
-        try:
-            self._create()
-            self.start()
-        except BaseException:
-            self.stop()
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop the server and delete all that it wrote."""
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        super().__init__("agentos-exporter-mariadb-", "mysql", MariaDBMissingError)
 
     def _create(self) -> None:
         options = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
@@ -93,10 +58,6 @@ class MariaDB:
         )
         if done.returncode:
             raise RuntimeError(f"mariadb-install-db failed: {done.stdout}{done.stderr}")
-
-    @property
-    def _data(self) -> Path:
-        return self.directory / "data"
 
     @property
     def _as_user(self) -> list[str]:

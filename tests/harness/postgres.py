@@ -17,10 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.harness.agentos import free_port
+from tests.harness.database_server import DatabaseServer
 
 
 class PostgresMissingError(Exception):
@@ -42,55 +40,23 @@ def binaries() -> Path:
     raise PostgresMissingError("no PostgreSQL server: neither in /usr/lib/postgresql/*/bin nor on PATH")
 
 
-class Postgres:
+class Postgres(DatabaseServer):
     """A running server; a context manager. It listens on localhost only and trusts everyone there."""
 
     def __init__(self, standby_of: Postgres | None = None) -> None:
         """Describe the server. `standby_of` is a running one whose writes it takes over, until it is promoted."""
         self._bin = binaries()
         self._primary = standby_of
-        # PostgreSQL refuses to run as root.
-        self._user: str | None = None
-        if os.geteuid() == 0:
-            try:
-                self._user = pwd.getpwnam("postgres").pw_name
-            except KeyError:
-                raise PostgresMissingError("running as root and there is no user postgres") from None
-        self.port = 0
-        self.directory = Path()
+        super().__init__("agentos-exporter-pg-", "postgres", PostgresMissingError)
 
-    def __enter__(self) -> Self:
-        """Create the cluster and start it."""
-        self.directory = Path(tempfile.mkdtemp(prefix="agentos-exporter-pg-"))
-        if self._user:
-            shutil.chown(self.directory, self._user)
-        self.port = free_port()
-        try:
-            if self._primary is not None:
-                primary = f"postgresql://postgres@127.0.0.1:{self._primary.port}/postgres"
-                options = ("--wal-method=stream", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
-                self._run("pg_basebackup", f"--dbname={primary}", f"--pgdata={self._data}", *options)
-            else:
-                options = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
-                self._run("initdb", f"--pgdata={self._data}", *options)
-            self.start()
-        except BaseException:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop the server and delete all that it wrote."""
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    @property
-    def _data(self) -> Path:
-        return self.directory / "data"
+    def _create(self) -> None:
+        if self._primary is not None:
+            primary = f"postgresql://postgres@127.0.0.1:{self._primary.port}/postgres"
+            options = ("--wal-method=stream", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+            self._run("pg_basebackup", f"--dbname={primary}", f"--pgdata={self._data}", *options)
+        else:
+            options = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
+            self._run("initdb", f"--pgdata={self._data}", *options)
 
     def start(self) -> None:
         """Start the server, also again after `stop`, and wait until it accepts connections."""

@@ -7,7 +7,6 @@ with Replicas(tmp_path, 3, {"it": agentos.base_url}, postgres.url("state")) as r
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.harness import truth
 from tests.harness.exporter import RunningExporter
 from tests.harness.kills import persisted
 from tests.harness.patience import HANG
+from tests.harness.repeating import Repeating
 
 LEADER = "agentos_exporter_leader"
 LEASE = 3.0
@@ -148,7 +148,7 @@ class Replicas:
         return self.samples()
 
 
-class Watch:
+class Watch(Repeating):
     """Scrapes all replicas at once, again and again, as Prometheus does that drops the name of the replica.
 
     Attributes:
@@ -159,27 +159,15 @@ class Watch:
 
     def __init__(self, replicas: Replicas, *, pause: float = 0.1) -> None:
         """`pause` is in seconds."""
+        super().__init__(pause=pause)
         self.passes = 0
         self.violations: list[str] = []
         self.seen: dict[str, float] = {}
         self._doubled: set[str] = set()
         self._replicas = replicas
-        self._pause = pause
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(self._pause):
+        while self.again():
             pages = [persisted(page) for page in self._replicas.pages()]
             self.passes += 1
             self.take(pages)

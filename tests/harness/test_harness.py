@@ -10,11 +10,9 @@ import httpx
 import pytest
 
 from tests.harness import load, seed, truth, venvs
-from tests.harness.agentos import RunningAgentOS
+from tests.harness.agentos import UNSAMPLED, RunningAgentOS
 from tests.harness.postgres import Postgres
 from tests.harness.tools import or_skip
-
-UNSAMPLED = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"}  # our own reading leaves no traces
 
 
 def nodes(spans: list[dict] | None) -> Iterator[str]:

@@ -2,13 +2,11 @@
 
 import asyncio
 import sqlite3
-import threading
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +19,7 @@ from tests.harness.exporter import RunningExporter, reads
 from tests.harness.mariadb import MariaDB
 from tests.harness.outages import FAST, NAME, fails, healthy, write
 from tests.harness.postgres import Postgres
+from tests.harness.repeating import Repeating
 
 # Tables
 
@@ -74,7 +73,7 @@ def test_a_column_that_is_needed(tmp_path: Path) -> None:
 # Locks, and a database that does not notice us
 
 
-class Activity:
+class Activity(Repeating):
     """Looks at all other sessions of a PostgreSQL server without a pause, in a thread of its own.
 
     Attributes:
@@ -86,23 +85,12 @@ class Activity:
     """
 
     def __init__(self, url: str, role: str) -> None:
+        super().__init__(pause=0.002)
         self.most = self.looks = self.busy = self.idle_in_transaction = 0
         self.oldest = 0.0
         self._url, self._role = url, role
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="activity")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
+    def _run(self) -> None:
         query = """
             SELECT count(*), count(*) FILTER (WHERE state = 'active'),
                    count(*) FILTER (WHERE state LIKE 'idle in transaction%%'),
@@ -110,7 +98,7 @@ class Activity:
             FROM pg_stat_activity WHERE usename = %s AND backend_type = 'client backend'
         """
         with psycopg.connect(self._url, autocommit=True) as connection:
-            while not self._done.wait(0.002):
+            while self.again():
                 row: Any = connection.execute(query, (self._role,)).fetchone()
                 self.looks += 1
                 self.most = max(self.most, row[0])

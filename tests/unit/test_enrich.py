@@ -613,23 +613,31 @@ STEPS = st.lists(
 )
 
 
+class Killing:
+    """Fails the next commit of a ledger as a kill does, once for each time that `when` is set.
+
+    `when` is "before" or "after" the commit is written, or None.
+    """
+
+    def __init__(self, home):
+        self.when = None
+        self._commit = home.ledger.commit
+        home.ledger.commit = self._killed
+
+    def _killed(self, changes):
+        when, self.when = self.when, None
+        if when == "before":
+            raise StateError("killed before it was written")
+        self._commit(changes)
+        if when == "after":
+            raise StateError("killed after it was written")
+
+
 @given(STEPS)
 @examples(150)
 def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(steps):
     home = Home({})
-    crash = None
-    commit = home.ledger.commit
-
-    def crashing(changes):
-        nonlocal crash
-        how, crash = crash, None
-        if how == "before":
-            raise StateError("killed before it was written")
-        commit(changes)
-        if how == "after":
-            raise StateError("killed after it was written")
-
-    home.ledger.commit = crashing
+    killing = Killing(home)
 
     def survive(work, *what, **more):
         """What kills the process leaves the ledger alone."""
@@ -656,14 +664,14 @@ def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(s
         elif name == "wait":
             home.now += what[0]
         elif name == "crash":
-            crash = what[0]
+            killing.when = what[0]
         elif name == "restart":
             home.open()
         else:
             home.enabled = what[0]
             home.open()
         home.never_falls()
-    crash = None
+    killing.when = None
     for full in RUNS:
         home.read(full)
     home.now += PATIENCE
@@ -818,18 +826,7 @@ BLOCKED_DETAILS = [
 @examples(100)
 def test_whatever_crashes_each_blocked_run_counts_once(steps):
     home = Home({one.run_id: one for one in BLOCKED_DETAILS})
-    crash, commit = None, home.ledger.commit
-
-    def crashing(changes):
-        nonlocal crash
-        how, crash = crash, None
-        if how == "before":
-            raise StateError("killed before it was written")
-        commit(changes)
-        if how == "after":
-            raise StateError("killed after it was written")
-
-    home.ledger.commit = crashing
+    killing = Killing(home)
     for name, *what in steps:
         try:
             if name == "read":
@@ -839,14 +836,14 @@ def test_whatever_crashes_each_blocked_run_counts_once(steps):
             elif name == "enrich":
                 home.enrich()
             elif name == "crash":
-                crash = what[0]
+                killing.when = what[0]
             else:
                 home.open()
         except StateError:
             home.open()
         home.now += 2
         home.never_falls()
-    crash = None
+    killing.when = None
     home.open()
     home.read(*BLOCKED_RUNS)
     home.enrich()

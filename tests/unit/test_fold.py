@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.core.error_class import ERROR_CLASSES
 from exporter.core.model import (
@@ -411,20 +412,7 @@ def test_spans_split_over_two_readings_count_as_in_one(trace, data):
     for index, span in enumerate(trace.spans):  # ancestor-closed
         if index in already and (span.parent < 0 or span.parent in place):
             place[index] = len(shown)
-            parent = place.get(span.parent, -1)
-            shown.append(
-                Span(
-                    span.id,
-                    parent,
-                    span.kind,
-                    span.name,
-                    span.start,
-                    span.end,
-                    usage=span.usage,
-                    model=span.model,
-                    provider=span.provider,
-                )
-            )
+            shown.append(structs.replace(span, parent=place.get(span.parent, -1)))
     part = Trace("t1", "db", 0, 0, 0, len(trace.spans) + (len(shown) == len(trace.spans)), tuple(shown))
     delta, runs = Delta("os"), {}
     first = fold(delta, part, set(), runs, now=4_000_000, final=False)

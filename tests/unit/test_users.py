@@ -5,6 +5,7 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.bookkeeping.intake import Intake
 from exporter.bookkeeping.shared import Shared
@@ -172,20 +173,7 @@ def distinct(wholes):
     """Each with span ids of its own, as a cost depends on them."""
     spans = []
     for place, whole in enumerate(wholes):
-        moved = tuple(
-            Span(
-                one.id + 10 * place,
-                one.parent,
-                one.kind,
-                one.name,
-                one.start,
-                one.end,
-                model=one.model,
-                usage=one.usage,
-                user_id=one.user_id,
-            )
-            for one in whole.spans
-        )
+        moved = tuple(structs.replace(one, id=one.id + 10 * place) for one in whole.spans)
         spans.append(Trace(whole.id, "db", T0, T0 + S, T0, len(moved), moved))
     return spans
 
