@@ -70,7 +70,8 @@ def _unpriced(rows: Iterable[DaySum]) -> Iterator[str]:
 
 def _without_usage(rows: Iterable[DaySum]) -> Iterator[str]:
     if calls := sum(row.value for row in rows if row.metric == WITHOUT_USAGE):
-        yield f"{count(calls)} calls report no tokens, failed calls among them: their cost is not known"
+        told = "1 call reports" if calls == 1 else f"{count(calls)} calls report"
+        yield f"{told} no tokens, which failed calls mostly do not: what that cost is not known"
 
 
 def _estimated(rows: Iterable[DaySum]) -> Iterator[str]:
