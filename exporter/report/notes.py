@@ -70,8 +70,8 @@ def _unpriced(rows: Iterable[DaySum]) -> Iterator[str]:
 
 def _without_usage(rows: Iterable[DaySum]) -> Iterator[str]:
     if calls := sum(row.value for row in rows if row.metric == WITHOUT_USAGE):
-        told = "1 call reports" if calls == 1 else f"{count(calls)} calls report"
-        yield f"{told} no tokens, which failed calls mostly do not: what that cost is not known"
+        whose = "1 call is not known: it" if calls == 1 else f"{count(calls)} calls is not known: they"
+        yield f"the cost of {whose} reported no tokens (failed calls often do not)"
 
 
 def _estimated(rows: Iterable[DaySum]) -> Iterator[str]:

@@ -216,7 +216,7 @@ def test_groups_beyond_the_most_are_added_up():
 def test_notes_say_what_is_missing():
     assert report().notes == (
         "900 tokens of model house (openai) have no price: the cost is at least what is shown",
-        "1 call reports no tokens, which failed calls mostly do not: what that cost is not known",
+        "the cost of 1 call is not known: it reported no tokens (failed calls often do not)",
         "0.5 USD of the cost is estimated: cached tokens, or the price of a gateway, are not known",
     )
 
