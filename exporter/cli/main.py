@@ -61,6 +61,7 @@ app.command("exporter.cli.traces.app:app", name="traces", help="Look at the trac
 app.command(
     "exporter.cli.backfill:backfill", name="backfill", help="Write the past of an AgentOS as OpenMetrics, for promtool."
 )
+app.command("exporter.cli.report:report", name="report", help="Print what a period cost: table, CSV, HTML or JSON.")
 app.command("exporter.cli.prices:app", name="prices", help="Say what a model costs and why; check a price file.")
 app.command(
     "exporter.cli.reconcile:reconcile",

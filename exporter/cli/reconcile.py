@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
 
+from exporter.cli import days
 from exporter.cli.flags import DaemonFlags, chosen, given
 from exporter.config import load, read_by
 from exporter.core.errors import ConfigError, ExporterError
@@ -33,14 +34,6 @@ SAME: Final = 0
 DIFFERENT: Final = 1
 NOT_COMPARED: Final = 2
 """Exit codes, as diff has them."""
-_MOST_DAYS: Final = 400
-
-
-def _day(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else "")
-    except ValueError:
-        raise ValueError(f"{escaped(text[:40])!r} is not a day such as 2026-11-01") from None
 
 
 def _percent(text: str) -> Decimal:
@@ -55,9 +48,11 @@ class ReconcileOptions:
     """What is compared, and with what."""
 
     first: Annotated[
-        dt.date, Parameter(name="--from", metavar="DAY", help="first day, in UTC", converter=read_by(_day))
+        dt.date, Parameter(name="--from", metavar="DAY", help="first day, in UTC", converter=read_by(days.parse))
     ]
-    last: Annotated[dt.date, Parameter(name="--to", metavar="DAY", help="last day, in UTC", converter=read_by(_day))]
+    last: Annotated[
+        dt.date, Parameter(name="--to", metavar="DAY", help="last day, in UTC", converter=read_by(days.parse))
+    ]
     config_file: Annotated[str | None, Parameter(name="--config.file", metavar="FILE", help="as of `run`")] = None
     state: Annotated[str | None, Parameter(metavar="PATH", help="state of the daemon, which is only read")] = None
     agentos: Annotated[
@@ -116,10 +111,7 @@ async def _reconcile(options: ReconcileOptions) -> list[Report]:
 def _period(options: ReconcileOptions) -> Period:
     from exporter.reconcile.compare import Period  # noqa: PLC0415 - slow to load
 
-    if options.last < options.first:
-        raise ConfigError(["--to: must not be before --from"])
-    if (options.last - options.first).days >= _MOST_DAYS:
-        raise ConfigError([f"--to: must be within {_MOST_DAYS} days of --from"])
+    days.check(options.first, options.last)
     today = utc(int(time.time() * MICROSECONDS)).date()
     return Period(options.first, options.last, today, options.tolerance)
 

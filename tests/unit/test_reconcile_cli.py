@@ -162,7 +162,7 @@ def test_tolerance(place, monkeypatch):
     ("arguments", "message"),
     [
         (("--to", "2026-11-16", *usage("openai_usage.json")), "--to: must not be before --from"),
-        (("--to", "2027-12-31", *usage("openai_usage.json")), "--to: must be within 400 days of --from"),
+        (("--to", "2027-12-31", *usage("openai_usage.json")), "--from: must be within 400 days of --to"),
         (("--vendor", "openai"), "--vendor: makes no sense without --usage"),
         (
             ("--vendor", "google", *usage("openai_usage.json")),

@@ -1,0 +1,37 @@
+"""A table as CSV: RFC 4180, a row per group, money as exact decimals, empty where nothing is known."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final
+
+from exporter.pricing import money
+from exporter.report.columns import Column
+from exporter.report.tables import Group, Table
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet takes for the begin of a formula, or passes over before one."""
+
+
+def render(table: Table) -> str:
+    """Lines that end with CR LF, the first with the names of the columns."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    columns = table.grouping.columns
+    writer.writerow([*table.grouping.keys, *(one.name for one in columns)])
+    for group in table.groups:
+        writer.writerow([*map(_harmless, group.labels), *(_exact(group, one) for one in columns)])
+    return out.getvalue()
+
+
+def _harmless(label: str) -> str:
+    """A label that no spreadsheet takes for a formula."""
+    return f"'{label}" if label.startswith(_FORMULA) else label
+
+
+def _exact(group: Group, column: Column) -> str:
+    value = group.figures.get(column.name)
+    if value is None:
+        return ""
+    return money.text(value) if column.money else str(value)
