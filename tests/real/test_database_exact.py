@@ -3,11 +3,14 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.harness import seed, sqltruth, truth
 from tests.harness.database_exactness import NAME, SMALL, check_health, exact
 from tests.harness.exporter import RunningExporter, reads
 
 
+@pytest.mark.slow
 def test_sqlite(tmp_path: Path) -> None:
     exact(f"sqlite:{tmp_path / 'agno.db'}", tmp_path, api=True)
 

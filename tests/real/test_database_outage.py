@@ -24,6 +24,7 @@ from tests.harness.repeating import Repeating
 # Tables
 
 
+@pytest.mark.slow
 def test_rows_that_are_deleted_stay_counted(tmp_path: Path) -> None:
     database, kept = f"sqlite:{tmp_path / 'agno.db'}", tmp_path / "kept.db"
     write(database, 1)

@@ -15,6 +15,7 @@ from tests.harness.postgres import Postgres
 from tests.harness.server import FAILURES
 
 
+@pytest.mark.slow
 def test_newest_agno_with_http_roots(tmp_path: Path) -> None:
     """Part of `make test`, so with fewer runs than elsewhere; each kind is among them."""
     exact(sys.executable, f"sqlite:{tmp_path / 'agno.db'}", tmp_path, runs=60)
@@ -45,11 +46,13 @@ def test_why_calls_fail(tmp_path: Path) -> None:
     assert [text for text, _ in FAILURES.values() if text.encode() in seen or text in logs] == []
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_postgresql(tmp_path: Path, postgres: Postgres) -> None:
     exact(sys.executable, f"postgres:{postgres.url('sync')}", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.compat
 def test_the_oldest_agno_that_shows_traces(tmp_path: Path) -> None:
     """The releases between it and the newest are in tests/long."""

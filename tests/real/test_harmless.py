@@ -31,12 +31,13 @@ def own_rows(database: str) -> int:
 # No trace of us
 
 
+@pytest.mark.slow
 async def test_forty_idle_polls_leave_no_trace(database: str, tmp_path: Path) -> None:
     with RunningAgentOS(sys.executable, database) as agentos:
         await load.drive(agentos.base_url, runs=8, leaving=False)
         await asyncio.to_thread(agentos.wait_until_quiet)
         traces, rows = truth.read(database)
-        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", poll_interval=0.25) as exporter:
+        async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", poll_interval=0.1) as exporter:
             counted = await exporter.exact(database, "it")
             shown = await exporter.polls(40, "it")
             assert not exporter.logged("own_requests_traced")

@@ -16,7 +16,7 @@ from tests.harness.agentos import RunningAgentOS
 from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.kills import Watch
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 NAME = "it"
 HISTORY = 4_000

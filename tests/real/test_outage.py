@@ -40,6 +40,7 @@ def polls_of(shown: Shown, agentos: str, outcome: str) -> float:
     return shown("agentos_exporter_polls_total", agentos=agentos, outcome=outcome)
 
 
+@pytest.mark.slow
 async def test_connections_that_fail(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
     """All at once, on one AgentOS that is read under many names, so that they also prove to leave each other alone."""
     token_file = tmp_path / "token"
@@ -83,13 +84,15 @@ async def test_connections_that_fail(agentos: RunningAgentOS, database: str, tmp
         assert (await exporter.shown())("agentos_exporter_source_resets_total") == 0
 
 
+@pytest.mark.slow
 async def test_agentos_killed_under_load(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
-    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=30) as exporter:
+    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=20) as exporter:
         await under_load(exporter, agentos, agentos.kill, agentos.start)
         shown = await exact_but_for_hidden(exporter, database)
         assert shown("agentos_exporter_polls_total", outcome="unreachable") >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 async def test_postgresql_down_under_load(tmp_path: Path) -> None:
     with or_skip(Postgres) as server, RunningAgentOS(sys.executable, f"postgres:{server.url('agno')}") as agentos:
