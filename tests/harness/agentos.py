@@ -60,6 +60,7 @@ class RunningAgentOS:
         cold: bool = False,
         operations: bool = False,
         scheduler: bool = False,
+        tags: bool = False,
         jwt_key: str | None = None,
         attempts: Path | None = None,
         environment: dict[str, str] | None = None,
@@ -77,6 +78,7 @@ class RunningAgentOS:
             cold: let the first runs create agno's tables.
             operations: with a queue and a knowledge base, as far as its release has them.
             scheduler: run schedules that are due, with agno's scheduler.
+            tags: of spans, such as `component:plain` for runs of that agent.
             jwt_key: of HS256; JWTs are demanded, with their scopes.
             attempts: serve the AgentOS of `attempting.py`, which writes down each attempt of its models in this file.
             environment: more variables of the process.
@@ -95,6 +97,7 @@ class RunningAgentOS:
         self._arguments += ["--cold"] if cold else []
         self._arguments += ["--operations"] if operations else []
         self._arguments += ["--scheduler"] if scheduler else []
+        self._arguments += ["--tags"] if tags else []
         self._ready = f"ready {self.base_url}\n"
         self._environment = os.environ | (environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object

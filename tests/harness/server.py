@@ -595,6 +595,24 @@ async def create_tables(db: Any) -> None:
             await made
 
 
+class Tagged:
+    """Middleware that tags spans, as OpenInference has it, with the component that a request is for.
+
+    It stands inside of OpenTelemetry's, which begins each request with a context of its own.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from openinference.instrumentation import using_tags
+
+        parts = scope.get("path", "").split("/")  # such as /agents/plain/runs
+        tags = ["beta", f"component:{parts[2]}"] if len(parts) > 2 else ["beta"]
+        with using_tags(tags):
+            await self._app(scope, receive, send)
+
+
 def main() -> None:
     """Serve until a signal ends the process."""
     parser = argparse.ArgumentParser(description="A real AgentOS on scripted models")
@@ -610,6 +628,7 @@ def main() -> None:
     parser.add_argument("--ahead", type=int, default=0, help="seconds by which its wall clock is ahead")
     parser.add_argument("--jwt-key", help="tokens are JWTs of HS256 with this key, and their scopes are demanded")
     parser.add_argument("--attempts", type=Path, help="serve the AgentOS of attempting.py, which writes this file")
+    parser.add_argument("--tags", action="store_true", help="spans have tags")
     parser.add_argument("--sampler", help="OTEL_TRACES_SAMPLER, e.g. always_on")
     options = parser.parse_args()
     if options.ahead:
@@ -635,7 +654,10 @@ def main() -> None:
         built = attempting.build(db, options.attempts, load_scripted())
     else:
         built = build(db, second_db, more)
-    app = UnderWay(built.get_app())
+    served = built.get_app()
+    if options.tags:
+        served.add_middleware(Tagged)
+    app = UnderWay(served)
     schedules = scheduler(db, f"http://127.0.0.1:{options.port}") if options.scheduler else None
 
     class Server(uvicorn.Server):

@@ -36,6 +36,43 @@ def by_value(shown, name, agentos, dimension):
     return +found
 
 
+def runs_by_component(path):
+    """Runs that were asked for, by id of their agent, team or workflow: requests such as POST /agents/plain/runs."""
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT attributes FROM agno_spans WHERE name LIKE 'POST /%/runs'"
+        rows = connection.execute(query).fetchall()
+    return Counter(json.loads(attributes)["url.path"].split("/")[2] for (attributes,) in rows)
+
+
+async def test_tags_that_openinference_sets_are_told_by_the_database_alone(tmp_path):
+    path = tmp_path / "agno.db"
+    with RunningAgentOS(sys.executable, f"sqlite:{path}", tags=True) as agentos:
+        instances = {
+            "api": AgentOS("api", agentos.base_url),
+            "tables": AgentOS("tables", "", databases=(Database(parse(f"sqlite:///{path}", tmp_path)),)),
+        }
+        tag = Dimension("component", Origin.TAG, "component")
+        async with Exporter(instances, tmp_path / "state.db", dimensions=(tag,)) as exporter:
+            await load.drive(agentos.base_url, runs=24, seed=9, leaving=False, kinds=load.EACH_KIND)
+            await asyncio.to_thread(agentos.wait_until_quiet)
+
+            def all_counted(shown):
+                return all(
+                    sum(by_value(shown, f"agentos_dimension_{what}", name, "component").values())
+                    == shown(f"agentos_{whole}", agentos=name)
+                    > 0
+                    for name in instances
+                    for what, whole in (("runs_total", "runs_total"), ("tokens_total", "llm_tokens_total"))
+                )
+
+            shown = await exporter.until(all_counted, what="runs and tokens by tag")
+    runs = by_value(shown, "agentos_dimension_runs_total", "tables", "component")
+    assert runs == runs_by_component(path)
+    assert len(runs) > 5
+    assert by_value(shown, "agentos_dimension_tokens_total", "tables", "component")[""] == 0
+    assert by_value(shown, "agentos_dimension_runs_total", "api", "component").keys() == {""}
+
+
 async def test_sums_by_dimension_are_the_whole_and_values_are_those_of_the_runs(tmp_path):
     path = tmp_path / "agno.db"
     database = f"sqlite:{path}"

@@ -86,7 +86,7 @@ async def test_connections_that_fail(agentos: RunningAgentOS, database: str, tmp
 
 @pytest.mark.slow
 async def test_agentos_killed_under_load(agentos: RunningAgentOS, database: str, tmp_path: Path) -> None:
-    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=20) as exporter:
+    async with Exporter({"it": agentos.base_url}, tmp_path / "state.db", trace_horizon=30) as exporter:
         await under_load(exporter, agentos, agentos.kill, agentos.start)
         shown = await exact_but_for_hidden(exporter, database)
         assert shown("agentos_exporter_polls_total", outcome="unreachable") >= 1
