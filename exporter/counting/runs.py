@@ -42,7 +42,7 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
         divided: Whether there were dimensions when it was first read: it counts by them.
         values: Its values of dimensions, as far as they are known, by their marks.
         calls: Its LLM calls, if it is divided.
-        start: When it began, in microseconds; 0 for one that was first read before the state had daily sums.
+        start: When it began, in microseconds; of one that is older than schema 8 of the state, the end of its trace.
 
     """
 

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from exporter.ledger import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.metrics.increments import Key
 
 USER_KEY: Final = "user_key"
@@ -49,7 +51,7 @@ def read(connection: sa.Connection, agentos: str) -> Coverage:
     known = connection.execute(sa.select(series.metric, series.labels).where(series.agentos == agentos))
     key = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)).scalar()
     return Coverage(
-        floors(connection).get(agentos),
+        min((floor for name, floor in floors(connection) if name == agentos), default=None),
         tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in known),
         tuple((label, value) for label, value in connection.execute(sa.select(admissions.label, admissions.value))),
         None if key is None else bytes.fromhex(key),
@@ -78,10 +80,7 @@ def _waiting(connection: sa.Connection, agentos: str) -> int:
     return int(connection.execute(waiting).scalar_one())
 
 
-def floors(connection: sa.Connection) -> dict[str, int]:
-    """Of each AgentOS: traces that ended at or after are counted (the source's clock, microseconds)."""
-    found: dict[str, int] = {}
+def floors(connection: sa.Connection) -> Iterator[tuple[str, int]]:
+    """(an AgentOS, since when traces of a database of it are counted, in microseconds of the source's clock)."""
     for agentos, data in connection.execute(sa.select(tables.cursors.c.agentos, tables.cursors.c.data)):
-        floor = int(json.loads(data)["floor"])
-        found[agentos] = min(floor, found.get(agentos, floor))
-    return found
+        yield agentos, int(json.loads(data)["floor"])

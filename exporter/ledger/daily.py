@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,9 +15,6 @@ from exporter.ledger.coverage import floors
 
 if TYPE_CHECKING:
     from exporter.metrics.increments import Labels
-
-SINCE: Final = "daily_since"
-"""The key of `meta` with the moment from which on the sums of days are kept, in microseconds since the epoch."""
 
 
 class DaySum(NamedTuple):
@@ -61,15 +58,15 @@ def read(connection: sa.Connection, agentos: str | None, first: dt.date, last: d
 
 
 def _since(connection: sa.Connection, agentos: str | None) -> dict[str, int]:
-    """Calls that began later are all in the sums: those that an AgentOS shows, since the state has sums at all."""
-    known = dict(connection.execute(sa.select(tables.meta.c.key, tables.meta.c.value)).all())
-    begun = int(known[SINCE]) if SINCE in known else None
-    if begun is None:
+    """Of each AgentOS: calls that began at or after are all in the sums, in whichever of its databases they are."""
+    known = tables.meta.c
+    begun = connection.execute(sa.select(known.value).where(known.key == tables.DAILY_SINCE)).scalar()
+    if begun == "":
         return {}
-    # A state that had sums from its first start also has those of what it read back then.
-    always = known.get("created") == known[SINCE]
-    floor_of = floors(connection)
-    return {name: floor if always else max(floor, begun) for name, floor in floor_of.items() if agentos in {None, name}}
+    found: dict[str, int] = {}
+    for name, floor in floors(connection):
+        found[name] = max(floor, found.get(name, int(begun or floor)))
+    return {name: since for name, since in found.items() if agentos in {None, name}}
 
 
 def _number(day: dt.date) -> int:

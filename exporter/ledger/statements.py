@@ -200,6 +200,7 @@ find_days: Final = _Find(
 )
 
 add_meta: Final = _Write(tables.meta, keep=("value",))
+write_meta: Final = _Write(tables.meta)
 write_traces: Final = _Write(tables.traces)
 # `shown` is set at birth and raised by `expose` alone: a total that was exposed never becomes hidden again.
 write_series: Final = _Write(tables.series, keep=("shown",))

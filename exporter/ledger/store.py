@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from exporter.core.errors import StateRefused
 from exporter.core.model import FUTURE, Known, TraceState
+from exporter.core.times import DAY
 from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
@@ -353,8 +354,9 @@ class Ledger:
     def date(self, now: int) -> None:
         """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
         with self.transaction(write=True) as connection, self._understood("its date"):
-            # Another process may do so at this moment.
-            statements.add_meta(connection, [(_CREATED, str(now)), (daily.SINCE, str(now))])
+            statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
+            since = sa.update(tables.meta).where(tables.meta.c.key == tables.DAILY_SINCE, tables.meta.c.value == "")
+            connection.execute(since.values(value=str(now)))
             found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
             self.created = int(found.scalar_one())
 
@@ -530,6 +532,14 @@ class Ledger:
             with self.transaction(write=True, agentos=agentos) as connection:
                 connection.execute(shown, some)
 
+    @staticmethod
+    def _raise_since(connection: sa.Connection, at: int) -> None:
+        """Say that the sums of days are whole from this moment on, at the earliest."""
+        known = tables.meta.c
+        before = connection.execute(sa.select(known.value).where(known.key == tables.DAILY_SINCE)).scalar()
+        if before is None or (before and int(before) < at):
+            statements.write_meta(connection, [(tables.DAILY_SINCE, str(at))])
+
     def prune(self, agentos: str, db: str, *, created_before: int, active_before: int, first_day: int = 0) -> int:
         """Forget what is too old; return how many traces.
 
@@ -555,5 +565,7 @@ class Ledger:
             connection.execute(
                 sa.delete(tables.activity).where(activity.agentos == agentos, activity.seen < active_before)
             )
-            connection.execute(sa.delete(tables.daily).where(daily.agentos == agentos, daily.day < first_day))
+            gone = connection.execute(sa.delete(tables.daily).where(daily.agentos == agentos, daily.day < first_day))
+            if gone.rowcount:
+                self._raise_since(connection, first_day * DAY)
         return int(forgotten)

@@ -15,6 +15,11 @@ FORMAT: Final = "agentos-exporter state"
 
 MARK: Final = "mark"
 """The key of `meta` that says by which form of tables and series a state was last opened."""
+DAILY_SINCE: Final = "daily_since"
+"""The key of `meta` with the moment from which on the sums of days are whole, in microseconds; '' is the next start.
+
+Without it they are whole from the first trace that is counted.
+"""
 OWN_META: Final = ("format", "version", MARK)
 """Keys of `meta` that are about the tables themselves."""
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.ledger import statements, tables
-from exporter.ledger.daily import SINCE
 from exporter.ledger.records import agentos_of, digest, read_series
 from exporter.metrics.catalog import DAILY, METRICS, Life
 
@@ -39,6 +38,9 @@ def upgrade(connection: sa.Connection, have: Container[str], version: int) -> No
     _write_anew(connection, anew)
     if version < 4:  # noqa: PLR2004
         _name_fields(connection)
+    if version < 8:  # noqa: PLR2004
+        _date_runs(connection)
+        statements.write_meta(connection, [(tables.DAILY_SINCE, "")])
 
 
 def _write_anew(connection: sa.Connection, anew: Iterable[sa.Table]) -> None:
@@ -82,6 +84,16 @@ def _name_fields(connection: sa.Connection) -> None:
         _set(connection, tables.waiting.c.data, zip(keys, key, strict=True), json.dumps(named))
 
 
+def _date_runs(connection: sa.Connection) -> None:
+    """Date the runs that are not settled by the end of their trace: before schema 8 nothing says when they began."""
+    traces = tables.traces.c
+    keys = (traces.agentos, traces.id, traces.db)
+    rows = connection.execute(sa.select(*keys, traces.end, traces.runs).where(traces.runs != "{}")).all()
+    for *key, end, runs in rows:
+        dated = {span: run | {"start": end} for span, run in json.loads(runs).items()}
+        _set(connection, traces.runs, zip(keys, key, strict=True), json.dumps(dated))
+
+
 def _set(
     connection: sa.Connection, column: sa.Column[Any], where: Iterable[tuple[sa.Column[Any], Any]], value: str
 ) -> None:
@@ -103,8 +115,7 @@ def take_up_layouts(connection: sa.Connection) -> list[str]:
         connection.execute(sa.delete(tables.series).where(tables.series.c.metric == name))
         if name in DAILY:
             connection.execute(sa.delete(tables.daily).where(tables.daily.c.metric == name))
-            # The sums are complete from the next start on.
-            connection.execute(sa.delete(tables.meta).where(tables.meta.c.key == SINCE))
+            statements.write_meta(connection, [(tables.DAILY_SINCE, "")])
     new = [(name, json.dumps(layout)) for name, layout in now.items() if before.get(name) != layout]
     statements.write_layouts(connection, new)
     return changed

@@ -14,7 +14,6 @@ from exporter.reconcile.capture import capture_ratio
 from exporter.reconcile.exports import vendors
 from exporter.reconcile.figures import DAY, start_of
 from exporter.reconcile.ours import ours
-from exporter.service.connect import look_at_days
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -106,7 +105,7 @@ class CostCapture:
             raise ExportError(f"{pattern.name}: there is no such file")
         (statement,) = vendors.read(paths, check.vendor)
         first = utc(start_of(today) - check.days * DAY).date()
-        days = look_at_days(self._config().state, check.agentos or None, first, today)
+        days = self._shared.ledger.days(check.agentos or None, first, today)
         return capture_ratio(ours(days, names, cache_known=True), statement, days=check.days, today=today)
 
     def _show(self, check: Check, ratio: Decimal | None) -> None:

@@ -12,13 +12,15 @@ from exporter.bookkeeping.shared import Shared
 from exporter.config import AgentOS, Check
 from exporter.core.errors import StateError
 from exporter.core.model import Clock
+from exporter.core.times import day_of
+from exporter.counting.delta import Delta
+from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.totals import Limits, Totals
 from exporter.pricing.money import USD
 from exporter.reconcile.capture import capture_ratio
 from exporter.reconcile.figures import Measure, Statement, start_of
 from exporter.reconcile.ours import Ours, Tally
-from exporter.service import capture
 from exporter.service.capture import AGAIN, EVERY, CostCapture
 
 TODAY = dt.date(2026, 11, 20)
@@ -83,34 +85,31 @@ class Daemon:
 
     def __init__(self, folder, monkeypatch):
         self.now = start_of(TODAY) / 10**6 + 7200
-        self.shared = Shared(Ledger(None), Totals(Limits(), zero_hold=0), Clock(lambda: self.now, lambda: self.now))
+        self.ledger = Ledger(None)
+        self.shared = Shared(self.ledger, Totals(Limits(), zero_hold=0), Clock(lambda: self.now, lambda: self.now))
         self.file = folder / "costs.json"
-        self.config = SimpleNamespace(state=folder / "state.db", reconcile=(Check("openai", str(folder / "*.json")),))
+        self.config = SimpleNamespace(reconcile=(Check("openai", str(folder / "*.json")),))
         self.agentos = [AgentOS("it", "http://it")]
         self.asked = []
-        self.ours = self.days("3")
-        monkeypatch.setattr(capture, "look_at_days", self.look_at_days)
+        self.failure = None
+        self.spend("3")
+        self.read_days = self.ledger.days
+        monkeypatch.setattr(self.ledger, "days", self.days)
         jobs = SimpleNamespace(add=lambda *_, **__: None)
         self.capture = CostCapture(self.shared, jobs, lambda: self.config, lambda: self.agentos)
         self.catches_up(0)
 
-    def look_at_days(self, state, agentos, first, last):
-        self.asked.append((state, agentos, first, last))
-        if isinstance(self.ours, Exception):
-            raise self.ours
-        return self.ours
+    def days(self, agentos, first, last):
+        self.asked.append((agentos, first, last))
+        if self.failure is not None:
+            raise self.failure
+        return self.read_days(agentos, first, last)
 
-    @staticmethod
-    def days(usd):
+    def spend(self, usd):
+        delta = Delta("it")
         labels = ("it", "", "", "openai", "gpt-5.4", "input", "listed")
-        row = SimpleNamespace(
-            agentos="it",
-            day=DAYS[1],
-            metric="agentos_llm_cost_usd_total",
-            labels=labels,
-            value=int(Decimal(usd) * USD),
-        )
-        return SimpleNamespace(since={"it": 0}, rows=[row])
+        delta.add_on(day_of(start_of(DAYS[1])), "agentos_llm_cost_usd_total", labels, int(Decimal(usd) * USD))
+        self.shared.commit(Changes("it", cursor=("db", {"floor": 0})), delta, show=True)
 
     def catches_up(self, value):
         self.shared.totals.gauge("agentos_exporter_catching_up", ("it",), value)
@@ -138,7 +137,7 @@ def daemon(tmp_path, monkeypatch):
 async def test_it_is_worked_out_once_a_day(daemon):
     daemon.bill(4)
     assert await daemon.look() == 0.75
-    assert daemon.asked == [(daemon.config.state, None, TODAY - dt.timedelta(days=7), TODAY)]
+    assert daemon.asked == [(None, TODAY - dt.timedelta(days=7), TODAY)]
     daemon.bill(6)
     assert await daemon.look(after=EVERY - 1) == 0.75
     assert await daemon.look(after=1) == 0.5
@@ -163,17 +162,17 @@ async def test_a_file_that_cannot_be_read_shows_nothing_and_says_so_once(daemon)
 async def test_a_state_that_fails_shows_nothing(daemon):
     daemon.bill(4)
     assert await daemon.look() == 0.75
-    daemon.ours = StateError("the disk is gone")
+    daemon.failure = StateError("the disk is gone")
     assert await daemon.look(after=EVERY) is None
 
 
 async def test_a_surprise_shows_nothing_and_is_logged(daemon):
     daemon.bill(4)
-    daemon.ours = RuntimeError("surprise")
+    daemon.failure = RuntimeError("surprise")
     with capture_logs() as logs:
         assert await daemon.look() is None
     assert logs[0]["event"] == "reconcile_bug"
-    daemon.ours = daemon.days("3")
+    daemon.failure = None
     assert await daemon.look(after=AGAIN) == 0.75
 
 
@@ -197,7 +196,7 @@ async def test_a_configuration_that_changes_is_honoured(daemon):
     (check,) = [Check("openai", str(daemon.file), "it", 2)]
     daemon.config.reconcile = (check,)
     assert await daemon.look(after=60) == 0.75
-    assert daemon.asked[-1][1:3] == ("it", TODAY - dt.timedelta(days=2))
+    assert daemon.asked[-1][:2] == ("it", TODAY - dt.timedelta(days=2))
     daemon.config.reconcile = (check._replace(agentos="gone"),)
     assert await daemon.look(after=60) is None
     assert daemon.shared.totals.value(GAUGE, ("it", "openai")) is None

@@ -15,6 +15,7 @@ from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.dimensions import Dimension, Dimensions, Origin
 from exporter.counting.users import UserLabels, labeller
+from exporter.ledger.copying import copy
 from exporter.ledger.daily import Days
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
@@ -142,9 +143,12 @@ def test_what_is_older_than_13_months_is_forgotten():
     home.at(KEPT / S)
     home.intake.prune("db", created_before=0)
     assert by_day(home, RUNS) == {FIRST: 1}
+    home.read(cursor={"floor": 5})
+    assert home.ledger.days(None, *EVER).since == {"os": 5}
     home.at(KEPT / S + 86_400)
     home.intake.prune("db", created_before=0)
-    assert home.ledger.days(None, *EVER).rows == ()
+    since = (T0 + 86_400) // 86_400 * 86_400 * S
+    assert home.ledger.days(None, *EVER) == Days({"os": since}, ())
 
 
 # Since when they are complete
@@ -171,7 +175,6 @@ def older(path):
     """A state of the version before there were sums of days."""
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE daily")
-        connection.execute("DELETE FROM meta WHERE key = 'daily_since'")
         connection.execute("PRAGMA user_version = 7")
     connection.close()
 
@@ -191,8 +194,48 @@ def test_a_state_of_an_earlier_version_has_sums_from_then_on(tmp_path):
     ledger.commit(changes("u", cursor=("db", {"floor": 4 * DAY})))
     assert look_at_days(path, None, *EVER).since == {"os": 9 * DAY}
     assert sum(days.sums(ledger).values()) == 1
+    # Of a database that came later, earlier traces are not counted.
     ledger.commit(changes("v", cursor=("later", {"floor": 12 * DAY})))
+    assert look_at_days(path, None, *EVER).since == {"os": 12 * DAY}
     ledger.close()
+
+
+def test_a_state_that_does_not_know_its_date_has_sums_from_its_next_start_on_too(tmp_path):
+    path = tmp_path / "state.db"
+    ledger = Ledger(path)
+    ledger.commit(changes(cursor=("db", {"floor": 4 * DAY})))
+    ledger.close()
+    older(path)
+    ledger = Ledger(path)
+    assert look_at_days(path, None, *EVER).since == {}
+    ledger.date(9 * DAY)
+    assert look_at_days(path, None, *EVER).since == {"os": 9 * DAY}
+    ledger.close()
+
+
+def test_a_run_that_was_not_settled_before_there_were_sums_is_dated_by_its_trace(tmp_path):
+    path = tmp_path / "state.db"
+    ledger = Ledger(path)
+    ledger.commit(changes("t"))
+    before = ledger.records("os", ["t"])["t"][0]
+    ledger.close()
+    older(path)
+    ledger = Ledger(path)
+    (record,) = ledger.records("os", ["t"])["t"]
+    assert [run.start for run in record.runs.values()] == [before.end]
+    assert record.runs.keys() == before.runs.keys()
+    ledger.close()
+
+
+def test_a_copy_knows_since_when_its_sums_are_whole(tmp_path):
+    ledger, target = Ledger(tmp_path / "one.db"), Ledger(tmp_path / "two.db")
+    ledger.commit(changes(cursor=("db", {"floor": 4 * DAY})))
+    copy(ledger, target)
+    target.date(9 * DAY)
+    assert target.days(None, *EVER) == ledger.days(None, *EVER)
+    assert target.days(None, *EVER).since == {"os": 4 * DAY}
+    for each in (ledger, target):
+        each.close()
 
 
 def test_sums_whose_labels_changed_begin_anew_with_their_counter(tmp_path):

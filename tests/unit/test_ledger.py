@@ -321,8 +321,10 @@ def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):
     assert {one.metric for one in series if one.shown} == {"agentos_runs_total"}
     assert ("model", "claude-sonnet-4-5") in admitted
     records = ledger.records("os", ["t1", "t2", "t9"])
-    assert records["t1"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=2, waiting=2)}
-    assert records["t9"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=1, waiting=1, settled=True)}
+    end = records["t1"][0].end
+    assert records["t1"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=2, waiting=2, start=end)}
+    end = records["t9"][0].end
+    assert records["t9"][0].runs == {101: RunRecord("agent", "Agent", llm_calls=1, waiting=1, settled=True, start=end)}
     assert records["t2"][0].spans == {101, 102}
     calls = {(call.trace, call.span): call for call in ledger.waiting("os")}
     assert set(calls) == {("t1", 102), ("t1", 103), ("t2", 102), ("t9", 102)}
