@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from exporter.backfill.work import Row
+from exporter.bookkeeping.intake import SESSION_IDLE
 from exporter.core.model import RUN_KINDS, SpanKind
 from exporter.counting.delta import Delta
 from exporter.counting.fold import fold, observe_session, root_kind
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from exporter.metrics.totals import Totals
     from exporter.sources.protocol import Batch
 
-SESSION_IDLE: Final = 30 * 60 * 1_000_000
-"""Microseconds"""
 _AT_ONCE: Final = 1_000
 """Sessions that are observed at once; each mostly has a sample of its own"""
 

@@ -33,7 +33,7 @@ GONE_AFTER: Final = 3
 """An id that three believed polls in a row did not return is gone."""
 LATE: Final = 10 * 60 * MICROSECONDS
 """What ended longer ago when it is first read belongs to the past: rates of now must not be told by it."""
-_BORN: Final = (
+_ANNOUNCED: Final = (
     "agentos_exporter_hidden_spans_total",
     "agentos_exporter_orphan_spans_total",
     "agentos_exporter_source_resets_total",
@@ -83,7 +83,7 @@ class Intake:
         """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
         delta = Delta(self.agentos)
         name = (self.agentos,)
-        for metric in _BORN:
+        for metric in _ANNOUNCED:
             delta.add(metric, name, 0)
         for reason in IGNORED_REASONS:
             delta.add("agentos_exporter_ignored_traces_total", (self.agentos, reason), 0)

@@ -57,7 +57,10 @@ class Treasury:
         self.divide(user_labels, dimensions)
 
     def divide(self, mode: UserLabels, dimensions: Sequence[Dimension]) -> None:
-        """Count by users and by dimensions so from now on; no batch may be committed meanwhile. Raises StateError."""
+        """Set how users and dimensions are counted from now on. Raises StateError.
+
+        No batch may be committed meanwhile.
+        """
         hashes = mode is UserLabels.HASHED or any(one.hashed for one in dimensions)
         key = self._ledger.user_key() if hashes else b""
         self._cashier.user_label = labeller(mode, key)

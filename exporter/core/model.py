@@ -29,7 +29,7 @@ FUTURE: Final = 2**62
 
 
 class SpanKind(enum.StrEnum):
-    """Type of a span as AgentOS's tree names it; `HTTP` is what it calls UNKNOWN (requests, SDK internals)."""
+    """Type of a span as AgentOS's tree names it; AgentOS's UNKNOWN (requests, SDK internals) becomes `HTTP`."""
 
     AGENT = "agent"
     TEAM = "team"

@@ -72,7 +72,7 @@ class Cashier:
         )
 
     def one_price(self, spans: Sequence[Span], cached: int) -> bool:
-        """Whether calls of one model share a price, however so many cached tokens are spread over them."""
+        """Whether calls of one model share a price, whichever way the cached tokens are divided among them."""
         if self._pricer is None:
             return True
         first, calls = spans[0], [(span.start, span.usage.prompt or 0) for span in spans]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exporter.counting.dimensions import Dimensions
     from exporter.counting.waiting import RunDetail
 
-# Looking a member up in its enum takes as long as the rest of a test for it.
+# Looking up a member of an enum is slow, so it is done once.
 _HTTP, _LLM, _TOOL, _WORKFLOW = SpanKind.HTTP, SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
 
 

@@ -16,14 +16,14 @@ from exporter.core.model import RUN_KINDS, SpanKind
 if TYPE_CHECKING:
     from exporter.core.model import Trace
 
-# Looking a member up in its enum takes as long as the rest of a test for it.
+# Looking up a member of an enum is slow, so it is done once.
 _LLM, _TOOL, _WORKFLOW = SpanKind.LLM, SpanKind.TOOL, SpanKind.WORKFLOW
 AGENTS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM})
 _UNTYPED: Final = frozenset({SpanKind.HTTP, SpanKind.OTHER})
 BESIDE_THEIR_AGENT: Final = frozenset({_LLM, _TOOL})
 
 NONE: Final = -1
-"""the place of a span that is not there"""
+"""no such span"""
 NOWHERE: Final = -2
 """in place of an agent: the span is not to be counted at all"""
 LATER: Final = -3

@@ -28,7 +28,7 @@ class WaitingCall:
     does. `run_id` and `session_id` are AgentOS's, `outer_run_id` that of the workflow around it, '' where unknown.
     `session` is the digest of the session that the cost goes to. `since` is when the span was counted, by our clock, in
     microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in
-    rows of an earlier release. `streamed`: the answer came in parts. With `check` it is no call but the run itself,
+    rows of an earlier release. `streamed`: the answer came in parts. `check`: the row stands for the run itself,
     which waits because its detail alone can tell whether a guardrail blocked it. `outermost`: the run is not inside
     another one.
     """

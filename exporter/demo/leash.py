@@ -1,4 +1,6 @@
-"""Runs one command that must not outlive the process that asked for it. Started by its path; standard library only.
+"""Runs one command that must not outlive the process that asked for it.
+
+It is run as a script, with the standard library alone.
 
     python leash.py FOLDER COMMAND...
 

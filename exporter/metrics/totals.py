@@ -235,7 +235,7 @@ class Totals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """In which no other thread changes anything."""
+        """Hold the lock for a block, so that no other thread changes anything."""
         with self._lock:
             yield
 
@@ -245,7 +245,7 @@ class Totals:
             return _Planner(self, show=show).run(delta)
 
     def apply(self, plan: Plan) -> None:
-        """Make a committed plan true."""
+        """Apply a committed plan."""
         with self._lock:
             for label, value in plan.admitted:
                 self._admitted.setdefault(label, set()).add(value)

@@ -47,7 +47,7 @@ def reported(amount: object) -> int | None:
 
 
 def decimal(amount: int) -> Decimal:
-    """Dollars in so many units, exact."""
+    """Units as dollars, exactly."""
     return Decimal((0 if amount >= 0 else 1, Decimal(abs(amount)).as_tuple().digits, -18))
 
 

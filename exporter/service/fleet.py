@@ -23,8 +23,8 @@ from exporter.counting.dimensions import Origin
 from exporter.service.connect import make_source
 from exporter.service.operations import Operations
 from exporter.service.poller import Figures, Poller
-from exporter.sources.database.source import DatabaseSource
 from exporter.sources.position import Settings
+from exporter.sources.protocol import DetailsOnRequest
 
 if TYPE_CHECKING:
     from exporter.bookkeeping.shared import Shared
@@ -40,7 +40,7 @@ GRACE: Final = 300.0
 """Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
 
 LET_GO: Final = PATIENCE
-"""Seconds after which calls of an AgentOS that is gone wait for details no more; it may come back, as a list may."""
+"""Seconds after which calls of an AgentOS that is gone wait for details no more. Until then it may return."""
 AT_ONCE: Final = 8
 """Instances that may begin in one moment; the first polls of more are spread over the interval."""
 MOST_POLLS: Final = 32
@@ -305,7 +305,7 @@ def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) 
     source = make_source(agentos, settings(config), shared.clock, _counter(shared.totals, name))
     fetch: Fetch = no_details
     databases: Callable[[], Sequence[str]] = tuple
-    if not isinstance(source, DatabaseSource):
+    if isinstance(source, DetailsOnRequest):
         fetch, databases = source.run_detail, source.session_databases
     enricher = Enricher(name, shared, cashier, fetch=fetch, databases=databases, enabled=agentos.enrich_runs)
     intake = Intake(

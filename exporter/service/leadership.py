@@ -28,9 +28,9 @@ _LEADER: Final = "agentos_exporter_leader"
 VOTES: Final = 3
 """Votes in the time of a lease: two may fail."""
 LOOK: Final = 1.0
-"""Seconds at most until it is noticed that a lease was lost between two votes."""
+"""Longest time, in seconds, until a lease that was lost between two votes is noticed."""
 BARRED: Final = 10
-"""Leases for which this process does not want what it could not read: another may be able to."""
+"""Terms of a lease to wait before trying to lead an unreadable instance again: another process may be able to."""
 
 
 class Leadership:

@@ -190,7 +190,7 @@ class Poller:
 
     @contextlib.contextmanager
     def awaiting(self) -> Iterator[None]:
-        """In which `stop` may cancel this task: it waits for AgentOS, and has nothing in hand."""
+        """While in this block, `stop` may cancel the task: it waits for AgentOS, and has nothing in hand."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine's
         self._waiting.add(task)

@@ -81,7 +81,7 @@ class Reading:
         lost: Rows that waited and whose end nobody will know, by reason.
         forget_before: Rows dated before will not be read again.
         gap: Microseconds since the reading before, if AgentOS may have deleted rows meanwhile that nobody saw.
-        doubtful: AgentOS says that there is nothing where there was something, as it also does if its database fails.
+        doubtful: An empty answer follows one with rows. AgentOS also answers so if its database fails.
 
     """
 

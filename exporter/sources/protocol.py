@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from exporter.core.model import FUTURE, Known, Trace
 from exporter.counting.waiting import RunDetail
@@ -161,3 +161,17 @@ class PastSource(Protocol):
 
     async def aclose(self) -> None:
         """Free connections."""
+
+
+@runtime_checkable
+class DetailsOnRequest(Protocol):
+    """A source that has to be asked for the details of runs, one at a time. Others hand them over with the traces."""
+
+    async def run_detail(self, session_id: str, run_id: str, db: str, wait: float) -> Mapping[str, RunDetail] | None:
+        """Details of a run and of the runs inside it, by run id; None where it is not stored.
+
+        `wait` is in seconds. Raises SourceError.
+        """
+
+    def session_databases(self) -> Sequence[str]:
+        """Databases that may hold sessions; none where they are not known."""

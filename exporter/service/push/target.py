@@ -46,7 +46,7 @@ _LAG: Final = "agentos_exporter_push_lag_seconds"
 _ANSWER_BYTES: Final = 64 * 1024
 _SAID_LENGTH: Final = 200
 _NOTHING: Final = Rendered(b"", b"", b"", b"")
-"""Stands for the bytes of a snapshot that is kept to see what ends."""
+"""Placeholder for the bytes of a snapshot of which only the list of series is kept."""
 _TAKEN: Final = ("ok", "partial")
 _RETRIED: Final = ("unreachable", "timeout", "throttled", "server_error")
 

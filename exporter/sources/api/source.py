@@ -64,7 +64,7 @@ class Target:
 
 
 class AgentOSSource:
-    """Reads one AgentOS. See `exporter.core.model.TraceSource`."""
+    """Reads one AgentOS. See `exporter.sources.protocol.TraceSource`."""
 
     def __init__(
         self,

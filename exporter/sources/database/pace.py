@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from exporter.sources.database.connection import Connection
 
 _PART: Final = 500
-"""A count may cost a database one part in so many of its time."""
+"""Counts may take 1/500 of the time of a database."""
 
 
 class Pace:

@@ -45,7 +45,7 @@ class DatabaseTarget:
 
 
 class DatabaseSource:
-    """Reads the databases of one AgentOS. See `exporter.core.model.TraceSource`."""
+    """Reads the databases of one AgentOS. See `exporter.sources.protocol.TraceSource`."""
 
     def __init__(
         self,
