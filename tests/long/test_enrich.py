@@ -25,7 +25,7 @@ from tests.harness.inprocess import Exporter
 RUNS_DRIVEN = 150
 AGENTS = ("AGENT", "TEAM")
 READ, WRITE = "llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_details.cache_write"
-THOUGHT = 40  # of each call of the test server's Gemini agent; its spans do not say so
+THOUGHT = 40  # of each call of the test server's Gemini agent, beside its output; its spans do not say so
 SELLERS = {"OpenAIChat": "openai", "Claude": "anthropic", "Gemini": "google"}
 
 
@@ -93,7 +93,7 @@ async def expected(path, url):
             ("input", prompt if apart else prompt - read - write),
             ("cache_read", read),
             ("cache_write", write),
-            ("output", completion - thought),
+            ("output", completion),
             ("reasoning", thought),
         ):
             tokens[agent, model, token_class] += count
@@ -101,7 +101,7 @@ async def expected(path, url):
             input_tokens=prompt + read + write if apart else prompt,
             cache_read_tokens=read,
             cache_write_tokens=write,
-            output_tokens=completion,
+            output_tokens=completion + thought,
         )
         seller = "google" if "@" in model else SELLERS.get(cls)
         if seller:
