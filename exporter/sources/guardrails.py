@@ -1,4 +1,4 @@
-"""What blocked a run, from its content and events as agno stores and shows them."""
+"""What tells that a guardrail blocked a run, as agno stores and shows runs. Nothing else of a run is decoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import msgspec
 from exporter.metrics.catalog import GUARDRAILS, OTHER
 
 FAILED: Final = "ERROR"
-"""The status of a run that something blocked; of others agno stores nothing that tells"""
+"""the status of a run that a guardrail may have blocked"""
+LONGEST_CONTENT: Final = 200
+"""Characters of a content, as JSON, that may be the words of a guardrail: more than the longest of them has"""
 _CHECKS: Final = frozenset({"input_check_error", "output_check_error"})
 _MESSAGES: Final = {
     msgspec.json.encode(message): guardrail
@@ -31,18 +33,23 @@ class _Event(msgspec.Struct, gc=False):
 _events = msgspec.json.Decoder(list[_Event] | None)
 
 
-def guardrail_of(run_id: str, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
-    """What blocked a run that failed, '' where nothing did or nothing tells; `content` and `events` are JSON.
+def blocked_by(run_id: object, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
+    """What blocked a failed run, '' where nothing did or nothing tells.
 
     The event of its error names the check. A run of an agent that does not stream has no events: there the content may
     be the words of one of agno's own guardrails.
+
+    Args:
+        run_id: The run's own id.
+        content: Its content, as JSON.
+        events: Its events, as JSON; those of members and steps may be among them.
+
     """
     try:
-        found = _events.decode(events) or []
+        listed = _events.decode(events) or []
     except (msgspec.DecodeError, RecursionError):
-        found = []
-    for event in found:
-        # Those of members and steps may be among them.
+        listed = []
+    for event in listed:
         if event.run_id == run_id and isinstance(event.error_type, str) and event.error_type in _CHECKS:
             return event.error_id if event.error_id in GUARDRAILS else OTHER
     return _MESSAGES.get(bytes(content), "")

@@ -5,12 +5,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from exporter.config import AgentOS
 from tests.harness import load, truth
 from tests.harness.agentos import RunningAgentOS
 from tests.harness.details import COST
-from tests.harness.exporter import RunningExporter, total
+from tests.harness.exporter import RunningExporter, reads, total
 from tests.harness.inprocess import Exporter
+from tests.harness.mariadb import MariaDB
+from tests.harness.postgres import Postgres
 from tests.harness.proxy import FaultyProxy, status
 
 
@@ -41,33 +45,50 @@ def blocks(samples: truth.Totals, agentos: str) -> Counter[tuple[str, str]]:
     """Runs of an AgentOS that guardrails blocked, by root and guardrail."""
     found = Counter[tuple[str, str]]()
     for (name, labels), value in samples.items():
-        known = dict(labels)
-        if name == BLOCKS and known["agentos"] == agentos:
+        if name == BLOCKS and (known := dict(labels))["agentos"] == agentos:
             found[known["root"], known["guardrail"]] += int(value)
     return +found
 
 
-def test_blocked_runs_count_once_and_by_what_blocked_them(tmp_path: Path) -> None:
-    database, kinds, rounds = f"sqlite:{tmp_path / 'agno.db'}", (*load.BLOCKED, *load.NOT_BLOCKED), 2
+def exact_blocks(database: str, folder: Path, *, api: bool = False) -> None:
+    """Let guardrails block runs while the exporter reads tables, and the API, and is killed; all must agree."""
+    kinds, rounds = (*load.BLOCKED, *load.NOT_BLOCKED), 2
     names = {"guarded": "Guarded", "guarded-team": "Guarded_Team"}
     expected = Counter[tuple[str, str]]()
     for run, guardrail in load.BLOCKED.items():
         if guardrail:
             expected[names[run.component], guardrail] += rounds
     with RunningAgentOS(sys.executable, database) as agentos:
-        one = {"url": agentos.base_url, "enrich_runs": True}
-        plain = {"url": agentos.base_url}
-        tables = {"database": f"sqlite:///{tmp_path / 'agno.db'}", "enrich_runs": True}
-        with RunningExporter(tmp_path, {"it": one, "tables": tables, "plain": plain}) as exporter:
+        telling = {"tables": reads(database, enrich_runs=True)}
+        plain = {"plain-tables": reads(database)}
+        if api:
+            telling["api"] = {"url": agentos.base_url, "enrich_runs": True}
+            plain["plain-api"] = {"url": agentos.base_url}
+        with RunningExporter(folder, telling | plain) as exporter:
             for number in range(rounds):
                 asyncio.run(load.drive(agentos.base_url, runs=len(kinds), seed=number, leaving=False, kinds=kinds))
                 exporter.kill()
                 exporter.start()
             agentos.wait_until_quiet()
-            truth.wait_until(lambda: [blocks(exporter.samples(), name) for name in ("it", "tables")] == [expected] * 2)
+            truth.wait_until(lambda: all(blocks(exporter.samples(), name) == expected for name in telling))
             exporter.kill()
             exporter.start()
-            runs = rounds * len(kinds)
-            truth.wait_until(lambda: total(exporter.samples(), "agentos_runs_total") == 3 * runs)
+            runs = rounds * len(kinds) * len(telling | plain)
+            truth.wait_until(lambda: total(exporter.samples(), "agentos_runs_total") == runs)
             samples = exporter.samples()
-    assert [blocks(samples, name) for name in ("it", "tables", "plain")] == [expected, expected, Counter()]
+    assert {name: blocks(samples, name) for name in telling} == dict.fromkeys(telling, expected)
+    assert {dict(labels)["agentos"] for name, labels in samples if name == BLOCKS} == set(telling)
+
+
+def test_blocked_runs_count_once_and_by_what_blocked_them(tmp_path: Path) -> None:
+    exact_blocks(f"sqlite:{tmp_path / 'agno.db'}", tmp_path, api=True)
+
+
+@pytest.mark.postgres
+def test_blocked_runs_in_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    exact_blocks(f"postgres:{postgres.url('blocked')}", tmp_path, api=True)
+
+
+@pytest.mark.mariadb
+def test_blocked_runs_in_mariadb(tmp_path: Path, mariadb: MariaDB) -> None:
+    exact_blocks(f"mysql:{mariadb.url('blocked')}", tmp_path)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from exporter.core.errors import BadAnswer
-from exporter.sources.guardrails import FAILED, guardrail_of
+from exporter.sources.guardrails import FAILED, blocked_by
 from exporter.sources.run_metrics import run_detail
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def decode(body: bytes) -> dict[str, RunDetail]:
     found: dict[str, RunDetail] = {}
     for one in _runs(run):
         if isinstance(one.run_id, str) and one.run_id not in found:
-            guardrail = guardrail_of(one.run_id, one.content, one.events) if one.status == FAILED else ""
+            guardrail = blocked_by(one.run_id, one.content, one.events) if one.status == FAILED else ""
             detail = run_detail(one.run_id, one.metrics, one.metadata, guardrail=guardrail)
             if detail is not None:
                 found[one.run_id] = detail

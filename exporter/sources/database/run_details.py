@@ -8,7 +8,7 @@ import msgspec
 
 from exporter.core.model import RUN_KINDS
 from exporter.sources.database.sql import RUN_COLUMNS, missing
-from exporter.sources.guardrails import guardrail_of
+from exporter.sources.guardrails import blocked_by
 from exporter.sources.run_metrics import run_detail
 
 if TYPE_CHECKING:
@@ -35,14 +35,8 @@ async def read_details(connection: Connection, traces: Sequence[Trace], *, wait:
     details: dict[str, RunDetail] = {}
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
-        for run_id, metrics, metadata, *told in await connection.rows(
-            connection.sql.run_details(len(some)), some, wait=wait
-        ):
-            if not isinstance(run_id, str):
-                continue
-            guardrail = guardrail_of(run_id, *map(_json, told)) if any(told) else ""
-            detail = run_detail(run_id, _decoded(metrics), _decoded(metadata), guardrail=guardrail)
-            if detail is not None:
+        for run_id, *parts in await connection.rows(connection.sql.run_parts(len(some)), some, wait=wait):
+            if isinstance(run_id, str) and (detail := _detail(run_id, *parts)) is not None:
                 details[run_id] = detail
     return details
 
@@ -60,8 +54,16 @@ async def read_tags(connection: Connection, traces: Sequence[Trace], *, wait: fl
     return tags
 
 
+def _detail(run_id: str, metrics: object, metadata: object, events: object, content: object) -> RunDetail | None:
+    guardrail = blocked_by(run_id, _json(content), _json(events))
+    return run_detail(run_id, _decoded(metrics), _decoded(metadata), guardrail=guardrail)
+
+
 def _json(value: object) -> bytes:
-    return value.encode("utf-8", "replace") if isinstance(value, str) else value if isinstance(value, bytes) else b""
+    """The JSON of a column, null where it is none."""
+    if isinstance(value, str):
+        return value.encode(errors="replace")
+    return value if isinstance(value, bytes) else b"null"
 
 
 def _decoded(value: object) -> object:

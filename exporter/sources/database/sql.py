@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.sources.database.location import Engine, Location
 from exporter.sources.database.rows import ATTRIBUTES, NUMBERS
-from exporter.sources.guardrails import FAILED
+from exporter.sources.guardrails import FAILED, LONGEST_CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,28 +157,33 @@ class Sql:
         columns = ", ".join(f'"{name}" {prefix if name in NUMBERS else "text"}' for name in ATTRIBUTES)
         return f"{prefix}_to_record({whole}) AS a({columns})"
 
-    def run_details(self, runs: int) -> str:
-        """(run id, metrics, metadata, content, events) of so many runs, as JSON; NULL where a run has none.
+    def run_parts(self, runs: int) -> str:
+        """Parts of so many runs, as JSON, by run id; NULL where a run has none. Nothing else of them is read.
 
-        Content and events are read of runs that failed: they tell what blocked one.
+        They are metrics, metadata, and of a failed run its events and a content that is short enough to tell.
         """
         table = self.table(self.location.tables.runs_table)
-        part, failed = {
+        valid, part, status = {
             Engine.SQLITE: (
-                "CASE WHEN json_valid(run_data){1} THEN json_quote(json_extract(run_data, '$.{0}')) END",
-                f" AND json_extract(run_data, '$.status') = '{FAILED}'",
+                "json_valid(run_data)",
+                "json_quote(json_extract(run_data, '$.{0}'))",
+                "json_extract(run_data, '$.status')",
             ),
-            Engine.POSTGRESQL: (
-                "CASE WHEN true{1} THEN (run_data -> '{0}')::text END",
-                f" AND run_data ->> 'status' = '{FAILED}'",
-            ),
+            Engine.POSTGRESQL: ("TRUE", "(run_data -> '{0}')::text", "run_data ->> 'status'"),
             Engine.MYSQL: (
-                "CASE WHEN JSON_VALID(run_data){1} THEN JSON_EXTRACT(run_data, '$.{0}') END",
-                f" AND JSON_UNQUOTE(JSON_EXTRACT(run_data, '$.status')) = '{FAILED}'",
+                "JSON_VALID(run_data)",
+                "JSON_EXTRACT(run_data, '$.{0}')",
+                "JSON_UNQUOTE(JSON_EXTRACT(run_data, '$.status'))",
             ),
         }[self.location.engine]
-        parts = [part.format(name, "") for name in ("metrics", "metadata")]
-        parts += [part.format(name, failed) for name in ("content", "events")]
+        metrics, metadata, events, content = (
+            part.format(name) for name in ("metrics", "metadata", "events", "content")
+        )
+        # The parts of a CASE are looked at in turn: what is no JSON is never read as such.
+        told = f"CASE WHEN {valid} THEN CASE WHEN {status} = '{FAILED}' THEN {{0}} END END"
+        short = f"CASE WHEN length({content}) <= {LONGEST_CONTENT} THEN {content} END"
+        parts = [f"CASE WHEN {valid} THEN {one} END" for one in (metrics, metadata)]
+        parts += [told.format(events), told.format(short)]
         return f"SELECT run_id, {', '.join(parts)} FROM {table} WHERE run_id IN ({self.marks(runs)})"
 
     def tags(self, traces: int) -> str:
