@@ -28,7 +28,7 @@ from tests.harness.seed import seed
 
 _STEP = 60_000
 _ROUNDS = 3
-_RATES = (20, 50, 100, 200, None)
+_RATES = (10, 20, 50, None)
 """Traces a second; None: no limit"""
 _BEGUN = 200_000
 """Bytes of the work file's journal once a first batch is read"""
