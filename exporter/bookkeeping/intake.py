@@ -157,7 +157,7 @@ class Intake:
         still = not changed and now - record.changed >= FIRST_ASK
         # With orphans among its spans the source has given up waiting for the others.
         final = expiring or (not trace.open and (old or still or bool(trace.orphans)))
-        lacking = delta.lacking
+        deferred = delta.deferred
         was_complete = not fresh and record.state in {TraceState.COMPLETE, TraceState.SETTLED}
         runs = book.runs(trace.id)
         elsewhere = set(runs) - set(record.runs)
@@ -181,7 +181,7 @@ class Intake:
             record.root_kind = root_kind(trace)
         if changed:
             record.changed, record.asks = now, 0
-        if trace.open or delta.lacking > lacking:
+        if trace.open or delta.deferred > deferred:
             if expiring:
                 self._expire(delta, book, record)
             elif changed or record.state is TraceState.OPEN:

@@ -59,7 +59,7 @@ class TokenUsage(msgspec.Struct, frozen=True, gc=False):
     detailed: bool = False
 
     @property
-    def known(self) -> bool:
+    def reported(self) -> bool:
         """Whether the span reports any token count at all."""
         return self.prompt is not None or self.completion is not None
 
@@ -133,7 +133,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ListedTrace:
     """What a listing without trees says of a trace."""
 
     id: str
@@ -154,7 +154,7 @@ class TraceState(enum.IntEnum):
 
 
 @dataclass(slots=True)
-class Known:
+class KnownTrace:
     """What the ledger knows of a trace in one database (times in microseconds of our own clock unless said otherwise).
 
     `end` and `created` are the source's. `changed` is when the present (total_spans, nodes, end) was first read,

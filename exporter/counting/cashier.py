@@ -93,26 +93,28 @@ class Cashier:
 
         """
         usage = span.usage
-        priced = self.price(span) if usage.known or span.reported_cost is not None else None
+        priced = self.price(span) if usage.reported or span.reported_cost is not None else None
         if estimated and priced is not None and priced.usd is not None:
             priced = priced._replace(cost_source=_ESTIMATED)
         if self.charges:
             self._put_on_accounts(delta, tally.labels, span, user, priced)
         if priced is None:
             plain = Classes(usage.prompt, None, None, usage.completion, None)
-            tally.take(plain)
+            tally.add_tokens(plain)
             return Charged(_tokens(plain), None)
-        tally.take(priced.classes)
+        tally.add_tokens(priced.classes)
         if priced.usd is None:
-            tally.lack(priced.classes)
+            tally.add_unpriced(priced.classes)
             return Charged(_tokens(priced.classes), None)
         # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
-        tally.bill(NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source)
+        tally.add_cost(
+            NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source
+        )
         cost = sum(priced.usd.values())
         if span.error_type is not None:
-            tally.lose(cost)
+            tally.add_wasted_cost(cost)
         if priced.saved is not None:
-            tally.save(priced.saved)
+            tally.add_savings(priced.saved)
         return Charged(_tokens(priced.classes), cost)
 
     def _put_on_accounts(self, delta: Delta, call: Labels, span: Span, user: str, priced: Priced | None) -> None:
@@ -122,7 +124,7 @@ class Cashier:
         if self.user_label is not None:
             labels, day = (delta.agentos, self.user_label(user)), day_of(span.start)
             tokens = (usage.prompt, usage.completion) if priced is None else priced.classes
-            if usage.known:
+            if usage.reported:
                 delta.add_on(day, "agentos_user_tokens_total", labels, sum(filter(None, tokens)))
             if cost is not None:
                 delta.add_on(day, "agentos_user_cost_usd_total", labels, cost)

@@ -54,8 +54,8 @@ class CallTally:
     """LLM calls of one `day` (see `day_of`) with the same `labels`: agentos, root, agent, provider, model."""
 
     __slots__ = (
-        *("_costs", "_day", "_delta", "_histograms", "_model", "calls", "failed", "labels", "lost", "mute", "saved"),
-        *("tokens", "unpriced", "wasted"),
+        *("_costs", "_day", "_delta", "_histograms", "_model", "calls", "failed", "labels", "savings", "tokens"),
+        *("unpriced", "wasted_cost", "wasted_time", "without_usage"),
     )
 
     def __init__(self, delta: Delta, labels: Labels, day: int) -> None:
@@ -65,7 +65,7 @@ class CallTally:
         self._model = (labels[0], *labels[3:])
         self._histograms: dict[str, HistogramDelta] = {}
         self.calls = 0
-        self.mute = 0
+        self.without_usage = 0
         """calls without token counts"""
         self.tokens: dict[str, int] = {}
         """all tokens, by class"""
@@ -74,11 +74,11 @@ class CallTally:
         self._costs: dict[str, dict[str, int]] = {}
         """by source of the price, then by token class: money, in 10**-18 USD"""
         self.failed = 0
-        self.wasted = 0
+        self.wasted_time = 0
         """microseconds that failed calls took"""
-        self.lost: int | None = None
+        self.wasted_cost: int | None = None
         """what failed calls cost, in 10**-18 USD; None where it is not known of any"""
-        self.saved: int | None = None
+        self.savings: int | None = None
         """what cached tokens would have cost more as input, likewise"""
 
     def count(self, span: Span, trace_id: str) -> None:
@@ -90,33 +90,33 @@ class CallTally:
         if prompt is not None:
             self._histogram("agentos_llm_call_input_tokens").observe(prompt)
         elif completion is None:
-            self.mute += 1
+            self.without_usage += 1
         if completion is not None:
             self._histogram("agentos_llm_call_output_tokens").observe(completion)
         if span.error_type is not None:
             self.failed += 1
-            self.wasted += span.duration
+            self.wasted_time += span.duration
         elif completion and span.duration:
             rate = completion * PER_SECOND * MICROSECONDS // span.duration
             self._histogram("agentos_llm_output_tokens_per_second").observe(rate)
 
-    def take(self, classes: Classes) -> None:
+    def add_tokens(self, classes: Classes) -> None:
         """Add tokens."""
         _sum_up(self.tokens, classes)
 
-    def lack(self, classes: Classes) -> None:
+    def add_unpriced(self, classes: Classes) -> None:
         """Add tokens for which no price is known."""
         _sum_up(self.unpriced, classes)
 
-    def lose(self, cost: int) -> None:
+    def add_wasted_cost(self, cost: int) -> None:
         """Add what a failed call cost."""
-        self.lost = cost + (self.lost or 0)
+        self.wasted_cost = cost + (self.wasted_cost or 0)
 
-    def save(self, saved: int) -> None:
+    def add_savings(self, saved: int) -> None:
         """Add what cached tokens would have cost more as input."""
-        self.saved = saved + (self.saved or 0)
+        self.savings = saved + (self.savings or 0)
 
-    def bill(self, classes: Classes, usd: Mapping[str, int], source: str) -> None:
+    def add_cost(self, classes: Classes, usd: Mapping[str, int], source: str) -> None:
         """Add money; what of these classes costs nothing shows as 0."""
         costs = self._costs.get(source)
         if costs is None:
@@ -133,14 +133,14 @@ class CallTally:
             known = self._histograms[metric] = self._delta.histogram(metric, self._model)
         return known
 
-    def pour(self, delta: Delta) -> None:
+    def add_to(self, delta: Delta) -> None:
         """Add all this to the counters."""
         labels, add, day, add_on = self.labels, delta.add, self._day, delta.add_on
         if self.calls:
             add("agentos_spans_total", (*labels[:3], _LLM), self.calls)
             add_on(day, "agentos_llm_calls_total", labels, self.calls)
-        if self.mute:
-            add_on(day, "agentos_llm_calls_without_usage_total", labels, self.mute)
+        if self.without_usage:
+            add_on(day, "agentos_llm_calls_without_usage_total", labels, self.without_usage)
         for token_class, tokens in self.tokens.items():
             add_on(day, "agentos_llm_tokens_total", (*labels, token_class), tokens)
         for token_class, tokens in self.unpriced.items():
@@ -149,11 +149,11 @@ class CallTally:
             for token_class, amount in costs.items():
                 add_on(day, "agentos_llm_cost_usd_total", (*labels, token_class, source), amount)
         if self.failed:
-            add("agentos_llm_wasted_seconds_total", labels, self.wasted)
-        if self.lost is not None:
-            add("agentos_llm_wasted_cost_usd_total", labels, self.lost)
-        if self.saved is not None:
-            add_on(day, "agentos_llm_cache_savings_usd_total", labels, self.saved)
+            add("agentos_llm_wasted_seconds_total", labels, self.wasted_time)
+        if self.wasted_cost is not None:
+            add("agentos_llm_wasted_cost_usd_total", labels, self.wasted_cost)
+        if self.savings is not None:
+            add_on(day, "agentos_llm_cache_savings_usd_total", labels, self.savings)
 
 
 def _sum_up(sums: dict[str, int], classes: Classes) -> None:
@@ -178,7 +178,7 @@ class ToolTally:
         self.calls += 1
         self._durations.time(span.duration, trace_id, span.end)
 
-    def pour(self, delta: Delta) -> None:
+    def add_to(self, delta: Delta) -> None:
         """Add all this to the counters."""
         delta.add("agentos_spans_total", (*self.labels[:3], _TOOL), self.calls)
         delta.add_on(self._day, "agentos_tool_calls_total", self.labels, self.calls)
@@ -199,7 +199,7 @@ class Delta(Increments):
     waiting: list[WaitingCall] = field(default_factory=list)
     """LLM calls whose tokens and cost are to be added once the detail of their run is known"""
     spans: int = 0
-    lacking: int = 0
+    deferred: int = 0
     """spans that were not counted because a later reading may show their agent"""
     _calls: dict[tuple[int, Labels], CallTally] = field(default_factory=dict)
     _tools: dict[tuple[int, Labels], ToolTally] = field(default_factory=dict)
@@ -210,7 +210,7 @@ class Delta(Increments):
         """Increments of counters, with those of all tallies."""
         for tallies in (self._calls, self._tools):
             for tally in tallies.values():
-                tally.pour(self)
+                tally.add_to(self)
             tallies.clear()
         return self._counters
 

@@ -61,7 +61,7 @@ def fold(
 
     `runs` gathers, by id of their outermost span, the runs that are not settled; it is changed in place. `now` is the
     time of counting in microseconds. Unless `final`, spans whose agent a later reading may show wait for it: they are
-    counted in `delta.lacking` alone. `cashier` tells what LLM spans cost and charges them; without it there is no cost
+    counted in `delta.deferred` alone. `cashier` tells what LLM spans cost and charges them; without it there is no cost
     at all. With `enrich`, tokens and cost of calls whose run AgentOS can tell more of are left to `delta.waiting`.
     """
     tree = Tree(trace)
@@ -75,7 +75,7 @@ def fold(
             continue
         agent = tree.agent_for(index, final=final) if kind in BESIDE_THEIR_AGENT else tree.agent[index]
         if agent < NONE:
-            delta.lacking += agent == LATER
+            delta.deferred += agent == LATER
             continue
         root = tree.root[index]
         root_name = spans[root].name if root >= 0 else ""
@@ -237,11 +237,11 @@ def _waiting(
     if agent < 0 or span.usage.detailed:
         return None
     # The metrics of a run leave out calls that failed. Its metadata tells whose they are, too.
-    if not span.usage.known and not dimensions.needs(Origin.METADATA):
+    if not span.usage.reported and not dimensions.needs(Origin.METADATA):
         return None
-    if span.usage.known and span.error_type is not None:
+    if span.usage.reported and span.error_type is not None:
         return None
-    if span.reported_cost is not None and not span.usage.known:
+    if span.reported_cost is not None and not span.usage.reported:
         return None
     own, outer = tree.spans[agent], tree.spans[tree.root[index]]
     if not own.run_id or not own.session_id:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from exporter.core.model import Known, TraceState
+from exporter.core.model import KnownTrace, TraceState
 from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
 from exporter.counting.runs import RunRecord
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Record(Known):
-    """A trace in the ledger: what is `Known` of it, and what was counted of it.
+class Record(KnownTrace):
+    """A trace in the ledger: what is `KnownTrace` of it, and what was counted of it.
 
     `spans` are the ids of its counted spans, `hidden` how many of its spans were already reported as never shown,
     `reported` whether the trace itself was counted, `runs` its runs that are not settled, by id of their outermost

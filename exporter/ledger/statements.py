@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from exporter.core.model import Known, TraceState
+from exporter.core.model import KnownTrace, TraceState
 from exporter.ledger import tables
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ _VALUES: Final = 900
 
 AGENTOS: Final[sa.BindParameter[str]] = sa.bindparam("agentos")
 MOST: Final = sa.bindparam("most", type_=sa.Integer)
-KNOWN: Final = sa.select(*(tables.traces.c[name] for name in Known.__match_args__)).where(
+KNOWN: Final = sa.select(*(tables.traces.c[name] for name in KnownTrace.__match_args__)).where(
     tables.traces.c.agentos == AGENTOS, tables.traces.c.db == sa.bindparam("db")
 )
-"""The columns of `Known`, in its order."""
+"""The columns of `KnownTrace`, in its order."""
 NAMED: Final = KNOWN.where(tables.traces.c.id.in_(sa.bindparam("ids", expanding=True)))
 OPEN_DUE: Final = (
     KNOWN.where(tables.traces.c.state == TraceState.OPEN, tables.traces.c.next_ask <= sa.bindparam("now"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from exporter.core.errors import StateRefused
-from exporter.core.model import FUTURE, Known, TraceState
+from exporter.core.model import FUTURE, KnownTrace, TraceState
 from exporter.core.times import DAY
 from exporter.counting.budgets import Allowance, Charge
 from exporter.counting.delta import SessionPart
@@ -208,29 +208,29 @@ class Ledger:
                 found.setdefault(record.id, []).append(record)
         return found
 
-    def known(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, Known]:
+    def known_traces(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
         """What is known of these traces in one database."""
         wanted = list(ids)
-        found: dict[str, Known] = {}
+        found: dict[str, KnownTrace] = {}
         for start in range(0, len(wanted), statements.CHUNK):
             some_ids = wanted[start : start + statements.CHUNK]
             some = self._known(statements.NAMED, {"agentos": agentos, "db": db, "ids": some_ids})
             found.update((one.id, one) for one in some)
         return found
 
-    def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[Known]:
+    def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[KnownTrace]:
         """Open traces to be asked for at `now`, the most overdue first."""
         return self._known(statements.OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
-    def unsettled(self, agentos: str, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
+    def unsettled(self, agentos: str, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
         """Complete traces that are to settle by `due` and ended before `before`, the most overdue first."""
         values = {"agentos": agentos, "db": db, "before": before, "due": due, "most": limit}
         return self._known(statements.UNSETTLED, values)
 
-    def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[Known]:
+    def _known(self, query: sa.Select[Any], values: dict[str, Any]) -> list[KnownTrace]:
         with self.transaction() as connection, self._understood("a trace"):
             rows = connection.execute(query, values).all()
-            return [Known(trace, db, TraceState(state), *numbers) for trace, db, state, *numbers in rows]
+            return [KnownTrace(trace, db, TraceState(state), *numbers) for trace, db, state, *numbers in rows]
 
     def sentinels(self, agentos: str, db: str, ages: Sequence[int]) -> list[str]:
         """Ids of known traces: for each of `ages` (source's clock, microseconds) the newest that ended before it."""

@@ -120,7 +120,7 @@ def _calls_without_usage(case: Case) -> Finding | None:
     tally = case.tally
     if tally is None or case.measure not in {*TOKENS, Measure.COST} or not case.lacking:
         return None
-    silent = tally.mute - tally.failed
+    silent = tally.without_usage - tally.failed
     if silent <= 0:
         return None
     return Finding(Reason.CALLS_WITHOUT_USAGE, f"{silent} of our calls report no tokens, though they did not fail")

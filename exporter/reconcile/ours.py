@@ -34,7 +34,7 @@ class Tally:
         runs: Runs that users started.
         calls: LLM calls.
         failed: Those of them that failed.
-        mute: Those of them that report no tokens, failed ones too.
+        without_usage: Those of them that report no tokens, failed ones too.
         unpriced: Tokens without a price.
         tokens: Tokens by class; a class that no call reports is absent.
         costs: Money by source of the price.
@@ -46,7 +46,7 @@ class Tally:
     runs: int = 0
     calls: int = 0
     failed: int = 0
-    mute: int = 0
+    without_usage: int = 0
     unpriced: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     costs: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class Tally:
         self.runs += other.runs
         self.calls += other.calls
         self.failed += other.failed
-        self.mute += other.mute
+        self.without_usage += other.without_usage
         self.unpriced += other.unpriced
         _join(self.tokens, other.tokens)
         _join(self.costs, other.costs)
@@ -97,7 +97,7 @@ class Tally:
         elif metric == _ERRORS:
             self.failed += value
         elif metric == _MUTE:
-            self.mute += value
+            self.without_usage += value
         elif metric == _UNPRICED:
             self.unpriced += value
         elif metric == _COST:

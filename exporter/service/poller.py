@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.core.errors import ConfigError, ExporterError, ServerFailed, SourceError, SourceTimeout, StateError
-from exporter.core.model import FUTURE, MICROSECONDS, Known
+from exporter.core.model import FUTURE, MICROSECONDS, KnownTrace
 from exporter.counting.delta import SESSION, USER
 from exporter.metrics.catalog import OUTCOMES, WINDOWS
 from exporter.sources.protocol import LedgerView
@@ -48,15 +48,15 @@ class View(LedgerView):
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.cursors, self._agentos)
 
-    async def known(self, db: str, ids: Iterable[str]) -> dict[str, Known]:
+    async def known_traces(self, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
         """See LedgerView."""
-        return await asyncio.to_thread(self._ledger.known, self._agentos, db, ids)
+        return await asyncio.to_thread(self._ledger.known_traces, self._agentos, db, ids)
 
-    async def open_due(self, db: str, now: int, limit: int) -> list[Known]:
+    async def open_due(self, db: str, now: int, limit: int) -> list[KnownTrace]:
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.open_due, self._agentos, db, now, limit)
 
-    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
+    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
         """See LedgerView."""
         return await asyncio.to_thread(self._ledger.unsettled, self._agentos, db, limit, due=due, before=before)
 

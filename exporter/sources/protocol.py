@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from exporter.core.model import FUTURE, Known, Trace
+from exporter.core.model import FUTURE, KnownTrace, Trace
 from exporter.counting.waiting import RunDetail
 
 
@@ -49,13 +49,13 @@ class LedgerView(Protocol):
     async def cursors(self) -> dict[str, dict[str, Any]]:
         """The last committed cursors of all databases that were ever read of this AgentOS."""
 
-    async def known(self, db: str, ids: Iterable[str]) -> dict[str, Known]:
+    async def known_traces(self, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
         """What is known of these traces in this database."""
 
-    async def open_due(self, db: str, now: int, limit: int) -> list[Known]:
+    async def open_due(self, db: str, now: int, limit: int) -> list[KnownTrace]:
         """Open traces whose time to be asked for again has come, the most overdue first."""
 
-    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[Known]:
+    async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
         """Complete traces that are to settle by `due` if they do not change, the most overdue first.
 
         Of those whose end (source's clock) lies before `before`.

@@ -624,10 +624,10 @@ async def test_no_backlog_of_one_database_starves_another(tmp_path: Path, monkey
     with pytest.raises(SourceTimeout):
         await home.poll(after=1, deadline=3)
     assert 0 < home.calls < 40
-    assert not home.ledger.known("os", home.source.feeds[1].db, ["b"])
+    assert not home.ledger.known_traces("os", home.source.feeds[1].db, ["b"])
     with contextlib.suppress(SourceTimeout):
         await home.poll(after=1, deadline=3)
-    assert home.ledger.known("os", home.source.feeds[1].db, ["b"])
+    assert home.ledger.known_traces("os", home.source.feeds[1].db, ["b"])
     assert home.calls < 41
     for _ in range(40):
         with contextlib.suppress(SourceTimeout):

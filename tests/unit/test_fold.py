@@ -156,10 +156,10 @@ def test_a_span_without_any_agent_waits_though_the_trace_looks_complete(kind):
     early = tree((W, "flow", -1), (kind, "m", 0))
     assert not early.open
     delta, _ = counted(early)
-    assert (of(delta, "agentos_spans_total"), delta.lacking) == ({("flow", "", "workflow"): 1}, 1)
+    assert (of(delta, "agentos_spans_total"), delta.deferred) == ({("flow", "", "workflow"): 1}, 1)
     delta, _ = counted(tree((W, "flow", -1), (kind, "m", 0), (A, "a", 0)), before=[early.spans[0].id])
     assert of(delta, "agentos_spans_total") == {("flow", "a", "agent"): 1, ("flow", "a", str(kind)): 1}
-    assert delta.lacking == 0
+    assert delta.deferred == 0
 
 
 def test_what_stands_below_an_agent_waits_for_nothing():

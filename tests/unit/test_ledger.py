@@ -62,7 +62,7 @@ def test_what_is_committed_is_there_after_a_restart(tmp_path):
     assert again.cursors("os") == {"db": {"cutoff": 7, "sentinels": ["t"]}}
     assert again.cursors("other") == {}
     assert again.records("os", ["t", "u"]) == {"t": list(done.records)}
-    assert again.known("os", "db", ["t"])["t"].next_ask == 40
+    assert again.known_traces("os", "db", ["t"])["t"].next_ask == 40
     assert again.active([100]) == {("os", "session"): (1,)}
     assert again.active([101]) == {}
     assert again.idle_sessions("os", 10) == {-5: SessionPart(1, 9, 2)}
@@ -184,7 +184,7 @@ def test_many_ids_in_one_question():
     for number in range(3):
         ledger.commit(changes(f"t{number}"))
     ids = [f"t{number}" for number in range(5000)]
-    assert ledger.known("os", "db", ids).keys() == {"t0", "t1", "t2"}
+    assert ledger.known_traces("os", "db", ids).keys() == {"t0", "t1", "t2"}
     assert ledger.records("os", iter(ids)).keys() == {"t0", "t1", "t2"}
 
 
@@ -462,7 +462,7 @@ def test_garbage_in_rows_is_refused_when_it_is_met(state, statement):
     def read_all():
         ledger.load()
         ledger.cursors("os")
-        ledger.known("os", "db", ["t0"])
+        ledger.known_traces("os", "db", ["t0"])
         ledger.records("os", ["t0"])
 
     with pytest.raises(StateRefused, match="broken"):

@@ -67,7 +67,11 @@ class World:
 
     @staticmethod
     def counted(**more):
-        return {"calls": CALLS, "failed": 0, "mute": 0, "unpriced": 0, "source": "listed", "cost": COST} | TOKENS | more
+        return (
+            {"calls": CALLS, "failed": 0, "without_usage": 0, "unpriced": 0, "source": "listed", "cost": COST}
+            | TOKENS
+            | more
+        )
 
     @staticmethod
     def stated(model=DATED, **more):
@@ -93,7 +97,7 @@ class World:
                 call = ("it", "", "agent", "openai", model)
                 yield Sum("it", day, "agentos_llm_calls_total", call, one["calls"])
                 yield Sum("it", day, "agentos_llm_call_errors_total", (*call, "Error"), one["failed"])
-                yield Sum("it", day, "agentos_llm_calls_without_usage_total", call, one["mute"])
+                yield Sum("it", day, "agentos_llm_calls_without_usage_total", call, one["without_usage"])
                 yield Sum(
                     "it", day, "agentos_llm_unpriced_tokens_total", ("it", "openai", model, "input"), one["unpriced"]
                 )
@@ -145,7 +149,7 @@ def make_it_today(world, day):
 
 
 def lose_usage(world, day):
-    world.ledger[day] = world.counted(mute=2, input=99_000)
+    world.ledger[day] = world.counted(without_usage=2, input=99_000)
 
 
 def lose_prices(world, day):
@@ -177,7 +181,7 @@ def call_past_agentos(world, day):
 
 
 def fail(world, day):
-    world.ledger[day] = world.counted(calls=CALLS + 4, failed=4, mute=4)
+    world.ledger[day] = world.counted(calls=CALLS + 4, failed=4, without_usage=4)
 
 
 def raise_the_price(world, day):

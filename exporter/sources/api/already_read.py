@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.core.model import FUTURE, MICROSECONDS, Clock, Seen, Trace
+from exporter.core.model import FUTURE, MICROSECONDS, Clock, ListedTrace, Trace
 from exporter.counting.fold import awaits_run
 from exporter.sources.facts import clean_id
 from exporter.sources.position import Settings
@@ -84,12 +84,12 @@ class AlreadyRead:
             del self._unreadable[trace_id]
         return {trace_id: one.end for trace_id, one in self._unreadable.items()}
 
-    def is_new(self, seen: Seen) -> bool:
+    def is_new(self, seen: ListedTrace) -> bool:
         """Whether this listed trace was not asked for lately, or ends later than it did then."""
         grown = seen.id not in self._read or seen.end > self._read[seen.id][1]
         return grown and not self.still_unreadable(seen)
 
-    def still_unreadable(self, seen: Seen) -> bool:
+    def still_unreadable(self, seen: ListedTrace) -> bool:
         """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
         one = self._unreadable.get(seen.id)
         return one is not None and seen.end <= one.end

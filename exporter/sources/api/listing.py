@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from exporter.core.errors import SourceError, SourceTimeout
-from exporter.core.model import MICROSECONDS, Seen
+from exporter.core.model import MICROSECONDS, ListedTrace
 from exporter.sources.api import wire
 from exporter.sources.api.head import Head
 from exporter.sources.api.http import UnknownRoute
@@ -53,20 +53,20 @@ class ListReader(Reader):
         if wide and head.complete:  # what was not read yet would be missed by a narrower look
             self._looked_back = self.clock.monotonic()
 
-    async def _list(self, since: int, head: Head) -> list[Seen] | None:
+    async def _list(self, since: int, head: Head) -> list[ListedTrace] | None:
         listed = await self.list_all({"start_time": moment(since)}, head)
         if listed:
             head.newest = max(seen.end for seen in listed)
         return listed
 
-    async def _read_new(self, ledger: LedgerView, listed: Sequence[Seen], head: Head) -> AsyncGenerator[Batch]:
+    async def _read_new(self, ledger: LedgerView, listed: Sequence[ListedTrace], head: Head) -> AsyncGenerator[Batch]:
         verdict = await self.examine(ledger, listed)
         if verdict.settled or verdict.too_old:
             yield Batch(
                 self.db, settled=verdict.settled, ignored=verdict.too_old, first=self.here.first, as_of=head.as_of
             )
         # What was read and is not known was malformed: it is not read again at once.
-        known = await ledger.known(self.db, [seen.id for seen in verdict.fetch])
+        known = await ledger.known_traces(self.db, [seen.id for seen in verdict.fetch])
         new = [seen for seen in verdict.fetch if seen.id in known or seen.id not in self.already_read]
         self.catching_up = len(new) > _BACKLOG
         for start in range(0, len(new), _BATCH):

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from exporter.core.errors import SilentEmpty, SourceTimeout
-from exporter.core.model import MICROSECONDS, Clock, Seen, Trace, TraceState
+from exporter.core.model import MICROSECONDS, Clock, ListedTrace, Trace, TraceState
 from exporter.sources import handover
 from exporter.sources.api import wire
 from exporter.sources.api.already_read import AlreadyRead
@@ -291,9 +291,9 @@ class Reader(ABC):
             await self.believe([trace_id for trace_id in ids if trace_id not in left])
             yield Batch(self.db, missed=sorted(left), as_of=head.as_of)
 
-    async def examine(self, ledger: LedgerView, listed: Sequence[Seen]) -> Verdict:
+    async def examine(self, ledger: LedgerView, listed: Sequence[ListedTrace]) -> Verdict:
         """Hold a believed listing against the ledger."""
-        now, known = self.clock.now_us(), await ledger.known(self.db, [seen.id for seen in listed])
+        now, known = self.clock.now_us(), await ledger.known_traces(self.db, [seen.id for seen in listed])
         verdict = Verdict()
         for seen in sorted(listed, key=lambda seen: seen.end):
             found = known.get(seen.id)
@@ -311,7 +311,7 @@ class Reader(ABC):
         return verdict
 
     async def settle_listed(
-        self, ledger: LedgerView, listed: Sequence[Seen], head: Head, *, before: int
+        self, ledger: LedgerView, listed: Sequence[ListedTrace], head: Head, *, before: int
     ) -> AsyncGenerator[Batch]:
         """Act on a believed listing: fetch what is new or changed, settle what is not, ask for what it leaves out."""
         here, now = self.here, self.clock.now_us()
@@ -328,7 +328,9 @@ class Reader(ABC):
 
     # Lists
 
-    async def list_all(self, params: dict[str, Any], head: Head, *, most: int | None = None) -> list[Seen] | None:
+    async def list_all(
+        self, params: dict[str, Any], head: Head, *, most: int | None = None
+    ) -> list[ListedTrace] | None:
         """All rows of a list. None if there are more than `most`, or if its pages, read twice, do not show them all.
 
         Order among equal start times is not defined, so pages may repeat rows and leave others out: the second try
@@ -336,7 +338,7 @@ class Reader(ABC):
         """
         size, met = self.page_size.rows, False
         for _ in range(2):
-            found: dict[str, Seen] = {}
+            found: dict[str, ListedTrace] = {}
             malformed: set[str] = set()
             page, wanted = 0, 1
             while len(found) + len(malformed) < wanted:
@@ -358,7 +360,7 @@ class Reader(ABC):
             size, met = min(max(size, wanted + _SPARE), _LARGEST_LIST), True
         return None
 
-    def own_among(self, listed: Sequence[Seen], since: int, until: int) -> tuple[list[Seen], int]:
+    def own_among(self, listed: Sequence[ListedTrace], since: int, until: int) -> tuple[list[ListedTrace], int]:
         """(the others, how many traces of our own requests ended in (since, until])."""
         others = [seen for seen in listed if not seen.id.startswith(OWN_TRACE_PREFIX)]
         own = sum(1 for seen in listed if seen.id.startswith(OWN_TRACE_PREFIX) and since < seen.end <= until)
@@ -404,6 +406,6 @@ class Reader(ABC):
 class Verdict:
     """What a listing calls for: new or changed traces, oldest end first; ids that will not change; too old ones."""
 
-    fetch: list[Seen] = field(default_factory=list)
+    fetch: list[ListedTrace] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     too_old: list[tuple[str, str]] = field(default_factory=list)

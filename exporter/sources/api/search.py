@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.core.errors import SourceError, SourceTimeout
-from exporter.core.model import MICROSECONDS, Seen
+from exporter.core.model import MICROSECONDS, ListedTrace
 from exporter.sources.api import wire
 from exporter.sources.api.head import Head
 from exporter.sources.api.http import OWN_TRACE_PREFIX, TooLarge
@@ -375,8 +375,8 @@ class SearchReader(Reader):
         self._moved(sweep=swept)
         self._swept = self.clock.monotonic()
 
-    async def _listed(self, since: int, until: int, head: Head) -> list[Seen] | None:
-        listed: list[Seen] = []
+    async def _listed(self, since: int, until: int, head: Head) -> list[ListedTrace] | None:
+        listed: list[ListedTrace] = []
         for status in [None] if self._any_status else STATUSES:
             params: dict[str, Any] = {"start_time": moment(since), "end_time": moment(until)}
             if status is not None:

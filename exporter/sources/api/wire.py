@@ -19,7 +19,7 @@ from exporter.core.errors import BadAnswer
 from exporter.core.model import (
     NO_USAGE,
     RUN_KINDS,
-    Seen,
+    ListedTrace,
     Span,
     SpanKind,
     TokenUsage,
@@ -166,7 +166,7 @@ class Page:
 class Listing:
     """One page of rows without trees."""
 
-    rows: list[Seen]
+    rows: list[ListedTrace]
     malformed: list[str]
     total_count: int
     search_ms: float
@@ -193,7 +193,7 @@ def list_page(body: bytes) -> Listing:
     """Decode an answer of GET /traces. Raises BadAnswer where it is no such answer at all."""
     rows, malformed, meta = _rows(body, _list, _row)
     seen = [
-        Seen(
+        ListedTrace(
             clean_id(row.trace_id),
             row.total_spans,
             micros(row.start_time),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.core.errors import BadAnswer, SourceTimeout
-from exporter.core.model import MICROSECONDS, Clock, Known, TraceState
+from exporter.core.model import MICROSECONDS, Clock, KnownTrace, TraceState
 from exporter.core.times import stamp
 from exporter.sources import handover
 from exporter.sources.database import rows as span_rows
@@ -284,7 +284,7 @@ class Feed:
         floor = max(self.oldest, here.forgotten)
         old = [trace.id for trace in traces if trace.created < floor]
         if old:
-            known = await ledger.known(self.db, old)
+            known = await ledger.known_traces(self.db, old)
             gone = {trace_id for trace_id in old if trace_id not in known}
             traces = [trace for trace in traces if trace.id not in gone]
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
@@ -342,7 +342,7 @@ class Feed:
         this.due = await ledger.open_due(self.db, now, OPEN_TRACES)
         return [one.id for one in complete if one.id not in this.touched]
 
-    async def ask(self, due: Sequence[Known], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
+    async def ask(self, due: Sequence[KnownTrace], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
 
         Args:

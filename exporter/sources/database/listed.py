@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.core.model import Known
+from exporter.core.model import KnownTrace
 from exporter.sources.api.http import OWN_TRACE_PREFIX
 from exporter.sources.database.rows import moment_of
 from exporter.sources.facts import clean_id, stand_in
@@ -27,7 +27,7 @@ class Pass:
     now: int
     newest: int = 0
     touched: set[str] = field(default_factory=set)
-    due: Sequence[Known] = ()
+    due: Sequence[KnownTrace] = ()
 
     def note(self, page: Rows, ids: Sequence[str], ignored: Sequence[tuple[str, str]]) -> None:
         """Take note of a page of spans, and of the traces in it that have new ones, our own among them."""

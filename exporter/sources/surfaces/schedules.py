@@ -58,7 +58,7 @@ class Run(msgspec.Struct, gc=False):
         return self.status in _UNDER_WAY
 
 
-class Known(msgspec.Struct):
+class FollowedSchedule(msgspec.Struct):
     """What is known of one schedule: how far its runs are read, its next and its last run, and what is under way."""
 
     list: Position
@@ -76,7 +76,7 @@ class ScheduleRows(Protocol):
     async def listed(self) -> tuple[dict[str, Schedule], int]:
         """Schedules by id, and AgentOS's clock in microseconds."""
 
-    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, Known], now: int) -> Sequence[str]:
+    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule], now: int) -> Sequence[str]:
         """Ids of the schedules whose runs are read in this turn."""
 
     async def runs(self, positions: Mapping[str, Position]) -> Mapping[str, tuple[Sequence[Run], Position]]:
@@ -88,7 +88,7 @@ class ScheduleRows(Protocol):
 
 class _Standing(msgspec.Struct):
     since: int
-    schedules: dict[str, Known] = {}
+    schedules: dict[str, FollowedSchedule] = {}
 
 
 class Schedules:
@@ -102,7 +102,7 @@ class Schedules:
         before = _Standing(since) if position is None else msgspec.convert(position, _Standing)
         listed, now = await self._rows.listed()
         start = _read_to(before.schedules.values(), beginning(before.since).read_to)
-        known = {id_: before.schedules.get(id_) or Known(Position(start), next=-1) for id_ in listed}
+        known = {id_: before.schedules.get(id_) or FollowedSchedule(Position(start), next=-1) for id_ in listed}
         ended: list[Ended] = []
         followed = Followed()
         for gone in before.schedules.keys() - listed.keys():
@@ -126,13 +126,13 @@ class Schedules:
         self,
         id_: str,
         schedule: Schedule,
-        before: Known,
+        before: FollowedSchedule,
         rows: Sequence[Run],
         read_to: Position,
         ended: list[Ended],
         followed: Followed,
         now: int,
-    ) -> Known:
+    ) -> FollowedSchedule:
         """Sort the runs of one schedule; what ended and what is lost is added to `ended` and `followed`."""
         name = _name(schedule)
         waiting: dict[str, Waiting] = {}
@@ -163,10 +163,10 @@ class Schedules:
         ended.extend((done | more.ended).values())
         for reason, number in more.lost.items():
             followed.lost[reason] = followed.lost.get(reason, 0) + number
-        return Known(read_to, schedule.next_run or 0, last, waiting)
+        return FollowedSchedule(read_to, schedule.next_run or 0, last, waiting)
 
 
-def _read_to(schedules: Iterable[Known], otherwise: int) -> int:
+def _read_to(schedules: Iterable[FollowedSchedule], otherwise: int) -> int:
     """How far all schedules are read that ever ran. One that is new was made later, so it begins there."""
     return min((one.list.read_to for one in schedules if one.last), default=otherwise)
 
@@ -184,7 +184,7 @@ def _ended(id_: str, created: int, name: str, run: Run) -> Ended:
     return Ended(id_, created, (name, run.status if run.status in RUN_STATUSES else OTHER))
 
 
-def _gauges(listed: Mapping[str, Schedule], known: Mapping[str, Known]) -> dict[str, dict[Labels, float]]:
+def _gauges(listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule]) -> dict[str, dict[Labels, float]]:
     """Names are those of their owner: of several schedules with one name, the next and the last run count."""
     enabled: dict[Labels, float] = {}
     following: dict[Labels, float] = {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from exporter.sources.surfaces.position import Position
-    from exporter.sources.surfaces.schedules import Known
+    from exporter.sources.surfaces.schedules import FollowedSchedule
 
 _PATH: Final = "/schedules"
 _ENDPOINT: Final = "schedules"
@@ -54,7 +54,7 @@ class ListedSchedules:
                 break
         return found, answer.date
 
-    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, Known], now: int) -> list[str]:
+    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule], now: int) -> list[str]:
         """See ScheduleRows."""
         due = [
             id_

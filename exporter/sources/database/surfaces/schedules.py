@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from exporter.sources.database.sql import Sql
-    from exporter.sources.surfaces.schedules import Known
+    from exporter.sources.surfaces.schedules import FollowedSchedule
 
 SCHEDULES: Final = Table("schedules_table", "id", "created_at", ("name", "enabled", "next_run_at"))
 RUNS: Final = Table("schedule_runs_table", "id", "created_at", ("schedule_id", "status", "triggered_at"))
@@ -39,7 +39,7 @@ class StoredSchedules:
         }
         return found, await self._databases.now()
 
-    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, Known], now: int) -> list[str]:  # noqa: ARG002
+    def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule], now: int) -> list[str]:  # noqa: ARG002
         """See ScheduleRows. One statement reads the runs of all."""
         return list(listed)
 
