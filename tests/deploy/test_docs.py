@@ -89,7 +89,7 @@ def test_the_web_config_that_it_shows_is_one(tmp_path: Path) -> None:
 
 
 def test_what_it_says_is_refused_is(tmp_path: Path) -> None:
-    (line,) = re.findall(r"^- What cannot be honoured is refused by its name: (.*)$", TEXT, re.MULTILINE)
+    (line,) = re.findall(r"^- Options that the exporter cannot honour are refused by name: (.*)$", TEXT, re.MULTILINE)
     cases = {
         "RequireAnyClientCert": "tls_server_config: {client_auth_type: RequireAnyClientCert}",
         "RequireClientCert": "tls_server_config: {client_auth_type: RequireClientCert}",
