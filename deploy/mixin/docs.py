@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from deploy.mixin import alerts, recording
+from deploy.mixin.alerts.alert import Alert
 from deploy.mixin.settings import Settings, described
 
 ALERTING: Final = "docs/alerting.md"
@@ -33,14 +34,18 @@ def files(settings: Settings) -> dict[str, str]:
 
 
 def _alerts(settings: Settings, folder: str) -> str:
-    rules: dict[str, list[dict[str, Any]]] = {}
-    for group in alerts.groups(settings):
-        for rule in group["rules"]:
-            rules.setdefault(rule["alert"], []).append(rule)
+    """The table of alerts; `folder` leads to their runbooks."""
+    rules: dict[str, list[Alert]] = {}
+    for alert in alerts.alerts(settings):
+        rules.setdefault(alert.name, []).append(alert)
+    values = _values(settings)
     lines = ["| alert | severity | fires when |", "|---|---|---|"]
-    for name, all_of_it in rules.items():
-        severities = ", ".join(dict.fromkeys(str(rule["labels"]["severity"]) for rule in all_of_it))
-        lines.append(f"| [{name}]({folder}{name}.md) | {severities} | {_WHEN[name].format(**_values(settings))} |")
+    for name, of_name in rules.items():
+        severities = ", ".join(dict.fromkeys(alert.severity for alert in of_name))
+        when = of_name[0].when.format(**values)
+        if not when:
+            raise ValueError(f"{name} has no `when`, which says in {ALERTING} when it fires")
+        lines.append(f"| [{name}]({folder}{name}.md) | {severities} | {when} |")
     return "\n".join(lines)
 
 
@@ -50,50 +55,3 @@ def _values(settings: Settings) -> dict[str, str]:
         name: f"{value * 100:g} %" if isinstance(value, float) and value < 1 else str(value)
         for name, value in values.items()
     }
-
-
-_WHEN: Final = {
-    "AgentOSRunErrorBudgetBurn": "runs fail at {burn_fast} (1h), {burn_medium} (6h) or {burn_slow} (3d) times the pace "
-    "that a target of {run_success_target} allows",
-    "AgentOSLatencyBudgetBurn": "runs take longer than {latency_objective_seconds} s at the same multiples of the pace "
-    "that a target of {latency_target} allows",
-    "AgentOSErrorSpanSpike": "the share of failed spans of a kind is above {error_spike_factor} times its baseline and "
-    "{error_spike_floor}, with {error_spike_min_errors} errors in 5m",
-    "AgentOSTrafficDropped": "runs in 30m are below {traffic_drop_ratio} of what this hour has on other days",
-    "AgentOSProviderFailing": "{provider_error_ratio} of the calls of a model fail, with {provider_min_errors} in 10m",
-    "AgentOSRateLimitStorm": "a rate limit or a quota refuses {rate_limit_ratio} of the calls of a model, with "
-    "{rate_limit_min_errors} in 10m",
-    "AgentOSFallbackInUse": "a fallback model is called in place of one that failed, {fallback_min} times in 30m",
-    "AgentOSModelSlow": "the median of a model's output tokens per second is below {speed_drop_ratio} of that of the "
-    "last day, with {speed_min_calls} calls in 1h",
-    "AgentOSToolFailing": "{tool_error_ratio} of the calls of a tool fail, with {tool_min_errors} in 15m",
-    "AgentOSRunawayRun": "a run made more than {runaway_llm_calls} LLM calls",
-    "AgentOSUsageMissing": "more than {usage_missing_ratio} of the calls of a model that did not fail report no tokens",
-    "AgentOSCacheHitDrop": "the cache-hit ratio of a model is below {cache_drop_ratio} of that of the last day",
-    "AgentOSCostSpike": "an hour costs more than {cost_spike_floor_usd} USD and {cost_spike_factor} times what it "
-    "costs on other days",
-    "AgentOSBudget80": "{budget_warning_ratio} of a budget is spent",
-    "AgentOSBudgetExhausted": "a budget is spent",
-    "AgentOSBudgetProjectedOverrun": "a budget will be exceeded at the pace so far, after {budget_projection_after} of "
-    "its period",
-    "AgentOSTenantOverBudget": "a tenant, user or other value of a dimension has spent the budget that each has",
-    "AgentOSUnpricedModel": "tokens of a model have no price",
-    "AgentOSCostCaptureLow": "our cost of the last days is less than {cost_capture_ratio} of a vendor's bill",
-    "AgentOSApprovalWaits": "the oldest approval that waits for a person is older than {approval_waits_for}",
-    "AgentOSScheduleMissed": "the next run of an enabled schedule lies {schedule_late_for} in the past and has not "
-    "begun, for {schedule_for}",
-    "AgentOSScheduleFailing": "{schedule_min_failed} or more runs of a schedule failed in 6h, and none succeeded",
-    "AgentOSQueueStuck": "the oldest queued job is older than {queue_waits_for}",
-    "AgentOSKnowledgeFailed": "{knowledge_min_failed} or more contents of knowledge bases are failed or partial",
-    "AgentOSScoreDropped": "the mean score of an evaluation in a day is below {score_drop_ratio} of that of the week "
-    "before, with {score_min_runs} scores in each",
-    "AgentOSUnreachable": "polls of an AgentOS fail for {unreachable_for}",
-    "AgentOSSilentEmpty": "{silent_empty_min_polls} empty answers in 15m are not believed",
-    "AgentOSPollStalled": "no poll has ended for {stalled_after}; `warning`: a backlog is read for {behind_for}",
-    "AgentOSHiddenSpans": "{hidden_ratio} of the spans, or {hidden_traces_ratio} of the traces, of 6h never showed",
-    "AgentOSSeriesLimited": "names beyond the limits were counted as `other`",
-    "AgentOSExporterNoLeader": "no replica of the exporter reads an AgentOS for {leader_for}; `warning`: several do",
-    "AgentOSExporterPushFailing": "pushes to a target fail, and none of 15m was taken whole, for {push_failing_for}",
-    "AgentOSExporterDown": "an exporter cannot be scraped, goes up and down (answers less than {exporter_flap_ratio} "
-    "of the scrapes of 15m), or there is none; `warning`: it is a replica, and others read",
-}
