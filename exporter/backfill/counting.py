@@ -137,12 +137,12 @@ class Counter:
         """The series that a series is counted in, within the limits. Once decided, it stays so."""
         limited = self._keys.get(key)
         if limited is None:
-            one = Increments()
+            admitted = Increments()
             if METRICS[key[0]].kind is Kind.HISTOGRAM:
-                one.histogram(*key)
+                admitted.histogram(*key)
             else:
-                one.add(*key, 0)
-            plan = self._totals.plan(one, show=True)
+                admitted.add(*key, 0)
+            plan = self._totals.plan(admitted, show=True)
             self._totals.restore(map(_empty, plan.series), plan.admitted)
             self._work.admit(plan.admitted)
             limited = self._keys[key] = next(found for found in plan.series if found[0] == key[0])

@@ -200,7 +200,10 @@ class Work:
 
     def take_part(self, sessions: Mapping[int, SessionPart]) -> None:
         """Note what sessions did."""
-        rows = [(digest, one.first, one.last, one.runs, str(one.cost)) for digest, one in sessions.items()]
+        rows = [
+            (digest, session.first, session.last, session.runs, str(session.cost))
+            for digest, session in sessions.items()
+        ]
         self._connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", rows)
 
     # What comes of it

@@ -241,17 +241,19 @@ class Enricher:
         records = self._ledger.records(self.agentos, {call.trace for call in calls})
         delta, bills = Delta(self.agentos), _Bills(records, self._cashier)
         self._count_blocks(delta, calls, details)
-        done = [one for one in calls if one.check and (everything or one.run_id in details or self._late(one.since))]
+        done = [
+            call for call in calls if call.check and (everything or call.run_id in details or self._late(call.since))
+        ]
         runs: dict[str, list[WaitingCall]] = {}
         for call in calls:
             if not call.check:
                 runs.setdefault(call.run_id, []).append(call)
         for run_id, own in runs.items():
             self._charge_run(delta, bills, own, details.get(run_id), everything=everything)
-        for one in done:
-            bills.release(delta, one, details.get(one.run_id))
+        for call in done:
+            bills.release(delta, call, details.get(call.run_id))
         self._count_details(delta, runs, details)
-        resolved = sorted({*bills.paid, *(one.key for one in done)})
+        resolved = sorted({*bills.paid, *(call.key for call in done)})
         if not resolved and not delta.activity and not bills.touched:
             return 0
         changes = Changes(

@@ -43,7 +43,7 @@ class Ends:
         """
         if reading.position is None:
             return 0
-        ended = {one.id: one for one in reading.ended}
+        ended = {row.id: row for row in reading.ended}
         for known in self._shared.ledger.ended(self.agentos, surface, ended):
             del ended[known]
         delta = Increments()
@@ -54,17 +54,17 @@ class Ends:
                 delta.add(_LOST, (self.agentos, surface, reason), 0)
         for reason, number in reading.lost.items():
             delta.add(_LOST, (self.agentos, surface, reason), number)
-        for one in ended.values():
-            self._count(delta, surface, one)
+        for row in ended.values():
+            self._count(delta, surface, row)
         # What is dated before is kept by nobody, and not read again either: it waited, and does so no more.
-        rows = {one.id: one.at for one in ended.values() if one.at >= reading.forget_before}
+        rows = {row.id: row.at for row in ended.values() if row.at >= reading.forget_before}
         change = SurfaceChange(surface, reading.position, rows, reading.forget_before)
         self._shared.commit(Changes(self.agentos, surface=change, lease=self._lease), delta, show=first)
         return len(ended)
 
-    def _count(self, delta: Increments, surface: str, one: Ended) -> None:
-        delta.add(_COUNTERS[surface], (self.agentos, *one.labels))
-        if one.wait is not None:
-            delta.observe("agentos_approval_wait_seconds", (self.agentos, one.labels[0]), one.wait)
-        if one.score is not None:
-            delta.observe("agentos_eval_score", (self.agentos, *one.labels), round(one.score * SCORE))
+    def _count(self, delta: Increments, surface: str, row: Ended) -> None:
+        delta.add(_COUNTERS[surface], (self.agentos, *row.labels))
+        if row.wait is not None:
+            delta.observe("agentos_approval_wait_seconds", (self.agentos, row.labels[0]), row.wait)
+        if row.score is not None:
+            delta.observe("agentos_eval_score", (self.agentos, *row.labels), round(row.score * SCORE))

@@ -61,7 +61,7 @@ class Treasury:
 
         No batch may be committed meanwhile.
         """
-        hashes = mode is UserLabels.HASHED or any(one.hashed for one in dimensions)
+        hashes = mode is UserLabels.HASHED or any(dimension.hashed for dimension in dimensions)
         key = self._ledger.user_key() if hashes else b""
         self._cashier.user_label = labeller(mode, key)
         self._cashier.dimensions = Dimensions(dimensions, key=key)
@@ -88,23 +88,23 @@ class Treasury:
         """
         with self._guard:
             matchers = Budgets(budgets)  # what its time zones refuse changes nothing
-            key = self._ledger.user_key() if any(one.user for one in budgets) else b""
-            marks = {one.name: one.mark for one in dimensions}
+            key = self._ledger.user_key() if any(budget.user for budget in budgets) else b""
+            marks = {dimension.name: dimension.mark for dimension in dimensions}
             read = {name: bool(self._ledger.cursors(name)) for name in agentos} if budgets else {}
             before = self._ledger.budgets()
             now = self._clock.now_us()
             known: dict[str, tuple[str, int]] = {}
-            for one in budgets:
-                definition = one.definition(hashed(one.user, key), marks.get(one.per, ""))
-                old = before.get(one.name)
-                reach = {name: was for name, was in read.items() if one.agentos in {"", name}}
+            for budget in budgets:
+                definition = budget.definition(hashed(budget.user, key), marks.get(budget.per, ""))
+                old = before.get(budget.name)
+                reach = {name: was for name, was in read.items() if budget.agentos in {"", name}}
                 since = known_since(
                     known=old[1] if old is not None and old[0] == definition else None,
                     agentos=reach,
                     now=now,
                     lookback=lookback,
                 )
-                known[one.name] = (definition, since)
+                known[budget.name] = (definition, since)
             if known or before:  # else nothing is charged, and a start writes nothing
                 self._ledger.keep_budgets(known)
             self._known, self._lookback = known, lookback
@@ -121,21 +121,23 @@ class Treasury:
             if not budgets and not self._shown:
                 return
             self._wait_for_unread(now)
-            bounds = {one.name: budgets.calendar(one).bounds(now) for one in budgets.all}
+            bounds = {budget.name: budgets.calendar(budget).bounds(now) for budget in budgets.all}
             spent = self._ledger.spent(min((start for start, _ in bounds.values()), default=now))
             shown: set[Labels] = set()
             of_values: dict[Labels, float] = {}
-            for one in budgets.all:
-                start, end = bounds[one.name]
-                labels: Labels = (one.agentos, one.name, one.period.value)
-                whole = None if one.per else spent.get((one.name, start), 0)
-                number = self._ledger.allowed(one.name, start) if one.per else None
-                values = (one.limit, whole, end, max(start, self._known[one.name][1]), number)
+            for budget in budgets.all:
+                start, end = bounds[budget.name]
+                labels: Labels = (budget.agentos, budget.name, budget.period.value)
+                whole = None if budget.per else spent.get((budget.name, start), 0)
+                number = self._ledger.allowed(budget.name, start) if budget.per else None
+                values = (budget.limit, whole, end, max(start, self._known[budget.name][1]), number)
                 for metric, value in zip(_GAUGES, values, strict=True):
                     self._totals.gauge(metric, labels, value)
                 shown.add(labels)
-                if one.per:
-                    most = self._ledger.allowances(one.name, start, most=MOST, at_least=one.limit * 4 // 5, top=TOP)
+                if budget.per:
+                    most = self._ledger.allowances(
+                        budget.name, start, most=MOST, at_least=budget.limit * 4 // 5, top=TOP
+                    )
                     of_values |= {(*labels, value): amount for value, amount in most.items()}
             for labels in self._values - of_values.keys():
                 self._totals.gauge(OF_VALUE, labels, None)
@@ -156,10 +158,10 @@ class Treasury:
             return
         reached = {name for name in self._unread if self._ledger.cursors(name)}
         waiting = self._unread - reached
-        for one in self._cashier.budgets.all:
-            definition, since = self._known[one.name]
-            if one.agentos in waiting or (waiting and not one.agentos):
-                self._known[one.name] = (definition, max(since, now - self._lookback))
+        for budget in self._cashier.budgets.all:
+            definition, since = self._known[budget.name]
+            if budget.agentos in waiting or (waiting and not budget.agentos):
+                self._known[budget.name] = (definition, max(since, now - self._lookback))
         if reached:
             self._ledger.keep_budgets(self._known)
             self._unread = waiting

@@ -65,16 +65,16 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
     found = [_LABEL.fullmatch(text) for text in texts]
     problems = [
         f"--label: {escaped(text[:40])!r} is not a label such as job=agentos-exporter"
-        for text, one in zip(texts, found, strict=True)
-        if one is None or one[1].startswith("__")
+        for text, match in zip(texts, found, strict=True)
+        if match is None or match[1].startswith("__")
     ]
-    names = [one[1] for one in found if one is not None]
+    names = [match[1] for match in found if match is not None]
     own = {label for metric in METRICS.values() for label in metric.labels} | {"le"}
     problems += [f"--label: {name} is a label of the metrics themselves" for name in names if name in own]
     problems += [f"--label: {name} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
     if problems:
         raise ConfigError(problems)
-    return sorted((one[1], one[2]) for one in found if one is not None)
+    return sorted((match[1], match[2]) for match in found if match is not None)
 
 
 @Parameter(name="*")
@@ -175,7 +175,7 @@ def _check_place(path: Path, beside: Path, *, by_day: bool) -> None:
         raise ConfigError([f"--output: {path} is no regular file"])
     there = sorted(path.glob("*.om")) if by_day else [path]
     # A backfill that was killed while it wrote has its work file still, and writes the same once more.
-    if not beside.exists() and any(one.exists() for one in there):
+    if not beside.exists() and any(file.exists() for file in there):
         raise ConfigError([f"--output: {there[0]} is there already; remove it, or name another place"])
 
 

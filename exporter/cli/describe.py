@@ -36,7 +36,7 @@ def describe(config: Config) -> list[str]:
         ("labels.user", str(config.user_labels)),
         *(("labels.drop", f"{name}: {', '.join(sorted(labels))}") for name, labels in config.dropped_labels.items()),
     ]
-    facts += [("dimension", _dimension(one)) for one in config.dimensions]
+    facts += [("dimension", _dimension(dimension)) for dimension in config.dimensions]
     for discovery in config.discovery:
         facts += [("", ""), ("discovery", str(discovery)), ("  every", format_duration(discovery.refresh))]
     for agentos in config.agentos:
@@ -62,12 +62,12 @@ def _web(web: Web) -> list[tuple[str, str]]:
     return facts
 
 
-def _dimension(one: Dimension) -> str:
+def _dimension(dimension: Dimension) -> str:
     """Where the values come from. Neither ids nor values of a mapping are shown."""
-    text = f"{one.name}: {one.origin}{'.' if one.key else ''}{one.key}"
-    if one.values is not None:
-        text += f", by a mapping of {len(one.values)} ids"
-    return f"{text}, hashed" if one.hashed else text
+    text = f"{dimension.name}: {dimension.origin}{'.' if dimension.key else ''}{dimension.key}"
+    if dimension.values is not None:
+        text += f", by a mapping of {len(dimension.values)} ids"
+    return f"{text}, hashed" if dimension.hashed else text
 
 
 def _budget(budget: Budget) -> list[tuple[str, str]]:
@@ -90,7 +90,7 @@ def _check(check: Check) -> list[tuple[str, str]]:
 def _instance(agentos: AgentOS) -> list[tuple[str, str]]:
     details = [("enrich_runs", "true")] if agentos.enrich_runs else []
     if agentos.databases:
-        return [*(fact for one in agentos.databases for fact in _database(one)), *details]
+        return [*(fact for database in agentos.databases for fact in _database(database)), *details]
     facts = [
         ("url", agentos.url),
         ("token", _origin(agentos.token_file, agentos.token, agentos.token_env)),
@@ -129,8 +129,8 @@ def _way(proxy: Secret | None, tls: Tls | None) -> list[tuple[str, str]]:
     return facts
 
 
-def _database(one: Database) -> list[tuple[str, str]]:
-    password = _origin(one.password_file, one.password, one.password_env)
-    place = one.location
+def _database(database: Database) -> list[tuple[str, str]]:
+    password = _origin(database.password_file, database.password, database.password_env)
+    place = database.location
     schema = f", schema {place.schema}" if place.schema else ""
     return [("database", f"{place}{schema}"), ("user", place.user or "none"), ("password", password)]

@@ -49,8 +49,8 @@ def given(flags: DaemonFlags) -> dict[str, Any]:
 
 def chosen(config: Config, name: str | None) -> AgentOS:
     """The AgentOS of `--agentos`; the only one of the configuration where none is named. Raises ConfigError."""
-    found = [one for one in config.agentos if name in {None, one.name}]
+    found = [agentos for agentos in config.agentos if name in {None, agentos.name}]
     if len(found) != 1:
-        names = ", ".join(one.name for one in config.agentos) or "none"
+        names = ", ".join(agentos.name for agentos in config.agentos) or "none"
         raise ConfigError([f"--agentos: name one AgentOS of the configuration: {names}"])
     return found[0]

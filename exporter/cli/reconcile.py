@@ -123,15 +123,15 @@ def _ours(config: Config, instances: tuple[AgentOS, ...], period: Period) -> Our
 
     only = instances[0].name if len(instances) == 1 else None
     days = look_at_days(config.state, only, period.first, period.last)
-    names = [one.name for one in instances]
-    mine = ours(days, names, cache_known=all(one.databases or one.enrich_runs for one in instances))
+    names = [instance.name for instance in instances]
+    mine = ours(days, names, cache_known=all(instance.databases or instance.enrich_runs for instance in instances))
     coverages = [look_at_state(config.state, name) for name in names]
     return replace(
         mine,
-        until=min((one.until for one in coverages if one.until is not None), default=None),
-        waiting=sum(one.waiting for one in coverages),
-        hidden=sum(one.hidden for one in coverages),
-        ignored=sum(one.ignored for one in coverages),
+        until=min((coverage.until for coverage in coverages if coverage.until is not None), default=None),
+        waiting=sum(coverage.waiting for coverage in coverages),
+        hidden=sum(coverage.hidden for coverage in coverages),
+        ignored=sum(coverage.ignored for coverage in coverages),
     )
 
 

@@ -130,7 +130,7 @@ def _groupings(options: ReportOptions, config: Config) -> list[Grouping]:
     """What was asked for, and for a page whatever else one wants to see. Raises ConfigError."""
     from exporter.report.columns import grouping  # noqa: PLC0415
 
-    dimensions = [one.name for one in config.dimensions]
+    dimensions = [dimension.name for dimension in config.dimensions]
     users = config.user_labels is not UserLabels.OFF
     by = tuple(key for text in options.by or ["model"] for key in text.split(","))
     try:
@@ -139,7 +139,10 @@ def _groupings(options: ReportOptions, config: Config) -> list[Grouping]:
         raise ConfigError([f"--by: {error}"]) from None
     if options.output != "html":
         return [asked]
-    return [asked, *(one for one in _page(dimensions, users=users) if one.keys != asked.keys)]
+    return [
+        asked,
+        *(page_grouping for page_grouping in _page(dimensions, users=users) if page_grouping.keys != asked.keys),
+    ]
 
 
 def _page(dimensions: Sequence[str], *, users: bool) -> list[Grouping]:
@@ -152,7 +155,7 @@ def _page(dimensions: Sequence[str], *, users: bool) -> list[Grouping]:
 
 def _names(options: ReportOptions, config: Config, days: Days) -> list[str]:
     """The AgentOS instances that the report is about. Raises ConfigError."""
-    known = sorted({one.name for one in config.agentos} | set(days.since))
+    known = sorted({agentos.name for agentos in config.agentos} | set(days.since))
     if options.agentos is None:
         return known
     if options.agentos not in known:

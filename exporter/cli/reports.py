@@ -29,7 +29,7 @@ def record(report: Report) -> dict[str, Any]:
         "exit_code": report.code,
         "lines": [_line(line) for line in report.lines],
         "not_compared": [{"day": gap.day.isoformat(), **_finding(gap.finding)} for gap in report.gaps],
-        "remarks": [_finding(one) for one in report.remarks],
+        "remarks": [_finding(remark) for remark in report.remarks],
         "unmatched_models": [{"side": side, "model": model} for side, model in report.unmatched],
     }
 
@@ -44,7 +44,7 @@ def _line(line: Line) -> dict[str, Any]:
         "difference": _value(line.measure, line.difference),
         "percent": None if line.percent is None else str(line.percent),
         "differs": line.differs,
-        "reasons": [_finding(one) for one in line.findings],
+        "reasons": [_finding(finding) for finding in line.findings],
     }
 
 

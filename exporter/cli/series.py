@@ -52,7 +52,7 @@ def series(
         for problem in error.problems:
             complain(problem)
         return FAILED
-    if any(one.traces or not one.error for one in found.readings):
+    if any(reading.traces or not reading.error for reading in found.readings):
         document = _document(config, found)
         lines = [json.dumps(document, indent=2)] if output == "json" else map(escaped, _lines(document))
         sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -64,22 +64,24 @@ def series(
 def _document(config: Config, found: Sample) -> dict[str, Any]:
     """What was found, for programs."""
     costs = estimate(found.families, config.limits, config.dropped_labels)
-    of_users = [one for one in costs if "user" in one.metric.labels]
+    of_users = [cost for cost in costs if "user" in cost.metric.labels]
     if config.user_labels is UserLabels.OFF:
-        costs = [one for one in costs if one not in of_users]
-    enriched = any(one.enrich_runs for one in (*config.agentos, *(one.template for one in config.discovery)))
+        costs = [cost for cost in costs if cost not in of_users]
+    enriched = any(
+        instance.enrich_runs for instance in (*config.agentos, *(instance.template for instance in config.discovery))
+    )
     return {
         "agentos": [
-            {"name": one.agentos, "traces": one.traces, "whole": one.whole, "error": one.error or None}
-            for one in found.readings
+            {"name": reading.agentos, "traces": reading.traces, "whole": reading.whole, "error": reading.error or None}
+            for reading in found.readings
         ],
         "initial_lookback": format_duration(config.initial_lookback),
-        "metrics": [_record(one, config.limits.series_per_metric) for one in costs],
-        "series": sum(one.series for one in costs),
+        "metrics": [_record(cost, config.limits.series_per_metric) for cost in costs],
+        "series": sum(cost.series for cost in costs),
         "labels": {
             "user": str(config.user_labels),
-            "series_of_users": sum(one.series for one in of_users),
-            "series_saved_by_drop": sum(one.saved for one in costs),
+            "series_of_users": sum(cost.series for cost in of_users),
+            "series_saved_by_drop": sum(cost.saved for cost in costs),
         },
         "notes": [_ENRICHED] if enriched else [],
     }
@@ -100,12 +102,12 @@ def _record(cost: Cost, limit: int) -> dict[str, Any]:
 def _lines(document: dict[str, Any]) -> list[str]:
     """The same for people."""
     keys = ("name", "label_sets", "series_per_label_set", "series", "limit", "saved")
-    rows = [[one[key] or "" for key in keys] for one in document["metrics"]]
+    rows = [[metric[key] or "" for key in keys] for metric in document["metrics"]]
     labels = document["labels"]
     off = labels["user"] == UserLabels.OFF
     users = f"hashed or plain would add {labels['series_of_users']}" if off else f"{labels['series_of_users']} of these"
     return [
-        *(_read(one, document["initial_lookback"]) for one in document["agentos"]),
+        *(_read(reading, document["initial_lookback"]) for reading in document["agentos"]),
         "",
         *_table([_HEADER, *rows, ("together", "", "", document["series"], "", labels["series_saved_by_drop"])]),
         "",
@@ -115,12 +117,12 @@ def _lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _read(one: dict[str, Any], lookback: str) -> str:
+def _read(reading: dict[str, Any], lookback: str) -> str:
     """How one AgentOS was read."""
-    if one["error"] and not one["traces"]:
-        return f"{one['name']}: could not be read, and is not counted"
-    part = "of the last" if one["whole"] else "a part of the last"
-    return f"{one['name']}: {one['traces']} traces, {part} {lookback}"
+    if reading["error"] and not reading["traces"]:
+        return f"{reading['name']}: could not be read, and is not counted"
+    part = "of the last" if reading["whole"] else "a part of the last"
+    return f"{reading['name']}: {reading['traces']} traces, {part} {lookback}"
 
 
 def _table(rows: Sequence[Sequence[object]]) -> list[str]:

@@ -19,7 +19,7 @@ from exporter.sources.database import location
 if TYPE_CHECKING:
     from exporter.config.access import Access
 
-_TABLES: Final = tuple(one.name for one in fields(location.Tables))
+_TABLES: Final = tuple(table.name for table in fields(location.Tables))
 DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
 """What may stand beside `database`."""
 _DATABASE: Final = ("url", *DATABASE_KEYS)
@@ -52,9 +52,9 @@ def read_databases(entry: Table, node: yaml.Node | None, access: Access) -> tupl
     shared = _shared_of(entry, access)
     found: list[Database] = []
     for where, part in parts:
-        one = _database(entry, where, part, shared, access, {one.location.key for one in found})
-        if one is not None:
-            found.append(one)
+        database = _database(entry, where, part, shared, access, {database.location.key for database in found})
+        if database is not None:
+            found.append(database)
     return tuple(found)
 
 

@@ -55,7 +55,7 @@ def read_dimensions(table: Table, base: Path) -> tuple[Dimension, ...]:
     if len(names.entries) > MOST:
         table.add("dimensions", f"has {len(names.entries)} entries; there may be {MOST}")
     found = (_dimension(names, name, base) for name in names.entries)
-    return tuple(one for one in found if one is not None)
+    return tuple(dimension for dimension in found if dimension is not None)
 
 
 def _dimension(names: _Names, name: str, base: Path) -> Dimension | None:
@@ -112,14 +112,15 @@ def _read_map(path: Path) -> dict[str, str]:
 def untold(dimensions: Sequence[Dimension], instances: Sequence[AgentOS]) -> list[str]:
     """Warnings where nothing will tell the values of a dimension."""
     warnings = []
-    for one in dimensions:
+    for dimension in dimensions:
         for agentos in instances:
-            if one.origin is Origin.METADATA and agentos.url and not agentos.enrich_runs:
+            if dimension.origin is Origin.METADATA and agentos.url and not agentos.enrich_runs:
                 warnings.append(
-                    f"dimensions.{one.name}: {agentos.name} tells the metadata of runs only with enrich_runs: true"
+                    f"dimensions.{dimension.name}: {agentos.name} tells the metadata of runs only with "
+                    "enrich_runs: true"
                 )
-            if one.origin is Origin.TAG and agentos.url:
+            if dimension.origin is Origin.TAG and agentos.url:
                 warnings.append(
-                    f"dimensions.{one.name}: {agentos.name} shows tags only if it is read from its database"
+                    f"dimensions.{dimension.name}: {agentos.name} shows tags only if it is read from its database"
                 )
     return warnings

@@ -63,13 +63,13 @@ def read_instances(table: Table, access: Access) -> Instances:
     return instances
 
 
-def _share_databases(one: AgentOS, other: AgentOS) -> bool:
-    keys = {database.location.key for database in one.databases}
+def _share_databases(agentos: AgentOS, other: AgentOS) -> bool:
+    keys = {database.location.key for database in agentos.databases}
     if not keys.isdisjoint(database.location.key for database in other.databases):
         return True
-    if not one.url or one.url != other.url:
+    if not agentos.url or agentos.url != other.url:
         return False
-    return one.db_ids is None or other.db_ids is None or not set(one.db_ids).isdisjoint(other.db_ids)
+    return agentos.db_ids is None or other.db_ids is None or not set(agentos.db_ids).isdisjoint(other.db_ids)
 
 
 def _instance(entry: Table, access: Access) -> AgentOS | None:

@@ -40,12 +40,12 @@ def uneven(dropped: Dropped) -> list[str]:
     """Warnings where a label is dropped from one of two metrics that the shipped rules divide by each other."""
     nothing: frozenset[str] = frozenset()
     return [
-        f"labels.drop: {label} of {one} is dropped and that of {other} is not: "
+        f"labels.drop: {label} of {dividend} is dropped and that of {other} is not: "
         "the shipped rules cannot divide them by each other, and their alerts are silent"
         for part, whole, labels in _RATIOS
-        for one, other in ((part, whole), (whole, part))
+        for dividend, other in ((part, whole), (whole, part))
         for label in labels
-        if label in dropped.get(one, nothing) - dropped.get(other, nothing)
+        if label in dropped.get(dividend, nothing) - dropped.get(other, nothing)
     ]
 
 

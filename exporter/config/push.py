@@ -58,7 +58,7 @@ def read_push(table: Table, access: Access) -> tuple[Push, ...]:
         token, password = (_credential(noun, access.secret(entry, noun)) for noun in ("token", "password"))
         username = entry.parsed("username", _user)
         _check_authentication(entry)
-        one = Push(
+        target = Push(
             name=name or _default_name(url or ""),
             url=url or "",
             protocol=protocol,
@@ -72,10 +72,10 @@ def read_push(table: Table, access: Access) -> tuple[Push, ...]:
             labels=_labels(entry, protocol),
             proxy=None if url is None else access.environment_proxy(url),
         )
-        if url is not None and one.name in found:
-            entry.add("name", f"{quoted(one.name)} is already the name of another target; give this one a name")
+        if url is not None and target.name in found:
+            entry.add("name", f"{quoted(target.name)} is already the name of another target; give this one a name")
         elif url is not None:
-            found[one.name] = one
+            found[target.name] = target
     return tuple(found.values())
 
 

@@ -163,7 +163,7 @@ class AgentOS:
     @property
     def where(self) -> str:
         """Where it is read, for people: its URL, or its databases without users and passwords."""
-        return self.url or ", ".join(str(one.location) for one in self.databases)
+        return self.url or ", ".join(str(database.location) for database in self.databases)
 
     def read_token(self) -> str | None:
         """The bearer token of this moment, printable ASCII; None where none is configured.
@@ -348,7 +348,7 @@ class Config:
     @property
     def own(self) -> tuple[AgentOS, ...]:
         """The instances of this daemon's shard."""
-        return tuple(one for one in self.agentos if self.shard.has(one.name))
+        return tuple(agentos for agentos in self.agentos if self.shard.has(agentos.name))
 
 
 _SPELLED: Final = {"user_labels": "labels.user", "dropped_labels": "labels.drop"}
@@ -357,5 +357,5 @@ _SPELLED: Final = {"user_labels": "labels.user", "dropped_labels": "labels.drop"
 def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
     """Keys of the file (and flags) that differ between two configurations, as they are spelled there."""
     kept = {"config_file", "warnings"}
-    names = (one.name for one in fields(Config) if one.name not in kept)
+    names = (setting.name for setting in fields(Config) if setting.name not in kept)
     return tuple(_SPELLED.get(name, name) for name in names if getattr(old, name) != getattr(new, name))

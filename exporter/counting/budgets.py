@@ -141,13 +141,13 @@ class Budgets:
 
     def __init__(self, budgets: Sequence[Budget] = ()) -> None:
         self.all = tuple(budgets)
-        calendars = {(one.period, one.time_zone) for one in self.all}
+        calendars = {(budget.period, budget.time_zone) for budget in self.all}
         self._calendars = {key: Calendar(*key) for key in calendars}
         self._everywhere = self._matchers("")
-        self._by_agentos = {one.agentos: self._matchers(one.agentos) for one in self.all if one.agentos}
+        self._by_agentos = {budget.agentos: self._matchers(budget.agentos) for budget in self.all if budget.agentos}
 
     def _matchers(self, agentos: str) -> tuple[tuple[Budget, Calendar], ...]:
-        return tuple((one, self.calendar(one)) for one in self.all if one.agentos in {"", agentos})
+        return tuple((budget, self.calendar(budget)) for budget in self.all if budget.agentos in {"", agentos})
 
     def __bool__(self) -> bool:
         return bool(self.all)

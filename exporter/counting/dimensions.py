@@ -63,7 +63,7 @@ class Dimensions:
         """`key` is that of the hashes."""
         self.all = tuple(dimensions)
         self._key = key
-        self._of = {origin: [one for one in self.all if one.origin is origin] for origin in Origin}
+        self._of = {origin: [dimension for dimension in self.all if dimension.origin is origin] for origin in Origin}
 
     def __bool__(self) -> bool:
         return bool(self.all)
@@ -76,15 +76,15 @@ class Dimensions:
         """Values that the ids of a run's user and session tell."""
         ids = ((Origin.USER, user), (Origin.SESSION, session))
         return self._found(
-            (one, (one.values.get(identifier) if one.values is not None else identifier))
+            (dimension, (dimension.values.get(identifier) if dimension.values is not None else identifier))
             for origin, identifier in ids
             if identifier
-            for one in self._of[origin]
+            for dimension in self._of[origin]
         )
 
     def of_metadata(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """Values that the metadata of a run tells."""
-        return self._found((one, metadata.get(one.key)) for one in self._of[Origin.METADATA])
+        return self._found((dimension, metadata.get(dimension.key)) for dimension in self._of[Origin.METADATA])
 
     def of_tags(self, tags: Sequence[str]) -> dict[str, str]:
         """Values that tags tell: `tenant:acme` or `tenant=acme`; the first one counts."""
@@ -94,14 +94,14 @@ class Dimensions:
                 key, middle, value = tag.partition(separator)
                 if middle and value and key not in found:
                     found[key] = value
-        return self._found((one, found.get(one.key)) for one in self._of[Origin.TAG])
+        return self._found((dimension, found.get(dimension.key)) for dimension in self._of[Origin.TAG])
 
     def _found(self, told: Iterable[tuple[Dimension, str | None]]) -> dict[str, str]:
-        return {one.mark: self._shown(one, value) for one, value in told if value}
+        return {dimension.mark: self._shown(dimension, value) for dimension, value in told if value}
 
     def named(self, values: Mapping[str, str]) -> dict[str, str]:
         """Values by the name of their dimension; '' where one is not known, or has another meaning by now."""
-        return {one.name: values.get(one.mark, "") for one in self.all}
+        return {dimension.name: values.get(dimension.mark, "") for dimension in self.all}
 
-    def _shown(self, one: Dimension, value: str) -> str:
-        return hashed(value, self._key)[:DIGITS] if one.hashed else printable(value)[:LONGEST]
+    def _shown(self, dimension: Dimension, value: str) -> str:
+        return hashed(value, self._key)[:DIGITS] if dimension.hashed else printable(value)[:LONGEST]

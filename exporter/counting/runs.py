@@ -109,10 +109,10 @@ def count_call(delta: Delta, call: RunCall, root: str, values: Mapping[str, str]
 
 
 def _count_attempts(delta: Delta, run: RunRecord) -> None:
-    for one in run.attempts:
-        base = (delta.agentos, run.root, one.agent)
-        if one.fallback:
-            delta.add("agentos_llm_fallbacks_total", (*base, one.model, one.fallback))
+    for attempt in run.attempts:
+        base = (delta.agentos, run.root, attempt.agent)
+        if attempt.fallback:
+            delta.add("agentos_llm_fallbacks_total", (*base, attempt.model, attempt.fallback))
         else:
-            delta.add("agentos_llm_retries_total", (*base, one.provider, one.model))
+            delta.add("agentos_llm_retries_total", (*base, attempt.provider, attempt.model))
     run.attempts.clear()

@@ -210,7 +210,10 @@ def _agreeing(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
     groups = []
     for model, own in by_model.items():
         for part, use in _assign(model, own, detail.uses, alone=len(by_model) == 1):
-            if (_sum(one.prompt for one in part), _sum(one.completion for one in part)) == (use.prompt, use.completion):
+            if (_sum(call.prompt for call in part), _sum(call.completion for call in part)) == (
+                use.prompt,
+                use.completion,
+            ):
                 groups.append(_deal(part, use))
     return groups
 
@@ -227,7 +230,7 @@ def _assign(
     if len(entries) == 1:
         # The span's own label may say less than the detail (a model class that is not agno's), never another provider.
         (use,) = entries.values()
-        return [(calls, use)] if len({(one.provider, one.model_class) for one in calls}) == 1 else []
+        return [(calls, use)] if len({(call.provider, call.model_class) for call in calls}) == 1 else []
     by_provider: dict[str, list[WaitingCall]] = {}
     for call in calls:
         by_provider.setdefault(call.provider, []).append(call)

@@ -140,12 +140,12 @@ async def _approve(client: AgentOSClient, db: SqliteDb, decisions: Iterable[str]
     number = _CHANCE.randrange(1000, 9999)
     await client.run_agent("payouts", f"Pay invoice {number}.", session_id=f"payouts-{number}", user_id=USERS[0])
     pending, _ = db.get_approvals(status="pending", limit=100)
-    oldest = sorted(pending, key=lambda one: one["created_at"])
-    for one, decision in zip(oldest[:-_PENDING], decisions, strict=False):
-        db.update_approval(one["id"], status=decision, resolved_at=int(time.time()), resolved_by="manager")
+    oldest = sorted(pending, key=lambda row: row["created_at"])
+    for row, decision in zip(oldest[:-_PENDING], decisions, strict=False):
+        db.update_approval(row["id"], status=decision, resolved_at=int(time.time()), resolved_by="manager")
         if decision != "expired":
             await client.continue_agent_run(
-                "payouts", one["run_id"], [], session_id=one["session_id"], user_id=one["user_id"]
+                "payouts", row["run_id"], [], session_id=row["session_id"], user_id=row["user_id"]
             )
 
 

@@ -72,7 +72,7 @@ def _total(connection: sa.Connection, metric: str, agentos: str) -> int:
 def _read_until(connection: sa.Connection, agentos: str) -> int | None:
     cursors = tables.cursors.c
     stood = connection.execute(sa.select(cursors.data).where(cursors.agentos == agentos)).scalars()
-    return min((int(one["cutoff"]) for one in map(json.loads, stood) if "cutoff" in one), default=None)
+    return min((int(cursor["cutoff"]) for cursor in map(json.loads, stood) if "cutoff" in cursor), default=None)
 
 
 def _waiting(connection: sa.Connection, agentos: str) -> int:

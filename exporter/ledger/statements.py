@@ -60,7 +60,7 @@ def _newest() -> sa.Select[Any]:
         for state in TraceState
         if state is not TraceState.IGNORED
     )
-    newest = sa.union_all(*(sa.select(one) for one in by_state)).subquery()
+    newest = sa.union_all(*(sa.select(query) for query in by_state)).subquery()
     return sa.select(newest.c.id).order_by(newest.c.end.desc()).limit(1)
 
 
@@ -170,7 +170,7 @@ class _Write:
         """The statement for PostgreSQL, whose values are a list for each column."""
         if not self._columns_text:
             columns = self._table.c
-            lists = (sa.cast(sa.bindparam(one.name), postgresql.ARRAY(one.type)) for one in columns)
+            lists = (sa.cast(sa.bindparam(column.name), postgresql.ARRAY(column.type)) for column in columns)
             rows = sa.func.unnest(*lists).table_valued(*(column.name for column in columns)).render_derived()
             query = sa.select(rows)
             statement = _upsert(dialect.name, self._table, query, keep=self._keep, newest=self._newest)

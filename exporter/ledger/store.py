@@ -215,7 +215,7 @@ class Ledger:
         for start in range(0, len(wanted), statements.CHUNK):
             some_ids = wanted[start : start + statements.CHUNK]
             some = self._known(statements.NAMED, {"agentos": agentos, "db": db, "ids": some_ids})
-            found.update((one.id, one) for one in some)
+            found.update((trace.id, trace) for trace in some)
         return found
 
     def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[KnownTrace]:
@@ -261,7 +261,7 @@ class Ledger:
         alone that would be thousands.
         """
         activity = tables.activity.c
-        counts = (sa.func.count(sa.case((activity.seen >= one, 1))) for one in since)
+        counts = (sa.func.count(sa.case((activity.seen >= moment, 1))) for moment in since)
         query = sa.select(activity.agentos, activity.what, *counts).where(activity.seen >= min(since))
         with self.transaction() as connection:
             rows = connection.execute(query.group_by(activity.agentos, activity.what))
@@ -393,14 +393,14 @@ class Ledger:
                         connection.execute(sa.delete(table).where(table.c.budget == name))
                 if name not in budgets:
                     connection.execute(sa.delete(known).where(known.c.name == name))
-            statements.write_budgets(connection, [(name, *one) for name, one in budgets.items()])
+            statements.write_budgets(connection, [(name, *budget) for name, budget in budgets.items()])
         self._definitions = {name: definition for name, (definition, _) in budgets.items()}
 
     def prune_spending(self, before: int) -> int:
         """Forget what was spent in periods that started before (microseconds); return how many."""
         with self.transaction(write=True) as connection:
             gone = (sa.delete(table).where(table.c.start < before) for table in (tables.spending, tables.allowances))
-            return sum(int(connection.execute(one).rowcount) for one in gone)
+            return sum(int(connection.execute(statement).rowcount) for statement in gone)
 
     def commit(self, changes: Changes) -> None:
         """Make all of it durable, or nothing. Raises StateError."""
@@ -419,7 +419,7 @@ class Ledger:
 
     @staticmethod
     def _write_plan(connection: sa.Connection, plan: Plan) -> None:
-        statements.write_series(connection, [series_row(one) for one in plan.series.values()])
+        statements.write_series(connection, [series_row(series) for series in plan.series.values()])
         # In one order everywhere: two that insert the same rows would wait for each other.
         admitted = sorted(plan.admitted)
         statements.write_admissions(connection, [(label, digest(value), value) for label, value in admitted])
@@ -503,13 +503,13 @@ class Ledger:
 
     @staticmethod
     def _write_surface(connection: sa.Connection, changes: Changes) -> None:
-        if (one := changes.surface) is None:
+        if (surface := changes.surface) is None:
             return
-        statements.write_surfaces(connection, [(changes.agentos, one.surface, json.dumps(dict(one.position)))])
-        rows = [(changes.agentos, one.surface, row, at) for row, at in one.ended.items()]
+        statements.write_surfaces(connection, [(changes.agentos, surface.surface, json.dumps(dict(surface.position)))])
+        rows = [(changes.agentos, surface.surface, row, at) for row, at in surface.ended.items()]
         statements.write_ended(connection, rows)
         known = tables.ended.c
-        old = (known.agentos == changes.agentos, known.surface == one.surface, known.at < one.forget_before)
+        old = (known.agentos == changes.agentos, known.surface == surface.surface, known.at < surface.forget_before)
         connection.execute(sa.delete(tables.ended).where(*old))
 
     def expose(self, keys: Iterable[Key]) -> None:

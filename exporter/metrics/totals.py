@@ -292,7 +292,9 @@ class Totals:
     def gauges(self, metric: str, agentos: str, values: dict[Labels, float]) -> None:
         """Replace all series of a gauge that belong to one AgentOS (its first label); other labels are shortened."""
         length = self._limits.label_value_length
-        values = {(agentos, *(shorten(one, length) for one in labels[1:])): value for labels, value in values.items()}
+        values = {
+            (agentos, *(shorten(label, length) for label in labels[1:])): value for labels, value in values.items()
+        }
         with self._lock:
             for labels in [labels for labels in self._series[metric] if labels[0] == agentos and labels not in values]:
                 self.gauge(metric, labels, None)

@@ -24,10 +24,10 @@ def statement(found: Sequence[DailyMetrics], first: dt.date, last: dt.date) -> S
     """
     days = frozenset(days_between(first, last) if found else ())
     rows: dict[Key, Counter[Measure]] = {(day, ""): Counter(_NO_SESSION) for day in days}
-    for one in found:
-        if one.day in days:
-            row = {Measure.RUNS: one.runs, Measure.PROMPT: one.prompt, Measure.COMPLETION: one.completion}
-            rows[one.day, ""].update(row)
-    models = frozenset(model for one in found for model in one.models if model)
+    for metrics in found:
+        if metrics.day in days:
+            row = {Measure.RUNS: metrics.runs, Measure.PROMPT: metrics.prompt, Measure.COMPLETION: metrics.completion}
+            rows[metrics.day, ""].update(row)
+    models = frozenset(model for metrics in found for model in metrics.models if model)
     figures = {key: dict(sums) for key, sums in rows.items()}
     return Statement(NAME, "", figures, days, days, {}, {}, {}, models=models)

@@ -204,7 +204,7 @@ def _price_differs(case: Case) -> Finding | None:
 
 
 def _usage_not_stated(case: Case) -> Finding | None:
-    if case.measure is not Measure.COST or case.stated is None or any(one in case.stated for one in TOKENS):
+    if case.measure is not Measure.COST or case.stated is None or any(measure in case.stated for measure in TOKENS):
         return None
     return Finding(Reason.USAGE_NOT_STATED, "the export has costs alone; its usage export would tell more")
 

@@ -129,7 +129,7 @@ def grouping(by: Sequence[str], dimensions: Collection[str], *, users: bool) -> 
         raise ValueError(f"{' and '.join(chosen)} are dimensions, of which one at a time can be asked for")
     offered = _OF_DIMENSIONS if chosen else _OF_USERS if USER in keys else _OF_CALLS
     labels = {key for key in keys if key != DAY and key not in chosen}
-    columns = tuple(one for one in offered if labels <= _told_apart(one))
+    columns = tuple(column for column in offered if labels <= _told_apart(column))
     if not columns:
         raise ValueError(f"no counter has {' and '.join(keys)} together; see docs/report.md")
     return Grouping(keys, columns, chosen[0] if chosen else "")

@@ -19,9 +19,9 @@ def render(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     columns = table.grouping.columns
-    writer.writerow([*table.grouping.keys, *(one.name for one in columns)])
+    writer.writerow([*table.grouping.keys, *(column.name for column in columns)])
     for group in table.groups:
-        writer.writerow([*map(_harmless, group.labels), *(_exact(group, one) for one in columns)])
+        writer.writerow([*map(_harmless, group.labels), *(_exact(group, column) for column in columns)])
     return out.getvalue()
 
 

@@ -54,8 +54,8 @@ def make_report(
         dropped: The labels that are not counted.
 
     """
-    first, *others = (tabulate(days.rows, one) for one in groupings)
-    tables = (first, *(one for one in others if one.groups))
+    first, *others = (tabulate(days.rows, by) for by in groupings)
+    tables = (first, *(table for table in others if table.groups))
     by_day = tabulate(days.rows, grouping(("day", "model"), (), users=False))
     return Report(
         tuple(agentos),

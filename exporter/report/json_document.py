@@ -21,7 +21,7 @@ def render(report: Report) -> str:
         "to": str(report.period.last),
         "agentos": list(report.agentos),
         "by": list(keys),
-        "groups": [_record(keys, one, columns) for one in table.groups],
+        "groups": [_record(keys, group, columns) for group in table.groups],
         "total": _figures(table.total, columns),
         "cost_usd_by_source": {source: money.text(amount) for source, amount in report.sources.items()},
         "notes": list(report.notes),
@@ -35,7 +35,7 @@ def _record(keys: Sequence[str], group: Group, columns: Sequence[Column]) -> dic
 
 
 def _figures(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
-    return {one.name: _figure(group.figures.get(one.name), one) for one in columns}
+    return {column.name: _figure(group.figures.get(column.name), column) for column in columns}
 
 
 def _figure(value: int | None, column: Column) -> int | str | None:

@@ -58,14 +58,14 @@ def _partial(since: Mapping[str, int], period: Period, agentos: Sequence[str]) -
 
 def _unpriced(rows: Iterable[DaySum]) -> Iterator[str]:
     table = tabulate(rows, grouping(("provider", "model"), (), users=False))
-    tokens = {one.labels: one.figures.get("unpriced_tokens", 0) for one in table.groups}
+    tokens = {group.labels: group.figures.get("unpriced_tokens", 0) for group in table.groups}
     models = sorted((labels for labels in tokens if tokens[labels]), key=lambda labels: (-tokens[labels], labels))
     for labels in models[:_MODELS]:
         provider, model = map(label, labels)
         of = f"{model} ({provider})" if labels[0] else model
         yield f"{count(tokens[labels])} tokens of model {of} have no price: the cost is at least what is shown"
     if others := models[_MODELS:]:
-        yield f"{count(sum(tokens[one] for one in others))} tokens of {len(others)} more models have no price"
+        yield f"{count(sum(tokens[labels] for labels in others))} tokens of {len(others)} more models have no price"
 
 
 def _without_usage(rows: Iterable[DaySum]) -> Iterator[str]:

@@ -44,16 +44,16 @@ class Table:
     @property
     def shown(self) -> tuple[Column, ...]:
         """The columns for people: tokens by class where the classes can be told apart, else all together."""
-        columns = [one for one in self.grouping.columns if one.title]
-        classes = any(one.classes for one in columns)
-        return tuple(one for one in columns if not (classes and one.name == "tokens"))
+        columns = [column for column in self.grouping.columns if column.title]
+        classes = any(column.classes for column in columns)
+        return tuple(column for column in columns if not (classes and column.name == "tokens"))
 
     def split(self, most: int) -> tuple[Sequence[Group], Group | None]:
         """The first groups, and the others as one; None where there are no others."""
         groups, others = self.groups[:most], self.groups[most:]
         sums: Counter[str] = Counter()
-        for one in others:
-            sums.update(one.figures)
+        for group in others:
+            sums.update(group.figures)
         return groups, Group((), sums) if others else None
 
     def share(self, group: Group) -> Fraction | None:
@@ -64,7 +64,7 @@ class Table:
 
 def tabulate(rows: Iterable[DaySum], grouping: Grouping) -> Table:
     """Add up daily sums by group."""
-    readers = {one.metric: _Reader(one.metric, grouping) for one in grouping.columns}
+    readers = {column.metric: _Reader(column.metric, grouping) for column in grouping.columns}
     sums: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     total: Counter[str] = Counter()
     for row in rows:
@@ -89,7 +89,7 @@ class _Reader:
         self._dimension_place = labels.index("dimension") if "dimension" in labels else None
         self._places = [None if key == DAY else labels.index(key) for key in grouping.labels_of(metric)]
         self._class_place = labels.index("token_class") if "token_class" in labels else None
-        self._columns = [one for one in grouping.columns if one.metric == metric]
+        self._columns = [column for column in grouping.columns if column.metric == metric]
 
     def counts(self, row: DaySum) -> bool:
         """Whether a row belongs to the dimension that is asked for, if any."""
@@ -102,12 +102,12 @@ class _Reader:
     def columns(self, row: DaySum) -> list[str]:
         """The names of the columns that the row adds to."""
         token_class = "" if self._class_place is None else row.labels[self._class_place]
-        return [one.name for one in self._columns if not one.classes or token_class in one.classes]
+        return [column.name for column in self._columns if not column.classes or token_class in column.classes]
 
 
 def _completed(figures: Counter[str], grouping: Grouping) -> dict[str, int]:
     """With 0 for parts of a known whole."""
-    parts = {one.name: 0 for one in grouping.columns if one.beside in figures}
+    parts = {column.name: 0 for column in grouping.columns if column.beside in figures}
     return parts | figures
 
 

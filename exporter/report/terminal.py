@@ -49,7 +49,7 @@ def _drawing(table: Table) -> Drawing:
         drawing.add_column(title, justify="right", no_wrap=True)
     for group in table.groups:
         drawing.add_row(
-            *(Text(label(one, key)) for key, one in zip(keys, group.labels, strict=True)), *_figures(table, group)
+            *(Text(label(value, key)) for key, value in zip(keys, group.labels, strict=True)), *_figures(table, group)
         )
     drawing.add_section()
     first = [Text(_TOTAL), *(Text("") for _ in keys[1:])] if keys else []
@@ -59,7 +59,7 @@ def _drawing(table: Table) -> Drawing:
 
 def _titles(columns: Sequence[Column]) -> list[str]:
     """The share stands beside the cost."""
-    return [title for one in columns for title in ((one.title, _SHARE) if one.money else (one.title,))]
+    return [title for column in columns for title in ((column.title, _SHARE) if column.money else (column.title,))]
 
 
 def _figures(table: Table, group: Group) -> list[str]:

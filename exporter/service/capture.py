@@ -69,7 +69,7 @@ class CostCapture:
                 self._due[check] = now + await self._check(check, names)
 
     def _names(self, check: Check) -> list[str]:
-        return [one.name for one in self._configured() if check.agentos in {"", one.name}]
+        return [agentos.name for agentos in self._configured() if check.agentos in {"", agentos.name}]
 
     def _is_ready(self, check: Check, names: list[str]) -> bool:
         """Whether all of it was read up to now: yesterday is not whole while a backlog is read."""

@@ -53,7 +53,9 @@ def make_source(
     register_proxy(agentos.proxy)
     try:
         if agentos.databases:
-            targets = [DatabaseTarget(one.location, _registered(one.read_password)) for one in agentos.databases]
+            targets = [
+                DatabaseTarget(database.location, _registered(database.read_password)) for database in agentos.databases
+            ]
             return DatabaseSource(agentos.name, targets, settings, clock, details=agentos.enrich_runs)
         return _api_source(agentos, settings, clock, on_answer)
     except ConfigError:

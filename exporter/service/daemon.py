@@ -79,24 +79,24 @@ class Site:
 
     def instances(self) -> Sequence[InstanceStatus]:
         """Every configured AgentOS: those that are read here, then those that another replica reads."""
-        read = {one.agentos.name for one in self.fleet.members}
+        read = {member.agentos.name for member in self.fleet.members}
         leaders = {} if self.leadership is None else self.leadership.leaders
         return [
             *(
                 InstanceStatus(
-                    one.agentos.name,
-                    one.agentos.where,
-                    one.poller.health.outcome or "starting",
-                    one.poller.health.last_poll,
-                    one.poller.health.last_success,
-                    as_logged(one.poller.health.error),  # AgentOS, or what stands before it, may repeat the token
+                    member.agentos.name,
+                    member.agentos.where,
+                    member.poller.health.outcome or "starting",
+                    member.poller.health.last_poll,
+                    member.poller.health.last_success,
+                    as_logged(member.poller.health.error),  # AgentOS, or what stands before it, may repeat the token
                 )
-                for one in self.fleet.members
+                for member in self.fleet.members
             ),
             *(
-                InstanceStatus(one.name, one.where, f"read by {leaders.get(one.name, 'nobody just now')}")
-                for one in self.fleet.configured
-                if self.leadership is not None and one.name not in read
+                InstanceStatus(agentos.name, agentos.where, f"read by {leaders.get(agentos.name, 'nobody just now')}")
+                for agentos in self.fleet.configured
+                if self.leadership is not None and agentos.name not in read
             ),
         ]
 
@@ -134,7 +134,7 @@ class Daemon:
     @property
     def pollers(self) -> Sequence[Poller]:
         """One for each AgentOS, in the order of the configuration."""
-        return [one.poller for one in self.site.fleet.members]
+        return [member.poller for member in self.site.fleet.members]
 
     async def reload(self) -> str:
         """Read the configuration and the price file anew; what is wrong with them, '' if nothing is."""
@@ -176,7 +176,7 @@ async def running(
         leadership = None
         if shared.ledger.leases is not None:
             leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names, lambda: fleet.unreadable)
-            await leadership.begin([one.name for one in whole.own])
+            await leadership.begin([agentos.name for agentos in whole.own])
             stack.push_async_callback(_cancelled, asyncio.create_task(leadership.keep()))
         await put_budgets_in_force(treasury, shared, whole)
         await fleet.apply(await fleet.prepare(whole))
@@ -327,7 +327,9 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 def _say_started(config: Config, port: int) -> None:
     state = "memory" if config.state is None else str(config.state)
-    log.info("started", version=__version__, port=port, state=state, agentos=[one.name for one in config.agentos])
+    log.info(
+        "started", version=__version__, port=port, state=state, agentos=[agentos.name for agentos in config.agentos]
+    )
     if config.state is None:
         reason = "counters start at 0 with each start, and nothing that ended before is counted"
         log.warning("state_in_memory", reason=reason)

@@ -33,12 +33,12 @@ _SUCCESSFUL: Final = "agentos_exporter_discovery_last_refresh_successful"
 
 
 @dataclass(slots=True)
-class _List:
-    """One list, and what it said last.
+class _InstanceList:
+    """One list of instances, and its last content.
 
     Attributes:
-        groups: By file or URL, what was last read there. One that cannot be read keeps what it said before.
-        stamps: By file, when it was changed, and its size.
+        groups: By file or URL, the groups that were last read there. If reading fails, the earlier groups stay.
+        stamps: By file, the time of its last change, and its size.
 
     """
 
@@ -65,93 +65,100 @@ class Discoverer:
     def __init__(self, shared: Shared, jobs: Jobs) -> None:
         self._shared = shared
         self._jobs = jobs
-        self._lists: dict[str, _List] = {}
+        self._lists: dict[str, _InstanceList] = {}
 
     @property
     def tried(self) -> bool:
         """Whether each list was read once, well or badly."""
-        return all(one.tried for one in self._lists.values())
+        return all(instance_list.tried for instance_list in self._lists.values())
 
-    def instances(self, listed: Sequence[AgentOS], lists: Mapping[str, _List] | None = None) -> tuple[AgentOS, ...]:
+    def instances(
+        self, listed: Sequence[AgentOS], lists: Mapping[str, _InstanceList] | None = None
+    ) -> tuple[AgentOS, ...]:
         """Those that are `listed` in the configuration, and those that lists name; the first of a name counts."""
-        named = {one.name: one for one in listed}
-        for one in (self._lists if lists is None else lists).values():
-            for agentos in one.found:
+        named = {agentos.name: agentos for agentos in listed}
+        for instance_list in (self._lists if lists is None else lists).values():
+            for agentos in instance_list.found:
                 named.setdefault(agentos.name, agentos)
         return tuple(named.values())
 
-    async def prepare(self, discoveries: Sequence[Discovery], *, endpoints: bool = False) -> dict[str, _List]:
+    async def prepare(self, discoveries: Sequence[Discovery], *, endpoints: bool = False) -> dict[str, _InstanceList]:
         """These lists, with what is known of them already; files are read, and `endpoints` as well where that is asked.
 
         Nothing changes by it.
         """
-        lists: dict[str, _List] = {}
+        lists: dict[str, _InstanceList] = {}
         for discovery in discoveries:
             name = f"discovery {discovery.mechanism} {' '.join(discovery.where)}"
             while name in lists:
                 name += " again"
             old = self._lists.get(name)
             if old is None:
-                one = _List(discovery)
+                instance_list = _InstanceList(discovery)
                 if endpoints or discovery.mechanism == "file":
-                    await self._read_anew(one, await asyncio.to_thread(_stamps, discovery))
+                    await self._read_anew(instance_list, await asyncio.to_thread(_stamps, discovery))
             else:
-                one = replace(old, discovery=discovery, groups=dict(old.groups))
-                one.resolve()
-            lists[name] = one
+                instance_list = replace(old, discovery=discovery, groups=dict(old.groups))
+                instance_list.resolve()
+            lists[name] = instance_list
         return lists
 
-    async def use(self, lists: dict[str, _List]) -> None:
+    async def use(self, lists: dict[str, _InstanceList]) -> None:
         """Follow these lists from now on, endpoints as soon as the jobs run."""
         for name, old in self._lists.items():
             if name not in lists or lists[name].discovery.refresh != old.discovery.refresh:
                 await self._jobs.remove(name, cancel=True)
         before, self._lists = self._lists, lists
-        for name, one in lists.items():
-            if name not in before or before[name].discovery.refresh != one.discovery.refresh:
-                self._jobs.add(name, functools.partial(self._refresh, name), min(LOOK, one.discovery.refresh))
+        for name, instance_list in lists.items():
+            if name not in before or before[name].discovery.refresh != instance_list.discovery.refresh:
+                self._jobs.add(name, functools.partial(self._refresh, name), min(LOOK, instance_list.discovery.refresh))
         self._show()
 
     async def _refresh(self, name: str) -> None:
-        one = self._lists[name]
-        stamps = await asyncio.to_thread(_stamps, one.discovery)
-        due = self._shared.clock.monotonic() - one.read_at >= one.discovery.refresh
+        instance_list = self._lists[name]
+        stamps = await asyncio.to_thread(_stamps, instance_list.discovery)
+        due = self._shared.clock.monotonic() - instance_list.read_at >= instance_list.discovery.refresh
         # A file that could not be read may be readable now, and look as before.
-        if due or stamps != one.stamps or (stamps and one.failed):
-            await self._read_anew(one, stamps)
+        if due or stamps != instance_list.stamps or (stamps and instance_list.failed):
+            await self._read_anew(instance_list, stamps)
             self._show()
 
-    async def _read_anew(self, one: _List, stamps: dict[Path, tuple[int, int]]) -> None:
+    async def _read_anew(self, instance_list: _InstanceList, stamps: dict[Path, tuple[int, int]]) -> None:
         """`stamps` are of before the files are read: a change in between is noticed the next time."""
-        one.read_at, one.tried, one.failed, one.stamps = self._shared.clock.monotonic(), True, True, stamps
-        before = one.found
-        problems = await self._read(one) + one.resolve()
-        if problems and tuple(problems) != one.said:
-            log.warning("discovery", source=str(one.discovery), problems=problems)
-        one.said = tuple(problems)
-        if one.found != before:
-            log.info("discovery", source=str(one.discovery), instances=len(one.found))
+        instance_list.read_at, instance_list.tried, instance_list.failed, instance_list.stamps = (
+            self._shared.clock.monotonic(),
+            True,
+            True,
+            stamps,
+        )
+        before = instance_list.found
+        problems = await self._read(instance_list) + instance_list.resolve()
+        if problems and tuple(problems) != instance_list.said:
+            log.warning("discovery", source=str(instance_list.discovery), problems=problems)
+        instance_list.said = tuple(problems)
+        if instance_list.found != before:
+            log.info("discovery", source=str(instance_list.discovery), instances=len(instance_list.found))
 
-    async def _read(self, one: _List) -> list[str]:
+    async def _read(self, instance_list: _InstanceList) -> list[str]:
         """Read all that a list consists of; what is wrong with it."""
-        of_files = one.discovery.mechanism == "file"
+        of_files = instance_list.discovery.mechanism == "file"
         try:
-            paths = await asyncio.to_thread(lists.paths, one.discovery.where) if of_files else []
+            paths = await asyncio.to_thread(lists.paths, instance_list.discovery.where) if of_files else []
         except SourceError as error:
             return [str(error)]
-        wanted = [str(path) for path in paths] if of_files else [one.discovery.where[0]]
-        one.groups = {where: groups for where, groups in one.groups.items() if where in wanted}
-        one.failed = False
+        wanted = [str(path) for path in paths] if of_files else [instance_list.discovery.where[0]]
+        instance_list.groups = {where: groups for where, groups in instance_list.groups.items() if where in wanted}
+        instance_list.failed = False
         problems: list[str] = []
         for where in wanted:
             try:
                 if of_files:
-                    one.groups[where], wrong = await asyncio.to_thread(lists.read, Path(where))
+                    instance_list.groups[where], wrong = await asyncio.to_thread(lists.read, Path(where))
                 else:
-                    one.groups[where], wrong = await self._fetch(one.discovery)
+                    instance_list.groups[where], wrong = await self._fetch(instance_list.discovery)
                 problems += wrong
             except SourceError as error:
-                one.failed = True
+                instance_list.failed = True
                 problems.append(str(error))
         return problems
 
@@ -169,7 +176,11 @@ class Discoverer:
 
     def _show(self) -> None:
         for mechanism in ("file", "http"):
-            some = [one.failed for one in self._lists.values() if one.discovery.mechanism == mechanism]
+            some = [
+                instance_list.failed
+                for instance_list in self._lists.values()
+                if instance_list.discovery.mechanism == mechanism
+            ]
             self._shared.totals.gauge(_SUCCESSFUL, (mechanism,), int(not any(some)) if some else None)
 
 

@@ -120,18 +120,18 @@ class Fleet:
     @property
     def names(self) -> set[str]:
         """Those that are to be read, and those that are still shown though they are gone."""
-        return {one.name for one in self.configured} | self._leaving.keys()
+        return {agentos.name for agentos in self.configured} | self._leaving.keys()
 
     @property
     def unreadable(self) -> set[str]:
         """Those that are led, and that nobody reads here: they cannot be built."""
-        read = {one.agentos.name for one in self._members}
+        read = {member.agentos.name for member in self._members}
         return {name for name in self.skipped if name not in read and self._shared.leads(name)}
 
     @property
     def ready(self) -> bool:
         """Whether a first poll of each AgentOS has ended, well or badly; once this was so, it stays so."""
-        self._was_ready = self._was_ready or all(one.poller.polled for one in self._members)
+        self._was_ready = self._was_ready or all(member.poller.polled for member in self._members)
         return self._was_ready
 
     async def prepare(self, config: Config, *, strict: bool = True) -> Plan:
@@ -147,12 +147,12 @@ class Fleet:
 
         """
         timing = _timing(config)
-        before = {one.agentos.name: one for one in self._members}
+        before = {member.agentos.name: member for member in self._members}
         members: list[Member] = []
         built: list[Member] = []
         skipped: dict[str, tuple[str, ...]] = {}
         try:
-            for agentos in filter(lambda one: self._shared.leads(one.name), config.own):
+            for agentos in filter(lambda instance: self._shared.leads(instance.name), config.own):
                 member, lease = before.get(agentos.name), self._shared.lease(agentos.name)
                 # What a poller of an earlier lease knows may be out of date: another replica has read meanwhile.
                 if member is None or (member.agentos, member.timing, member.lease) != (agentos, timing, lease):
@@ -169,9 +169,9 @@ class Fleet:
                             member = None
                 if member is not None:
                     members.append(member)
-            for one in built:
+            for new_member in built:
                 async with self._shared.lock:
-                    await asyncio.to_thread(one.poller.intake.announce)
+                    await asyncio.to_thread(new_member.poller.intake.announce)
         except BaseException:
             await _close(built)
             raise
@@ -183,19 +183,19 @@ class Fleet:
 
     async def apply(self, plan: Plan) -> None:
         """Put a plan in force."""
-        kept = {id(one) for one in plan.members}
-        gone = [one for one in self._members if id(one) not in kept]
-        for one in gone:
-            one.stop()
-        await asyncio.gather(*(self._jobs.remove(name) for one in gone for name in _job_names(one)))
+        kept = {id(member) for member in plan.members}
+        gone = [member for member in self._members if id(member) not in kept]
+        for member in gone:
+            member.stop()
+        await asyncio.gather(*(self._jobs.remove(name) for member in gone for name in _job_names(member)))
         await _close(gone)
-        names = {one.agentos.name for one in plan.members}
+        names = {member.agentos.name for member in plan.members}
         # Many instances that begin in one moment would come due in one moment for ever.
         spread = plan.config.poll_interval / len(plan.built) if len(plan.built) > AT_ONCE else 0.0
-        for place, one in enumerate(plan.built):
-            self._shared.totals.bring_back(one.agentos.name)
-            self._leaving.pop(one.agentos.name, None)
-            self._begin(one, plan.config, place * spread)
+        for place, member in enumerate(plan.built):
+            self._shared.totals.bring_back(member.agentos.name)
+            self._leaving.pop(member.agentos.name, None)
+            self._begin(member, plan.config, place * spread)
         self._members, self.skipped, self.configured = plan.members, plan.skipped, plan.config.own
         known = await asyncio.to_thread(self._shared.totals.agentos_names)
         for name in known - names - self._leaving.keys():
@@ -217,8 +217,8 @@ class Fleet:
     async def refresh(self) -> None:
         """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
         figures = await asyncio.to_thread(Figures.read, self._shared.ledger, self._shared.clock.now_us())
-        for one in self._members:
-            one.refresh(figures)
+        for member in self._members:
+            member.refresh(figures)
         now = self._shared.clock.monotonic()
         for name, left in list(self._leaving.items()):
             if now - left >= LET_GO and name not in self._let_go:
@@ -231,8 +231,8 @@ class Fleet:
 
     def stop(self) -> None:
         """Let every poller finish the batch in hand, and begin no more."""
-        for one in self._members:
-            one.stop()
+        for member in self._members:
+            member.stop()
 
     async def aclose(self) -> None:
         """Free all connections."""
@@ -251,8 +251,8 @@ class Fleet:
 
     async def _expire_waiting(self) -> None:
         """Look for calls that waited long enough, whether polls go well or not."""
-        for one in self._members:
-            if one.poller.enricher is not None and await expire_quietly(one.poller.enricher):
+        for member in self._members:
+            if member.poller.enricher is not None and await expire_quietly(member.poller.enricher):
                 self._shared.changed()
 
     async def _resolve_waiting(self, name: str) -> None:
@@ -272,8 +272,8 @@ def settings(config: Config) -> Settings:
         lookback=lookback(config),
         horizon=round(config.trace_horizon * MICROSECONDS),
         stall_budget=config.stall_budget,
-        metadata=any(one.origin is Origin.METADATA for one in config.dimensions),
-        tags=any(one.origin is Origin.TAG for one in config.dimensions),
+        metadata=any(dimension.origin is Origin.METADATA for dimension in config.dimensions),
+        tags=any(dimension.origin is Origin.TAG for dimension in config.dimensions),
     )
 
 
@@ -339,4 +339,4 @@ def _counter(totals: Totals, agentos: str) -> Callable[[str, str, int], None]:
 
 
 async def _close(members: Sequence[Member]) -> None:
-    await asyncio.gather(*(one.poller.aclose() for one in members))
+    await asyncio.gather(*(member.poller.aclose() for member in members))

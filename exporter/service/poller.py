@@ -300,14 +300,26 @@ class Poller:
         totals, name = self._shared.totals, self.name
         totals.gauges("agentos_info", name, {(name, description.os_id, description.version): 1})
         components: dict[tuple[str, ...], float] = {
-            (name, one.kind, one.id, one.name, one.span_name, one.model, one.provider): 1.0
-            for one in description.components
+            (
+                name,
+                component.kind,
+                component.id,
+                component.name,
+                component.span_name,
+                component.model,
+                component.provider,
+            ): 1.0
+            for component in description.components
         }
         totals.gauges("agentos_component_info", name, components)
         totals.gauge("agentos_sessions", (name,), description.sessions)
         windows = description.windows
-        totals.gauges("agentos_session_stats_sessions", name, {(name, one.window): one.sessions for one in windows})
-        totals.gauges("agentos_session_stats_traces", name, {(name, one.window): one.traces for one in windows})
+        totals.gauges(
+            "agentos_session_stats_sessions", name, {(name, window.window): window.sessions for window in windows}
+        )
+        totals.gauges(
+            "agentos_session_stats_traces", name, {(name, window.window): window.traces for window in windows}
+        )
 
     async def _keep_house(self) -> None:
         watermark = self.source.watermark

@@ -154,9 +154,9 @@ class Reloader:
 
 async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
     """Raises StateError; the budgets before then hold."""
-    names = [one.name for one in config.own]
+    names = [agentos.name for agentos in config.own]
     # What is spent on an AgentOS is known to the shard that reads it alone.
-    budgets = [one for one in config.budgets if not one.agentos or config.shard.has(one.agentos)]
+    budgets = [budget for budget in config.budgets if not budget.agentos or config.shard.has(budget.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new
         anew = await asyncio.to_thread(
             treasury.configure, budgets, names, lookback=lookback(config), dimensions=config.dimensions

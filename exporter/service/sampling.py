@@ -85,14 +85,18 @@ async def sample(config: Config, clock: Clock) -> Sample:
         discoverer, fleet = Discoverer(shared, jobs), Fleet(shared, cashier, jobs)
         lists = await discoverer.prepare(config.discovery, endpoints=True)
         found = discoverer.instances(config.agentos, lists)
-        config = replace(config, agentos=tuple(replace(one, enrich_runs=False) for one in found))
+        config = replace(config, agentos=tuple(replace(agentos, enrich_runs=False) for agentos in found))
         await put_budgets_in_force(treasury, shared, config)
         plan = await fleet.prepare(config)
         stack.push_async_callback(fleet.drop, plan)
         readings = [await _read(member, shared) for member in plan.members]
-        problems = [f"{one.discovery}: {problem}" for one in lists.values() for problem in one.said]
+        problems = [
+            f"{instance_list.discovery}: {problem}"
+            for instance_list in lists.values()
+            for problem in instance_list.said
+        ]
         problems += [problem for refused in plan.skipped.values() for problem in refused]
-        problems += [f"agentos {one.agentos}: {one.error}" for one in readings if one.error]
+        problems += [f"agentos {reading.agentos}: {reading.error}" for reading in readings if reading.error]
         if not readings and not problems:
             problems.append("no AgentOS to read: the lists name none")
         return Sample(readings, problems, shared.totals.families()[1])

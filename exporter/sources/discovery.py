@@ -135,7 +135,7 @@ def _groups(value: object, where: str) -> tuple[list[Group], list[str]]:
 def _plain(node: yaml.Node | None) -> Any:  # noqa: ANN401 - what YAML says, of texts
     """A YAML document as lists, mappings and texts."""
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(one) for one in node.value]
+        return [_plain(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _plain(one) for key, one in node.value}
+        return {str(key.value): _plain(value) for key, value in node.value}
     return None if node is None or node.tag == "tag:yaml.org,2002:null" else str(node.value)

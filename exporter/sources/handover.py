@@ -32,16 +32,16 @@ def floors(positions: Mapping[str, Position | None], others: Iterable[str]) -> d
     Databases of one AgentOS may hold the same trace, so the one that is furthest behind decides for all of them, as
     long as none is unknown; one that never held a trace decides nothing.
     """
-    known = [one for one in positions.values() if one is not None]
+    known = [position for position in positions.values() if position is not None]
     if not known or len(known) < len(positions):
         return {}
-    furthest = min(one.cutoff for one in [one for one in known if one.seen] or known)
+    furthest = min(position.cutoff for position in [position for position in known if position.seen] or known)
     return dict.fromkeys([*positions, *others], forgotten([furthest]))
 
 
 def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
     """How far these cursors reach, but for those that were left behind more than a day before the others."""
-    found = sorted(at for one in cursors if isinstance(at := one.get("cutoff"), int))
+    found = sorted(at for cursor in cursors if isinstance(at := cursor.get("cutoff"), int))
     return [at for at in found if at >= found[-1] - _REMEMBERED]
 
 

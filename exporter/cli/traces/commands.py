@@ -278,10 +278,10 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
         elif not scan.read:
             notes.append(_NOTHING)
     orders: dict[str, Callable[[Session], Any]] = {
-        "last": lambda one: -one.last,
-        "first": lambda one: -one.first,
-        "traces": lambda one: -one.traces,
-        "session": lambda one: one.id,
+        "last": lambda session: -session.last,
+        "first": lambda session: -session.first,
+        "traces": lambda session: -session.traces,
+        "session": lambda session: session.id,
     }
     # What was worked out here is known as a whole; of AgentOS's statistics there is only the page.
     if not derived:
@@ -294,7 +294,7 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
         notes.append(f"sorted among these {len(found)} sessions only: AgentOS has the last active first")
     document = _paged(options, notes, more=more)
     document["source"] = "traces" if derived else "agentos"
-    document["sessions"] = [session_record(one) for one in found]
+    document["sessions"] = [session_record(session) for session in found]
     return Answer(document, lambda console: draw_sessions(console, found, derived=derived), notes)
 
 
@@ -305,7 +305,10 @@ async def _own_statistics(
     found = []
     for db in databases:
         own, _ = await inspector.sessions(db, user=options.user, agent=agent, page=1, size=enough)
-        found += [Session(one.id, one.user_id, list(one.components), one.traces, one.first, one.last) for one in own]
+        found += [
+            Session(session.id, session.user_id, list(session.components), session.traces, session.first, session.last)
+            for session in own
+        ]
     return found
 
 
@@ -319,12 +322,12 @@ def _gather(traces: Sequence[TraceView], user: str | None) -> list[Session]:
         owner = trace.first("user_id")
         if user is not None and owner != user:
             continue
-        one = sessions.setdefault(session_id, Session(session_id, owner, [], 0, trace.start, trace.end, 0))
-        one.user = one.user or owner
-        one.traces += 1
-        one.first, one.last = min(one.first, trace.start), max(one.last, trace.end)
-        one.failed = (one.failed or 0) + (trace.status == "ERROR")
-        one.calls += trace.llm_calls
-        if trace.root is not None and trace.root.name not in one.components:
-            one.components.append(trace.root.name)
+        session = sessions.setdefault(session_id, Session(session_id, owner, [], 0, trace.start, trace.end, 0))
+        session.user = session.user or owner
+        session.traces += 1
+        session.first, session.last = min(session.first, trace.start), max(session.last, trace.end)
+        session.failed = (session.failed or 0) + (trace.status == "ERROR")
+        session.calls += trace.llm_calls
+        if trace.root is not None and trace.root.name not in session.components:
+            session.components.append(trace.root.name)
     return list(sessions.values())

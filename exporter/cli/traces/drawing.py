@@ -57,12 +57,12 @@ def _draw_table(console: Console, columns: Sequence[_Column]) -> None:
 
     gap = 2 if console.width >= _CRAMPED else 1
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    shown = [one for one in columns if any(cell.plain for cell in one.cells) or one is columns[0]]
-    for one in shown:
+    shown = [column for column in columns if any(cell.plain for cell in column.cells) or column is columns[0]]
+    for column in shown:
         # rich narrows columns that may wrap, the widest first, and leaves the others whole.
-        justify: JustifyMethod = "right" if one.right else "left"
-        table.add_column(one.title, justify=justify, no_wrap=not one.flexible, min_width=len(one.title))
-    for cells in zip(*(one.cells for one in shown), strict=True):
+        justify: JustifyMethod = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=not column.flexible, min_width=len(column.title))
+    for cells in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*cells)
     console.print(table)
 
@@ -91,7 +91,7 @@ def draw_list(console: Console, rows: Sequence[TraceView], *, several: bool) -> 
         _column("session", sessions, flexible=True),
         _column("db", [row.db for row in rows if several], flexible=True),
     ]
-    _draw_table(console, [one for one in columns if one.cells])
+    _draw_table(console, [column for column in columns if column.cells])
 
 
 def _root_name(trace: TraceView) -> tuple[str, str]:
@@ -111,22 +111,22 @@ def draw_sessions(console: Console, rows: Sequence[Session], *, derived: bool) -
     if not rows:
         console.print("no sessions found")
         return
-    dated = console.width >= _WIDE or not all_today([one.first for one in rows])
+    dated = console.width >= _WIDE or not all_today([row.first for row in rows])
     columns = [
-        _column("session", [one.id for one in rows], flexible=True),
-        _column("user", [one.user for one in rows], flexible=True),
-        _column("agents, teams, workflows", [", ".join(one.components) for one in rows], flexible=True),
-        _column("traces", [f"{one.traces:,}" for one in rows], right=True),
+        _column("session", [row.id for row in rows], flexible=True),
+        _column("user", [row.user for row in rows], flexible=True),
+        _column("agents, teams, workflows", [", ".join(row.components) for row in rows], flexible=True),
+        _column("traces", [f"{row.traces:,}" for row in rows], right=True),
     ]
     if derived:
-        failed = [_text(f"{one.failed:,}" if one.failed else "", _STYLES["ERROR"]) for one in rows]
+        failed = [_text(f"{row.failed:,}" if row.failed else "", _STYLES["ERROR"]) for row in rows]
         columns += [
             _Column("failed", failed, right=True),
-            _column("in", [_tokens(one.calls, "input") for one in rows], right=True),
-            _column("out", [_tokens(one.calls, "output") for one in rows], right=True),
+            _column("in", [_tokens(row.calls, "input") for row in rows], right=True),
+            _column("out", [_tokens(row.calls, "output") for row in rows], right=True),
         ]
-    columns.append(_column("first", [when(one.first, dated=dated) for one in rows]))
-    columns.append(_column("last", [when(one.last, dated=dated) for one in rows]))
+    columns.append(_column("first", [when(row.first, dated=dated) for row in rows]))
+    columns.append(_column("last", [when(row.last, dated=dated) for row in rows]))
     if console.width < _CRAMPED:
         columns[2].title = "components"
     _draw_table(console, columns)

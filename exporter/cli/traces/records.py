@@ -92,15 +92,15 @@ def span_record(trace: TraceView, span: SpanView, *, content: bool) -> dict[str,
     return record
 
 
-def session_record(one: Session) -> dict[str, Any]:
+def session_record(session: Session) -> dict[str, Any]:
     """A session."""
     return {
-        "session_id": one.id,
-        "user_id": one.user or None,
-        "components": one.components,
-        "traces": one.traces,
-        "first": _iso(one.first),
-        "last": _iso(one.last),
-        "failed_traces": one.failed,
-        "llm": _usage(one.calls) if one.failed is not None else None,
+        "session_id": session.id,
+        "user_id": session.user or None,
+        "components": session.components,
+        "traces": session.traces,
+        "first": _iso(session.first),
+        "last": _iso(session.last),
+        "failed_traces": session.failed,
+        "llm": _usage(session.calls) if session.failed is not None else None,
     }

@@ -42,7 +42,7 @@ def when(micros: int, *, dated: bool = True) -> str:
 def all_today(times: Sequence[int]) -> bool:
     """Whether these times are all of this day."""
     today = datetime.now().astimezone().date()
-    return all(local_time(one).date() == today for one in times)
+    return all(local_time(moment).date() == today for moment in times)
 
 
 def lasted(micros: int) -> str:

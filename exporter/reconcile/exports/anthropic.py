@@ -47,7 +47,7 @@ def fits(export: Export) -> bool:
 
 def _is_page(fields: Any) -> bool:  # noqa: ANN401 - whatever JSON says
     buckets = fields.get("data")
-    return isinstance(buckets, list) and all(isinstance(one, dict) and "starting_at" in one for one in buckets)
+    return isinstance(buckets, list) and all(isinstance(bucket, dict) and "starting_at" in bucket for bucket in buckets)
 
 
 def read(export: Export, remark: Remark) -> Iterator[Item]:

@@ -34,7 +34,7 @@ def fits(export: Export) -> bool:
     if export.columns:
         names = {_plain(column) for column in export.columns}
         return "sku_description" in names and bool({"usage_start_time", "date"} & names)
-    return all("sku" in one.fields or "sku_description" in one.fields for one in export.records)
+    return all("sku" in record.fields or "sku_description" in record.fields for record in export.records)
 
 
 def read(export: Export, remark: Remark) -> Iterator[Item]:
@@ -111,7 +111,7 @@ def _flat(record: Record) -> dict[str, object]:
         if isinstance(value, dict):
             fields |= {f"{_plain(name)}_{_plain(inner)}": text for inner, text in value.items()}
         elif name == "credits":
-            amounts = (one.usd("amount") for one in record.each("credits"))
+            amounts = (credit.usd("amount") for credit in record.each("credits"))
             fields["credits"] = str(money.decimal(sum(amounts)))
         else:
             fields[_plain(name)] = value

@@ -104,8 +104,8 @@ class Collector:
             raise ExportError(f"{item.place}: ends before it begins; export it once more")
         day, last = utc(item.start).date(), utc(item.end - 1).date()
         if item.zone or last != day:
-            for one in {day, last}:
-                self._shifted[one] = item.zone or _CROSSES
+            for date in {day, last}:
+                self._shifted[date] = item.zone or _CROSSES
         self._ends[day] = max(item.end, self._ends.get(day, 0))
         if item.beyond:
             self._beyond[day, item.beyond] += item.figures[Measure.COST]

@@ -216,10 +216,10 @@ def _position(error: Exception) -> str:
 def _objects(found: object, place: str) -> Iterator[Record]:
     if not isinstance(found, list):
         raise ExportError(f"{place}: must be a list")
-    for number, one in enumerate(found, 1):
-        if not isinstance(one, dict):
+    for number, row in enumerate(found, 1):
+        if not isinstance(row, dict):
             raise ExportError(f"{place}, row {number}: must be an object")
-        yield Record(f"{place}, row {number}", one)
+        yield Record(f"{place}, row {number}", row)
 
 
 def _csv(name: str, text: str) -> Export:

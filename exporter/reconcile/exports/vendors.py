@@ -64,7 +64,7 @@ def read(paths: Iterable[Path], vendor: str | None = None) -> list[Statement]:
 def _vendor(export: Export, wanted: str | None) -> str:
     if not export.records:
         raise ExportError(f"{export.name}: has no rows; export it once more")
-    fitting = [name for name, one in VENDORS.items() if one.fits(export)]
+    fitting = [name for name, vendor in VENDORS.items() if vendor.fits(export)]
     if not fitting:
         raise ExportError(
             f"{export.name}: is no export that is known; take one of {', '.join(VENDORS)} as docs/reconcile.md says"

@@ -39,7 +39,7 @@ class Series:
 
 def stacked(days: Sequence[dt.date], series: Sequence[Series], partial: Collection[dt.date]) -> str:
     """Bars by day, of several series; '' where nothing cost anything. Days of which some is missing are marked."""
-    sums = [sum(one.values.get(day, 0) for one in series) for day in days]
+    sums = [sum(model.values.get(day, 0) for model in series) for day in days]
     if not any(sums):
         return ""
     marks = ticks(max(sums))
@@ -50,12 +50,12 @@ def stacked(days: Sequence[dt.date], series: Sequence[Series], partial: Collecti
         if day in partial:
             parts.append(_rectangle("partial", x, _TOP, wide, high, f"{day}: incomplete"))
         top = float(_TOP + high)
-        for one in series:
-            if value := one.values.get(day, 0):
+        for model in series:
+            if value := model.values.get(day, 0):
                 tall = value / marks[-1] * high
                 top -= tall
-                title = f"{day}: {one.name} {dollars(value, 4)} USD"
-                parts.append(_rectangle(one.style, x + wide * (1 - _FILLED) / 2, top, wide * _FILLED, tall, title))
+                title = f"{day}: {model.name} {dollars(value, 4)} USD"
+                parts.append(_rectangle(model.style, x + wide * (1 - _FILLED) / 2, top, wide * _FILLED, tall, title))
         if place % -(-len(days) // _DATES) == 0:
             parts.append(_text("date", x + wide / 2, _HEIGHT - 6, f"{day:%m-%d}"))
     return _svg(_HEIGHT, "Cost by day and model in US dollars", parts)

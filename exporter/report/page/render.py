@@ -45,7 +45,8 @@ def render(report: Report) -> str:
         agentos=escape(", ".join(map(label, report.agentos))),
         headline=_headline(report.total),
         notes=_notes(report.notes),
-        charts=_by_day(report) + "".join(_by_agent(one) for one in report.tables if one.grouping.keys == ("agent",)),
+        charts=_by_day(report)
+        + "".join(_by_agent(table) for table in report.tables if table.grouping.keys == ("agent",)),
         tables="\n".join(map(_table, report.tables)) + _by_source(report),
         made=period.today,
         version=escape(__version__),
@@ -91,16 +92,16 @@ def _by_day(report: Report) -> str:
     for group in report.by_day.groups:
         day, model = group.labels
         costs[model][dt.date.fromisoformat(day)] += group.figures.get("cost_usd", 0)
-    models = sorted((model for model in costs if costs[model].total()), key=lambda one: (-costs[one].total(), one))
-    series = [Series(label(one), f"s{n}", costs[one]) for n, one in enumerate(models[:_COLOURS])]
+    models = sorted((model for model in costs if costs[model].total()), key=lambda name: (-costs[name].total(), name))
+    series = [Series(label(model), f"s{n}", costs[model]) for n, model in enumerate(models[:_COLOURS])]
     if others := models[_COLOURS:]:
         together: Counter[dt.date] = Counter()
-        for one in others:
-            together.update(costs[one])
+        for model in others:
+            together.update(costs[model])
         series.append(Series(f"{len(others)} more models", f"s{_COLOURS}", together))
     days = report.period.days()
     chart = stacked(days, series, report.partial)
-    keys = [(one.style, one.name) for one in series]
+    keys = [(curve.style, curve.name) for curve in series]
     keys += [("partial", "incomplete day")] if report.partial else []
     legend = "\n".join(f'<li><span class="key {style}"></span>{escape(name)}</li>' for style, name in keys)
     return _figure("Cost by day and model, USD", f'{chart}\n<ul class="legend">\n{legend}\n</ul>') if chart else ""
@@ -108,7 +109,9 @@ def _by_day(report: Report) -> str:
 
 def _by_agent(table: Table) -> str:
     known = [
-        (label(one.labels[0], "agent"), one.figures["cost_usd"]) for one in table.groups if "cost_usd" in one.figures
+        (label(group.labels[0], "agent"), group.figures["cost_usd"])
+        for group in table.groups
+        if "cost_usd" in group.figures
     ]
     chart = bars(known[:_BARS], "Cost by agent in US dollars")
     return _figure("Cost by agent", chart) if chart else ""
@@ -126,7 +129,8 @@ def _table(table: Table) -> str:
         heads.append(f'<th scope="col" class="number">{escape(column.title)}</th>')
         heads += ['<th scope="col" class="number">share</th>'] if column.money else []
     rows = [
-        _row([label(one, key) for key, one in zip(keys, group.labels, strict=True)], table, group) for group in groups
+        _row([label(value, key) for key, value in zip(keys, group.labels, strict=True)], table, group)
+        for group in groups
     ]
     if others is not None:
         names = [f"{len(table.groups) - len(groups):,} more", *("" for _ in keys[1:])]
@@ -137,7 +141,7 @@ def _table(table: Table) -> str:
 
 def _row(names: Sequence[str], table: Table, group: Group) -> str:
     first, *others = names
-    cells = [f'<th scope="row">{escape(first)}</th>', *(f"<td>{escape(one)}</td>" for one in others)]
+    cells = [f'<th scope="row">{escape(first)}</th>', *(f"<td>{escape(name)}</td>" for name in others)]
     for column in table.shown:
         cells.append(_number(figure(table, group, column)))
         cells += [_number(percent(table.share(group)))] if column.money else []

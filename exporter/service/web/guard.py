@@ -118,7 +118,7 @@ class _Passwords:
         secret = config.users.get(user)
         hashed = _NOBODY if secret is None else secret.reveal()
         parts = (user.encode(), hashed.encode(), password)
-        digest = hmac.new(self._key, b"".join(len(one).to_bytes(8, "big") + one for one in parts), hashlib.sha256)
+        digest = hmac.new(self._key, b"".join(len(part).to_bytes(8, "big") + part for part in parts), hashlib.sha256)
         key = digest.digest()
         if key not in self._kept:  # what is known need not wait for what is not
             async with self._lock:

@@ -31,8 +31,8 @@ def listen(addresses: Sequence[Address]) -> list[socket.socket]:
     """A listening socket for each address. Raises ListenError; none is left open then."""
     with contextlib.ExitStack() as opened:
         listeners = [
-            opened.enter_context(bind_path(Path(one.path)) if one.path else bind(one.host, one.port))
-            for one in addresses
+            opened.enter_context(bind_path(Path(address.path)) if address.path else bind(address.host, address.port))
+            for address in addresses
         ]
         opened.pop_all()
     return listeners
@@ -47,11 +47,11 @@ def from_systemd(environ: Mapping[str, str] = os.environ) -> list[socket.socket]
         listeners = [socket.socket(fileno=_FIRST_OF_SYSTEMD + number) for number in range(int(count))]
     except OSError as error:
         raise ListenError(f"--web.systemd-socket: what systemd handed over is no socket: {error.strerror}") from None
-    for one in listeners:
-        one.set_inheritable(False)
-        if one.type != socket.SOCK_STREAM:
+    for listener in listeners:
+        listener.set_inheritable(False)
+        if listener.type != socket.SOCK_STREAM:
             raise ListenError("--web.systemd-socket: the socket must be a stream (ListenStream)")
-        _send_at_once(one)
+        _send_at_once(listener)
     return listeners
 
 

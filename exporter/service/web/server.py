@@ -104,9 +104,13 @@ class _Connection(H11Protocol):
             self.data_received(early)
 
     def _make_room(self) -> None:
-        others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
-        if idle := [one for one in others if one.is_idle]:
-            min(idle, key=lambda one: one.since).transport.abort()
+        others = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, _Connection) and connection is not self
+        ]
+        if idle := [connection for connection in others if connection.is_idle]:
+            min(idle, key=lambda connection: connection.since).transport.abort()
 
     @property
     def is_idle(self) -> bool:
@@ -220,7 +224,7 @@ class Server:
     @property
     def port(self) -> int:
         """Port of the first listening socket that has one; 0 if none has."""
-        names = [one.getsockname() for one in self._listeners if one.family != socket.AF_UNIX]
+        names = [listener.getsockname() for listener in self._listeners if listener.family != socket.AF_UNIX]
         return int(names[0][1]) if names else 0
 
     async def start(self) -> None:

@@ -80,9 +80,9 @@ class AlreadyRead:
     def left_out(self) -> dict[str, int]:
         """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
         since = self._clock.monotonic() - self._settings.horizon / MICROSECONDS
-        for trace_id in [trace_id for trace_id, one in self._unreadable.items() if one.since < since]:
+        for trace_id in [trace_id for trace_id, unreadable in self._unreadable.items() if unreadable.since < since]:
             del self._unreadable[trace_id]
-        return {trace_id: one.end for trace_id, one in self._unreadable.items()}
+        return {trace_id: unreadable.end for trace_id, unreadable in self._unreadable.items()}
 
     def is_new(self, seen: ListedTrace) -> bool:
         """Whether this listed trace was not asked for lately, or ends later than it did then."""
@@ -91,8 +91,8 @@ class AlreadyRead:
 
     def still_unreadable(self, seen: ListedTrace) -> bool:
         """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
-        one = self._unreadable.get(seen.id)
-        return one is not None and seen.end <= one.end
+        unreadable = self._unreadable.get(seen.id)
+        return unreadable is not None and seen.end <= unreadable.end
 
     def recent(self, lo: int, hi: int | None, most: int) -> list[str]:
         """Ids read within the last 2.5 overlaps that a search for ends in [lo, hi) would return again, newest last."""

@@ -83,8 +83,8 @@ async def read_daily(
     return found
 
 
-def _day(one: _Day) -> DailyMetrics:
-    models = dict.fromkeys(model.model_id for model in one.model_metrics)
-    runs = one.agent_runs_count + one.team_runs_count + one.workflow_runs_count
-    tokens = one.token_metrics
-    return DailyMetrics(one.date.date(), runs, tokens.input_tokens, tokens.output_tokens, tuple(models))
+def _day(day: _Day) -> DailyMetrics:
+    models = dict.fromkeys(model.model_id for model in day.model_metrics)
+    runs = day.agent_runs_count + day.team_runs_count + day.workflow_runs_count
+    tokens = day.token_metrics
+    return DailyMetrics(day.date.date(), runs, tokens.input_tokens, tokens.output_tokens, tuple(models))

@@ -78,11 +78,11 @@ class Inspector:
         for kind, members in (("agent", config.agents), ("team", config.teams), ("workflow", config.workflows)):
             for member in members:
                 spelling = spelled(member.name or "") or kind.capitalize()
-                for one in (member.id, member.name, spelling):
-                    if one:
-                        self._names[kind][one] = spelling
-                    if one and kind == "agent" and member.id:
-                        self._agent_ids[one] = member.id
+                for name in (member.id, member.name, spelling):
+                    if name:
+                        self._names[kind][name] = spelling
+                    if name and kind == "agent" and member.id:
+                        self._agent_ids[name] = member.id
         found = config.traces.dbs if config.traces is not None else None
         return [db.db_id for db in found or ()] or [None]
 
@@ -135,15 +135,15 @@ class Inspector:
         )
         found = [
             SessionView(
-                one.session_id,
+                row.session_id,
                 db or "",
-                one.user_id or "",
-                tuple(name for name in (one.workflow_id, one.team_id, one.agent_id) if name),
-                one.total_traces,
-                micros(one.first_trace_at),
-                micros(one.last_trace_at),
+                row.user_id or "",
+                tuple(name for name in (row.workflow_id, row.team_id, row.agent_id) if name),
+                row.total_traces,
+                micros(row.first_trace_at),
+                micros(row.last_trace_at),
             )
-            for one in answer.data
+            for row in answer.data
         ]
         return found, answer.meta.total_count or 0
 

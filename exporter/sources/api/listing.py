@@ -86,7 +86,7 @@ class ListReader(Reader):
         before = self.here.cutoff - self.settings.overlap // 2
         due = self.clock.now_us() - self.settings.overlap
         waiting = await ledger.unsettled(self.db, UNSETTLED, due=due, before=before)
-        async for batch in self.read_by_id([one.id for one in waiting], head):
+        async for batch in self.read_by_id([trace.id for trace in waiting], head):
             yield batch
         self._swept = self.clock.monotonic()
 

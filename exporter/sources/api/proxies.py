@@ -88,7 +88,7 @@ def chosen(url: str, environ: Mapping[str, str]) -> str | None:
     exempt, exceptions = _first(environ, "no_proxy")
     blamed = exempt
     try:
-        if any(one.holds(host, port) for one in _exceptions(exceptions)):
+        if any(exception.holds(host, port) for exception in _exceptions(exceptions)):
             return None
         blamed = name
         return proxy_url(value)

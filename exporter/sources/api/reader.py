@@ -136,7 +136,7 @@ class Reader(ABC):
             floor = self.clock.now_us() - self.settings.lookback
             self.position = ApiPosition(cutoff=floor, floor=floor)
         # What its databases were read for is counted, and some of it forgotten: they show all that the API does.
-        stood = handover.cutoffs(one for one in cursors.values() if one.get("source") == handover.DATABASE)
+        stood = handover.cutoffs(cursor for cursor in cursors.values() if cursor.get("source") == handover.DATABASE)
         if stood:
             start = min(stood) - self.settings.overlap
             self.position.cutoff = start if stored is None else max(self.position.cutoff, start)
@@ -321,7 +321,7 @@ class Reader(ABC):
         fetch = [seen.id for seen in verdict.fetch]
         names = {seen.id for seen in listed}
         waiting = await ledger.unsettled(self.db, UNSETTLED, due=now, before=before)
-        fetch += [one.id for one in waiting if one.id not in names]
+        fetch += [trace.id for trace in waiting if trace.id not in names]
         self.stats.details["swept"] = len(listed)
         async for batch in self.read_by_id(fetch, head):
             yield batch

@@ -53,24 +53,24 @@ async def fetch_run(api: Api, session_id: str, run_id: str, db: str, *, wait: fl
 def decode(body: bytes) -> dict[str, RunDetail]:
     """Details by run id. Raises BadAnswer."""
     try:
-        run = _run.decode(body)
+        outermost = _run.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadAnswer(f"{ENDPOINT}: the answer is not a run of AgentOS") from error
-    found: dict[str, RunDetail] = {}
-    for one in _runs(run):
-        if isinstance(one.run_id, str) and one.run_id not in found:
-            guardrail = blocked_by(one.run_id, one.content, one.events) if one.status == FAILED else ""
-            detail = run_detail(one.run_id, one.metrics, one.metadata, guardrail=guardrail)
+    details: dict[str, RunDetail] = {}
+    for run in _runs(outermost):
+        if isinstance(run.run_id, str) and run.run_id not in details:
+            guardrail = blocked_by(run.run_id, run.content, run.events) if run.status == FAILED else ""
+            detail = run_detail(run.run_id, run.metrics, run.metadata, guardrail=guardrail)
             if detail is not None:
-                found[one.run_id] = detail
-    return found
+                details[run.run_id] = detail
+    return details
 
 
 def _runs(run: _Run) -> Iterator[_Run]:
     stack, left = [run], _MOST_RUNS
     while stack and left:
-        one = stack.pop()
+        run = stack.pop()
         left -= 1
-        yield one
-        stack.extend(one.step_executor_runs or ())
-        stack.extend(one.member_responses or ())
+        yield run
+        stack.extend(run.step_executor_runs or ())
+        stack.extend(run.member_responses or ())

@@ -78,12 +78,12 @@ class SessionStats:
             page += 1
             answer = await self._client.get_trace_session_stats(limit=_PAGE, page=page, start_time=since, db_id=db)
             spent += answer.meta.search_time_ms or 0.0
-            for one in answer.data:
-                row = (one.session_id, one.user_id, one.agent_id, one.team_id, one.workflow_id)
+            for stats in answer.data:
+                row = (stats.session_id, stats.user_id, stats.agent_id, stats.team_id, stats.workflow_id)
                 if row not in met:
                     met.add(row)
-                    sessions.add(one.session_id)
-                    counts[1] += one.total_traces
+                    sessions.add(stats.session_id)
+                    counts[1] += stats.total_traces
             if len(answer.data) < _PAGE:
                 counts[0] += len(sessions)
                 return spent

@@ -142,7 +142,7 @@ class AgentOSSource:
         failure: SourceError | None = None
         if self._inherited is None:
             cursors = await ledger.cursors()
-            self._inherited = tuple(sorted(db for db, one in cursors.items() if one.get("source") == DATABASE))
+            self._inherited = tuple(sorted(db for db, cursor in cursors.items() if cursor.get("source") == DATABASE))
         for db in self._turns.order(await self._databases(deadline)):
             try:
                 async for batch in self._read_database(db, ledger, deadline):
@@ -308,7 +308,7 @@ class AgentOSSource:
             # To ask for one that is not there puts an error into AgentOS's own log.
             return [] if config is not None and config.queue is not None and not config.queue.durable else [{}]
         said = None if config is None else getattr(config, part, None)
-        bases = [one.id for one in getattr(said, "knowledge_instances", None) or ()]
+        bases = [base.id for base in getattr(said, "knowledge_instances", None) or ()]
         if len(bases) > 1:
             return [{"knowledge_id": base} for base in bases]
         found = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []

@@ -381,7 +381,7 @@ def _span(node: _Node, parent: int, detail: _Detail) -> Span:
     metadata = node.metadata or _Metadata()
     failed = node.status == "ERROR"
     error = node.error
-    run_id, session_id, user_id = (identifier(one) for one in (metadata.run_id, metadata.session_id, metadata.user_id))
+    run_id, session_id, user_id = (identifier(id_) for id_ in (metadata.run_id, metadata.session_id, metadata.user_id))
     if parent < 0 and kind in RUN_KINDS:
         # Such a root carries no error text and no ids of its own; the trace has them.
         error = error if error is not None else detail.error

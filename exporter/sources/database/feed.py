@@ -110,7 +110,7 @@ class Feed:
                 yield batch
         if self.catching_up:
             return
-        due = [one for one in this.due if one.id not in this.touched]
+        due = [trace for trace in this.due if trace.id not in this.touched]
         self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
         async with aclosing(self.ask(due, self.db, this.now)) as batches:
             async for batch in batches:
@@ -340,7 +340,7 @@ class Feed:
         now = self.clock.now_us()
         complete = await ledger.unsettled(self.db, UNSETTLED, due=now)
         this.due = await ledger.open_due(self.db, now, OPEN_TRACES)
-        return [one.id for one in complete if one.id not in this.touched]
+        return [trace.id for trace in complete if trace.id not in this.touched]
 
     async def ask(self, due: Sequence[KnownTrace], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
@@ -353,8 +353,8 @@ class Feed:
 
         """
         now, horizon = self.clock.now_us(), self.settings.horizon
-        given_up = {one.id for one in due if one.state is TraceState.OPEN and now - one.changed >= horizon}
-        ids = [one.id for one in due]
+        given_up = {trace.id for trace in due if trace.state is TraceState.OPEN and now - trace.changed >= horizon}
+        ids = [trace.id for trace in due]
         while ids:
             some, ids = ids[: self._chunk], ids[self._chunk :]
             reading = await self._spans(some, given_up, db)

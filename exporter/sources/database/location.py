@@ -179,10 +179,10 @@ def _hosts(
         return ((host, port),)
     said = query.get("host", ())
     found: list[tuple[str, int | None]] = []
-    for one in (said,) if isinstance(said, str) else said:
-        name, colon, number = one.rpartition(":")
-        alone = not colon or one.startswith("/") or not number.isdigit()
-        found.append((one, None) if alone else (name, int(number)))
+    for text in (said,) if isinstance(said, str) else said:
+        name, colon, number = text.rpartition(":")
+        alone = not colon or text.startswith("/") or not number.isdigit()
+        found.append((text, None) if alone else (name, int(number)))
     ports = query.get("port", ())
     for place, number in enumerate((ports,) if isinstance(ports, str) else ports):
         if place < len(found) and number.isdigit():

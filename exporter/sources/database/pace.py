@@ -30,9 +30,9 @@ class Pace:
     @contextlib.contextmanager
     def counting(self, connections: Collection[Connection]) -> Iterator[None]:
         """Measure what is spent on these connections; a failure costs time, too."""
-        before = sum(one.seconds for one in connections)
+        before = sum(connection.seconds for connection in connections)
         try:
             yield
         finally:
-            spent = sum(one.seconds for one in connections) - before
+            spent = sum(connection.seconds for connection in connections) - before
             self._not_before = self._clock.monotonic() + _PART * spent

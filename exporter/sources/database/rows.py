@@ -86,7 +86,7 @@ class Attributes(msgspec.Struct, array_like=True, gc=False):
     exception: Any = msgspec.field(name="exception.message", default=None)
 
 
-ATTRIBUTES: Final = tuple(one.encode_name for one in msgspec.structs.fields(Attributes))
+ATTRIBUTES: Final = tuple(field.encode_name for field in msgspec.structs.fields(Attributes))
 """Names of the attributes that are read, in the order of the fields of `Attributes`"""
 NUMBERS: Final = frozenset(name for name in ATTRIBUTES if name.startswith(("llm.token_count.", "llm.cost.")))
 """those that are numbers"""

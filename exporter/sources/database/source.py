@@ -143,8 +143,8 @@ class DatabaseSource:
     async def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
         """See PastSource."""
         self.stats = PollStats()
-        for one in self._feeds:
-            feed = PastFeed(one.connection, one.db, self._settings, self._clock)
+        for live_feed in self._feeds:
+            feed = PastFeed(live_feed.connection, live_feed.db, self._settings, self._clock)
             feed.stats = self.stats
             # A span of a trace that ended then may have been written a little before.
             begin = reached.get(feed.db, since - self._settings.overlap)
@@ -166,9 +166,9 @@ class DatabaseSource:
                     async for batch in batches:
                         found |= {trace.id for trace in batch.traces}
                         yield batch
-                due = [one for one in due if one.id not in found]
+                due = [trace for trace in due if trace.id not in found]
         if due and len(self._feeds) > 1 and all(feed.connection.is_open for feed in self._feeds):
-            yield Batch(db, missed=[one.id for one in due], as_of=now)
+            yield Batch(db, missed=[trace.id for trace in due], as_of=now)
 
     # Names and sessions
 
@@ -201,7 +201,7 @@ class DatabaseSource:
                 for window, seconds in _WINDOWS.items():
                     since = stamp(now - seconds * MICROSECONDS)
                     (row,) = await feed.connection.rows(sql.session_window(), (since,), wait=_WAIT)
-                    sums[window] = [one + count for one, count in zip(sums[window], row, strict=True)]
+                    sums[window] = [figure + count for figure, count in zip(sums[window], row, strict=True)]
         return total if known else None, _windows(sums)
 
 
@@ -212,10 +212,10 @@ def _windows(sums: dict[str, list[int]]) -> tuple[SessionWindow, ...]:
     return tuple(SessionWindow(window, sessions, traces) for window, (sessions, traces, _) in sums.items())
 
 
-async def _components(one: Connection) -> list[Component]:
-    if missing(one.sql.layout, one.location.tables.components_table, COMPONENT_COLUMNS):
+async def _components(connected: Connection) -> list[Component]:
+    if missing(connected.sql.layout, connected.location.tables.components_table, COMPONENT_COLUMNS):
         return []
-    rows: list[tuple[Any, ...]] = await one.rows(one.sql.components(), wait=_WAIT)
+    rows: list[tuple[Any, ...]] = await connected.rows(connected.sql.components(), wait=_WAIT)
     found = []
     for kind, component_id, name in rows:
         shown = clean_name(str(name or component_id))

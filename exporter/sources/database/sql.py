@@ -182,7 +182,7 @@ class Sql:
         # The parts of a CASE are looked at in turn: what is no JSON is never read as such.
         told = f"CASE WHEN {valid} THEN CASE WHEN {status} = '{FAILED}' THEN {{0}} END END"
         short = f"CASE WHEN length({content}) <= {LONGEST_CONTENT} THEN {content} END"
-        parts = [f"CASE WHEN {valid} THEN {one} END" for one in (metrics, metadata)]
+        parts = [f"CASE WHEN {valid} THEN {column} END" for column in (metrics, metadata)]
         parts += [told.format(events), told.format(short)]
         return f"SELECT run_id, {', '.join(parts)} FROM {table} WHERE run_id IN ({self.marks(runs)})"
 

@@ -85,21 +85,23 @@ class Approvals:
         before = _Standing(beginning(since)) if position is None else msgspec.convert(position, _Standing)
         pending, total = await self._rows.pending()
         whole = len(pending) >= total
-        now = {id_: Waiting(created, one.labels) for id_, created, one in _named(pending)}
+        now = {id_: Waiting(created, approval.labels) for id_, created, approval in _named(pending)}
         # Many that wait no more are cheaper to find in the list than one by one.
         thorough = len(before.waiting.keys() - now.keys()) > FEW
         rows, read_to = await self._rows.since(before.list, thorough=thorough)
-        ended = {id_: _ended(id_, created, one) for id_, created, one in _named(rows) if one.status != PENDING}
-        oldest = min((one.created for one in now.values()), default=0)
+        ended = {
+            id_: _ended(id_, created, approval) for id_, created, approval in _named(rows) if approval.status != PENDING
+        }
+        oldest = min((approval.created for approval in now.values()), default=0)
         missing = {
-            id_: one
-            for id_, one in before.waiting.items()
-            if id_ not in now and id_ not in ended and (whole or one.created > oldest)
+            id_: approval
+            for id_, approval in before.waiting.items()
+            if id_ not in now and id_ not in ended and (whole or approval.created > oldest)
         }
         believed = read_to.some or not before.list.some
         followed = await follow(missing, self._find, most=self._rows.most, believed=believed)
         ended |= followed.ended
-        kept = {id_: one for id_, one in before.waiting.items() if id_ not in missing and id_ not in ended}
+        kept = {id_: approval for id_, approval in before.waiting.items() if id_ not in missing and id_ not in ended}
         standing = _Standing(read_to, remembered({**kept, **now, **followed.waiting}))
         return Reading(
             position=msgspec.to_builtins(standing),
@@ -114,15 +116,16 @@ class Approvals:
     async def _find(self, asked: Mapping[str, Waiting]) -> dict[str, Ended | None]:
         found = await self._rows.by_id(asked)
         return {
-            id_: None if one.status == PENDING else _ended(id_, asked[id_].created, one) for id_, one in found.items()
+            id_: None if approval.status == PENDING else _ended(id_, asked[id_].created, approval)
+            for id_, approval in found.items()
         }
 
     def _gauges(self, waiting: Mapping[str, Waiting], total: int) -> dict[str, dict[Labels, float]]:
         counts: dict[Labels, float] = dict.fromkeys(self._shown, 0)
         oldest: dict[Labels, float] = {}
-        for one in waiting.values():
-            counts[one.labels] = counts.get(one.labels, 0) + 1
-            oldest[one.labels] = min(oldest.get(one.labels, one.created), one.created)
+        for approval in waiting.values():
+            counts[approval.labels] = counts.get(approval.labels, 0) + 1
+            oldest[approval.labels] = min(oldest.get(approval.labels, approval.created), approval.created)
         if total > len(waiting):
             counts[OTHER, OTHER] = counts.get((OTHER, OTHER), 0) + total - len(waiting)
         self._shown |= counts.keys()
@@ -135,14 +138,14 @@ class Approvals:
 def _named(rows: Iterable[Approval]) -> list[tuple[str, int, Approval]]:
     """Rows with their ids and when they were asked for; those without are left out."""
     return [
-        (id_, created, one)
-        for one in rows
-        if (id_ := identifier(one.id)) is not None and (created := one.created) is not None
+        (id_, created, row)
+        for row in rows
+        if (id_ := identifier(row.id)) is not None and (created := row.created) is not None
     ]
 
 
-def _ended(id_: str, created: int, one: Approval) -> Ended:
-    kind, _ = one.labels
-    resolved = moment(one.resolved_at)
+def _ended(id_: str, created: int, approval: Approval) -> Ended:
+    kind, _ = approval.labels
+    resolved = moment(approval.resolved_at)
     wait = resolved - created if resolved is not None and resolved >= created else None
-    return Ended(id_, created, (kind, one.status if one.status in RESOLUTIONS else OTHER), wait)
+    return Ended(id_, created, (kind, approval.status if approval.status in RESOLUTIONS else OTHER), wait)

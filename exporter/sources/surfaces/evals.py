@@ -75,9 +75,9 @@ class Evals:
         for place in self._rows.places():
             stood = databases[place]
             rows, databases[place] = await self._rows.since(place, stood)
-            ended.extend(one for row in rows if (one := _ended(row)) is not None)
+            ended.extend(evaluation for row in rows if (evaluation := _ended(row)) is not None)
             doubtful = doubtful or (stood.some and not databases[place].some)
-        read = [one.read_to for one in databases.values() if one.some]
+        read = [database.read_to for database in databases.values() if database.some]
         return Reading(
             position=msgspec.to_builtins(_Standing(before.since, databases)),
             ended=ended,
@@ -92,9 +92,9 @@ def _handed_over(before: _Standing, places: Sequence[str]) -> dict[str, Position
     What is read under other names now, as from the database instead of the API, begins where that stood.
     """
     new = [place for place in places if place not in before.databases]
-    gone = [one.read_to for place, one in before.databases.items() if place not in places]
+    gone = [database.read_to for place, database in before.databases.items() if place not in places]
     start = min(gone, default=beginning(before.since).read_to)
-    kept = {place: one for place, one in before.databases.items() if place in places or not new}
+    kept = {place: database for place, database in before.databases.items() if place in places or not new}
     return kept | {place: Position(start) for place in new}
 
 

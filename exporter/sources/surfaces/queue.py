@@ -87,7 +87,7 @@ class Queue:
         some = any(counts.values())
         return Reading(
             position=msgspec.to_builtins(_Standing(read_to, some, told.now)),
-            ended=[one for job in rows if (one := _ended(job)) is not None],
+            ended=[ended_job for job in rows if (ended_job := _ended(job)) is not None],
             gauges={
                 "agentos_queue_jobs": {(status,): number for status, number in counts.items()},
                 "agentos_queue_oldest_job_timestamp_seconds": {} if told.oldest is None else {(): told.oldest},

@@ -139,26 +139,27 @@ class Schedules:
         done: dict[str, Ended] = {}
         last = before.last
         for row in rows:
-            if (run := identifier(row.id)) is None or (created := row.created) is None:
+            if (run_id := identifier(row.id)) is None or (created := row.created) is None:
                 continue
             last = max(last, min(row.triggered, now))
             if row.under_way:
-                waiting[run] = Waiting(created)
+                waiting[run_id] = Waiting(created)
             else:
-                done[run] = _ended(run, created, name, row)
+                done[run_id] = _ended(run_id, created, name, row)
 
         async def find(asked: Mapping[str, Waiting]) -> dict[str, Ended | None]:
-            found = await self._rows.runs_by_id(id_, asked)
+            runs = await self._rows.runs_by_id(id_, asked)
             return {
-                run: None if one.under_way else _ended(run, asked[run].created, name, one) for run, one in found.items()
+                run_id: None if run.under_way else _ended(run_id, asked[run_id].created, name, run)
+                for run_id, run in runs.items()
             }
 
-        missing = {run: one for run, one in before.waiting.items() if run not in waiting and run not in done}
+        missing = {run_id: run for run_id, run in before.waiting.items() if run_id not in waiting | done}
         more = await follow(missing, find, most=self._rows.most, believed=read_to.some)
-        for run, one in list((waiting | more.waiting).items()):
-            waiting[run] = one
-            if now - one.created > STUCK_AFTER:
-                del waiting[run]
+        for run_id, run in list((waiting | more.waiting).items()):
+            waiting[run_id] = run
+            if now - run.created > STUCK_AFTER:
+                del waiting[run_id]
                 more.lose("stuck")
         ended.extend((done | more.ended).values())
         for reason, number in more.lost.items():
@@ -168,7 +169,7 @@ class Schedules:
 
 def _read_to(schedules: Iterable[FollowedSchedule], otherwise: int) -> int:
     """How far all schedules are read that ever ran. One that is new was made later, so it begins there."""
-    return min((one.list.read_to for one in schedules if one.last), default=otherwise)
+    return min((schedule.list.read_to for schedule in schedules if schedule.last), default=otherwise)
 
 
 def _name(schedule: Schedule) -> str:
@@ -189,10 +190,10 @@ def _gauges(listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule
     enabled: dict[Labels, float] = {}
     following: dict[Labels, float] = {}
     last: dict[Labels, float] = {}
-    for id_, one in listed.items():
-        labels = (_name(one),)
-        enabled[labels] = max(enabled.get(labels, 0), int(one.enabled is True))
-        if one.enabled is True and (at := one.next_run) is not None:
+    for id_, schedule in listed.items():
+        labels = (_name(schedule),)
+        enabled[labels] = max(enabled.get(labels, 0), int(schedule.enabled is True))
+        if schedule.enabled is True and (at := schedule.next_run) is not None:
             following[labels] = min(following.get(labels, at), at)
         if known[id_].last:
             last[labels] = max(last.get(labels, 0), known[id_].last)

@@ -62,17 +62,17 @@ async def follow(
     followed = Followed()
     asked = dict(islice(missing.items(), most))
     found = await find(asked) if asked else {}
-    for row, one in missing.items():
+    for row, waiting in missing.items():
         if row not in asked:
-            followed.waiting[row] = one
+            followed.waiting[row] = waiting
         elif row not in found:
-            misses = one.misses + believed
+            misses = waiting.misses + believed
             if misses >= GONE_AFTER:
                 followed.lose("gone")
             else:
-                followed.waiting[row] = Waiting(one.created, one.labels, misses)
+                followed.waiting[row] = Waiting(waiting.created, waiting.labels, misses)
         elif (ended := found[row]) is None:
-            followed.waiting[row] = one
+            followed.waiting[row] = waiting
         else:
             followed.ended[row] = ended
     return followed

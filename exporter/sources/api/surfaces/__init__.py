@@ -96,7 +96,7 @@ class ApiSurfaces:
         except ServerFailed as error:
             if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
-            kind: type[SourceError] = NoSurface if any(one in str(error) for one in _NOT_THERE) else Refused
+            kind: type[SourceError] = NoSurface if any(phrase in str(error) for phrase in _NOT_THERE) else Refused
             raise kind(str(error)) from error
 
 

@@ -60,7 +60,7 @@ class Knowledge:
             if now < self._not_before:
                 self._left = []
                 return Reading()
-            self._counts.update(one.status if isinstance(one.status, str) else None for one in answer.data)
+            self._counts.update(content.status if isinstance(content.status, str) else None for content in answer.data)
             self._at += 1
             if len(answer.data) < _SIZE:
                 self._left, self._at = self._left[1:], 1

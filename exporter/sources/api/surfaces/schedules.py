@@ -49,7 +49,7 @@ class ListedSchedules:
         found: dict[str, Schedule] = {}
         for page in range(1, PAGES + 1):
             answer = await self._lists.page(_PATH, {"limit": 100, "page": page}, _page, _ENDPOINT)
-            found |= {id_: one for one in answer.data if (id_ := identifier(one.id)) is not None}
+            found |= {id_: schedule for schedule in answer.data if (id_ := identifier(schedule.id)) is not None}
             if len(answer.data) < 100:  # noqa: PLR2004 - the limit
                 break
         return found, answer.date
@@ -58,9 +58,9 @@ class ListedSchedules:
         """See ScheduleRows."""
         due = [
             id_
-            for id_, one in listed.items()
-            if (next_run := one.next_run or 0) != known[id_].next
-            or (one.enabled is True and 0 < next_run <= now)
+            for id_, schedule in listed.items()
+            if (next_run := schedule.next_run or 0) != known[id_].next
+            or (schedule.enabled is True and 0 < next_run <= now)
             or known[id_].waiting
             or known[id_].list.page
         ]
@@ -84,11 +84,11 @@ class ListedSchedules:
     async def runs_by_id(self, schedule: str, ids: Collection[str]) -> dict[str, Run]:
         """See ScheduleRows."""
 
-        async def one(run: str) -> Run:
+        async def fetch(run: str) -> Run:
             body, _ = await self._lists.get(f"{_path(schedule)}/{quote(run, safe='')}", {}, "schedule_run")
             return decode(_run, body, _RUNS)
 
-        return await each(ids, one)
+        return await each(ids, fetch)
 
 
 def _path(schedule: str) -> str:

@@ -39,7 +39,7 @@ class StoredApprovals:
 
     async def by_id(self, ids: Collection[str]) -> dict[str, Approval]:
         """See ApprovalRows."""
-        return {one.id: one for one in _approvals(await self._databases.by_id(TABLE, ids))}
+        return {approval.id: approval for approval in _approvals(await self._databases.by_id(TABLE, ids))}
 
 
 def _approvals(rows: Iterable[tuple[Any, ...]]) -> list[Approval]:

@@ -47,7 +47,7 @@ class StoredSchedules:
         """See ScheduleRows."""
         if not positions:
             return {}
-        furthest_behind = Position(min(one.read_to for one in positions.values()))
+        furthest_behind = Position(min(position.read_to for position in positions.values()))
         try:
             rows, read = await self._databases.since(RUNS, furthest_behind)
         except NoSurface:  # none has run yet

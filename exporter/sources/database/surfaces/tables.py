@@ -87,8 +87,8 @@ class Databases:
 
     async def aclose(self) -> None:
         """Close all connections for good."""
-        for one in self.connections:
-            await one.aclose()
+        for connection in self.connections:
+            await connection.aclose()
 
     async def now(self) -> int:
         """The clock of the first database, in microseconds; ours if it has none."""
@@ -100,9 +100,9 @@ class Databases:
         rows: Rows = []
         reached: list[int] = []
         some = False
-        for one in await self._having(table.name, table.needed):
-            found, at = await self._since(one, table, position.floor)
-            some = some or bool(found) or bool(await one.rows(_any(one, table), wait=WAIT))
+        for connection in await self._having(table.name, table.needed):
+            found, at = await self._since(connection, table, position.floor)
+            some = some or bool(found) or bool(await connection.rows(_any(connection, table), wait=WAIT))
             rows += found
             reached.append(at)
         return rows, Position(max(position.read_to, min(reached)) if some else position.read_to, some=some)
@@ -123,47 +123,47 @@ class Databases:
         MySQL, which may prefer to scan, is told to use the index on the column `index`.
         """
         rows: Rows = []
-        for one in await self._having(table, columns):
-            rows += await one.rows(statement(one.sql, _name(one, table, index)), params, wait=WAIT)
+        for connection in await self._having(table, columns):
+            rows += await connection.rows(statement(connection.sql, _name(connection, table, index)), params, wait=WAIT)
         return rows
 
     async def _having(self, table: str, columns: Sequence[str]) -> list[Connection]:
         found: list[Connection] = []
-        for one in self.connections:
-            await one.open(WAIT)
-            name = getattr(one.location.tables, table)
-            if missing(one.sql.layout, name, columns) and self._may_learn(one):
-                await one.learn(WAIT)
-            if name in one.sql.denied:
-                user = one.location.user or "the user"
-                whole = f"{one.location.schema}.{name}"
-                raise Refused(f"{one.location}: {user} may not read {whole}; GRANT SELECT ON {whole} TO {user};")
-            if not missing(one.sql.layout, name, columns):
-                found.append(one)
+        for connection in self.connections:
+            await connection.open(WAIT)
+            name = getattr(connection.location.tables, table)
+            if missing(connection.sql.layout, name, columns) and self._may_learn(connection):
+                await connection.learn(WAIT)
+            if name in connection.sql.denied:
+                user = connection.location.user or "the user"
+                whole = f"{connection.location.schema}.{name}"
+                raise Refused(f"{connection.location}: {user} may not read {whole}; GRANT SELECT ON {whole} TO {user};")
+            if not missing(connection.sql.layout, name, columns):
+                found.append(connection)
         if not found:
             name = getattr(self.connections[0].location.tables, table)
             raise NoSurface(f"no database has a table {name} ({table}) with all columns that are read")
         return found
 
-    def _may_learn(self, one: Connection) -> bool:
+    def _may_learn(self, connection: Connection) -> bool:
         now = self._clock.monotonic()
-        due = now - self._learned.get(one, float("-inf")) >= _LEARN_AFTER
+        due = now - self._learned.get(connection, float("-inf")) >= _LEARN_AFTER
         if due:
-            self._learned[one] = now
+            self._learned[connection] = now
         return due
 
-    async def _now(self, one: Connection) -> int:
-        told = await one.now(wait=WAIT)
+    async def _now(self, connection: Connection) -> int:
+        told = await connection.now(wait=WAIT)
         return self._clock.now_us() if told is None else told
 
-    async def _since(self, one: Connection, table: Table, floor: int) -> tuple[Rows, int]:
+    async def _since(self, connection: Connection, table: Table, floor: int) -> tuple[Rows, int]:
         """The rows of one database from a moment on, and how far it is read then."""
-        now = await self._now(one)
-        statement = _since(one, table)
+        now = await self._now(connection)
+        statement = _since(connection, table)
         rows: Rows = []
         at, key = floor // MICROSECONDS, ""
         for _ in range(TURN):
-            page = await one.rows(statement, (at, at, key, SIZE), wait=WAIT)
+            page = await connection.rows(statement, (at, at, key, SIZE), wait=WAIT)
             rows += page
             if len(page) < SIZE:
                 # Not on to the database's own clock: another one may date rows.
@@ -178,20 +178,20 @@ def _newest(rows: Rows, now: int) -> int:
     return max((at for row in rows if (at := moment(row[1])) is not None and at <= now), default=0)
 
 
-def _name(one: Connection, table: str, index: str = "") -> str:
-    return one.sql.table(getattr(one.location.tables, table), index)
+def _name(connection: Connection, table: str, index: str = "") -> str:
+    return connection.sql.table(getattr(connection.location.tables, table), index)
 
 
-def _since(one: Connection, table: Table) -> str:
+def _since(connection: Connection, table: Table) -> str:
     """Rows in the order in which they were written. Parameters: the time of a row twice, its id, most."""
-    mark, at, key = one.sql.mark, table.at, table.key
+    mark, at, key = connection.sql.mark, table.at, table.key
     only = f"{table.only} AND " if table.only else ""
     return (
-        f"SELECT {table.select(one.sql)} FROM {_name(one, table.name, table.index or at)} WHERE {only}{at} >= {mark} "
-        f"AND ({at} > {mark} OR {key} > {mark}) ORDER BY {at}, {key} LIMIT {mark}"
+        f"SELECT {table.select(connection.sql)} FROM {_name(connection, table.name, table.index or at)} "
+        f"WHERE {only}{at} >= {mark} AND ({at} > {mark} OR {key} > {mark}) ORDER BY {at}, {key} LIMIT {mark}"
     )
 
 
-def _any(one: Connection, table: Table) -> str:
+def _any(connection: Connection, table: Table) -> str:
     where = f" WHERE {table.only}" if table.only else ""
-    return f"SELECT 1 FROM {_name(one, table.name)}{where} LIMIT 1"
+    return f"SELECT 1 FROM {_name(connection, table.name)}{where} LIMIT 1"
