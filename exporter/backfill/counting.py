@@ -145,7 +145,7 @@ class Counter:
             plan = self._totals.plan(admitted, show=True)
             self._totals.restore(map(_empty, plan.series), plan.admitted)
             self._work.admit(plan.admitted)
-            limited = self._keys[key] = next(found for found in plan.series if found[0] == key[0])
+            limited = self._keys[key] = next(series for series in plan.series if series[0] == key[0])
         return limited
 
     def close_sessions(self) -> None:

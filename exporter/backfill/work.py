@@ -92,8 +92,8 @@ class Work:
                 for statement in _TABLES.split(";")[:-1]:
                     execute(statement)
                 execute("INSERT INTO meta VALUES ('plan', ?)", (plan,))
-            (found,) = execute("SELECT value FROM meta WHERE key = 'plan'").fetchone() or ("",)
-        if found != plan:
+            (stored,) = execute("SELECT value FROM meta WHERE key = 'plan'").fetchone() or ("",)
+        if stored != plan:
             raise WorkError(
                 f"work file {self.path}: it is of a backfill with other arguments, another configuration or another "
                 "version; go on with those, or remove it to begin anew"
@@ -138,13 +138,13 @@ class Work:
 
     def counted(self, ids: Sequence[str]) -> dict[str, set[int]]:
         """By trace, of these: the ids of its spans that are counted."""
-        found: dict[str, set[int]] = {}
+        counted_spans: dict[str, set[int]] = {}
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             query = f"SELECT id, spans FROM traces WHERE id IN ({','.join('?' * len(some))})"  # noqa: S608 - marks alone
             for trace_id, spans in self._connection.execute(query, some):
-                found[trace_id] = set(array.array("Q", spans))
-        return found
+                counted_spans[trace_id] = set(array.array("Q", spans))
+        return counted_spans
 
     def keys(self) -> list[Key]:
         """All series."""

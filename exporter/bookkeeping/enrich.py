@@ -129,9 +129,9 @@ class Enricher:
 
         Raises StateError.
         """
-        found = await asyncio.to_thread(self._ledger.waiting_since, self.agentos)
+        waiting = await asyncio.to_thread(self._ledger.waiting_since, self.agentos)
         off = not self.active()
-        if found is None or not (off or self._late(found[0]) or self._late(found[1])):
+        if waiting is None or not (off or self._late(waiting[0]) or self._late(waiting[1])):
             return False
         await self._settle(lambda: self.resolve({}, everything=off))
         return True
@@ -340,8 +340,8 @@ class _Bills:
         if not told:
             return
         for call in calls:
-            if (found := self._find(call)) is not None:
-                record, run = found
+            if (place := self._find(call)) is not None:
+                record, run = place
                 values = run.values | told if call.outermost else told | run.values
                 if values != run.values:
                     run.values = values
@@ -351,9 +351,9 @@ class _Bills:
         """This run waits no more to hear whether a guardrail blocked it."""
         if detail is not None:
             self.note(detail, [check])
-        if (found := self._find(check)) is not None:
-            found[1].waiting -= 1
-            self._finish(delta, check, *found)
+        if (place := self._find(check)) is not None:
+            place[1].waiting -= 1
+            self._finish(delta, check, *place)
 
     def _finish(self, delta: Delta, call: WaitingCall, record: Record, run: RunRecord) -> None:
         """Count what the run adds up to, if nothing of it waits any more."""
@@ -379,11 +379,11 @@ class _Bills:
             if known is not part:
                 known.join(part)
         counted = RunCall(call.agent_name, call.model, call.start, charged.tokens, cost)
-        if (found := self._find(call)) is None:
+        if (place := self._find(call)) is None:
             values = self._cashier.dimensions.of_ids(call.user_id, call.session_id) | self._values.get(call.run_id, {})
             count_call(delta, counted, call.root_name, values, self._cashier)
             return
-        record, run = found
+        record, run = place
         run.waiting -= 1
         run.add_cost(cost)
         if run.divided:

@@ -62,19 +62,19 @@ def _rate(text: str) -> float:
 
 def _labels(texts: list[str]) -> list[tuple[str, str]]:
     """Further labels of each series. Raises ConfigError."""
-    found = [_LABEL.fullmatch(text) for text in texts]
+    matches = [_LABEL.fullmatch(text) for text in texts]
     problems = [
         f"--label: {escaped(text[:40])!r} is not a label such as job=agentos-exporter"
-        for text, match in zip(texts, found, strict=True)
+        for text, match in zip(texts, matches, strict=True)
         if match is None or match[1].startswith("__")
     ]
-    names = [match[1] for match in found if match is not None]
+    names = [match[1] for match in matches if match is not None]
     own = {label for metric in METRICS.values() for label in metric.labels} | {"le"}
     problems += [f"--label: {name} is a label of the metrics themselves" for name in names if name in own]
     problems += [f"--label: {name} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
     if problems:
         raise ConfigError(problems)
-    return sorted((match[1], match[2]) for match in found if match is not None)
+    return sorted((match[1], match[2]) for match in matches if match is not None)
 
 
 @Parameter(name="*")

@@ -49,8 +49,8 @@ def given(flags: DaemonFlags) -> dict[str, Any]:
 
 def chosen(config: Config, name: str | None) -> AgentOS:
     """The AgentOS of `--agentos`; the only one of the configuration where none is named. Raises ConfigError."""
-    found = [agentos for agentos in config.agentos if name in {None, agentos.name}]
-    if len(found) != 1:
+    chosen = [agentos for agentos in config.agentos if name in {None, agentos.name}]
+    if len(chosen) != 1:
         names = ", ".join(agentos.name for agentos in config.agentos) or "none"
         raise ConfigError([f"--agentos: name one AgentOS of the configuration: {names}"])
-    return found[0]
+    return chosen[0]

@@ -163,10 +163,10 @@ async def _with_agentos(config: Config, agentos: AgentOS, period: Period) -> Rep
         if isinstance(source, DatabaseSource):
             problem = "its own daily metrics are read through its API: give its url, or --usage"
             raise ConfigError([f"agentos {agentos.name}: {problem}"])
-        found = await source.daily_metrics(period.first, period.last)
+        metrics = await source.daily_metrics(period.first, period.last)
     finally:
         await source.aclose()
-    return with_agentos(mine, statement(found, period.first, period.last), period)
+    return with_agentos(mine, statement(metrics, period.first, period.last), period)
 
 
 def _print(options: ReconcileOptions, reports: list[Report]) -> None:

@@ -47,23 +47,23 @@ def series(
     configure("error")
     try:
         config = load(given(flags or DaemonFlags()), os.environ)
-        found = asyncio.run(sample(config, SYSTEM_CLOCK))
+        sampled = asyncio.run(sample(config, SYSTEM_CLOCK))
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)
         return FAILED
-    if any(reading.traces or not reading.error for reading in found.readings):
-        document = _document(config, found)
+    if any(reading.traces or not reading.error for reading in sampled.readings):
+        document = _document(config, sampled)
         lines = [json.dumps(document, indent=2)] if output == "json" else map(escaped, _lines(document))
         sys.stdout.writelines(f"{line}\n" for line in lines)
-    for problem in found.problems:
+    for problem in sampled.problems:
         complain(problem)
-    return FAILED if found.problems else OK
+    return FAILED if sampled.problems else OK
 
 
-def _document(config: Config, found: Sample) -> dict[str, Any]:
+def _document(config: Config, sampled: Sample) -> dict[str, Any]:
     """What was found, for programs."""
-    costs = estimate(found.families, config.limits, config.dropped_labels)
+    costs = estimate(sampled.families, config.limits, config.dropped_labels)
     of_users = [cost for cost in costs if "user" in cost.metric.labels]
     if config.user_labels is UserLabels.OFF:
         costs = [cost for cost in costs if cost not in of_users]
@@ -73,7 +73,7 @@ def _document(config: Config, found: Sample) -> dict[str, Any]:
     return {
         "agentos": [
             {"name": reading.agentos, "traces": reading.traces, "whole": reading.whole, "error": reading.error or None}
-            for reading in found.readings
+            for reading in sampled.readings
         ],
         "initial_lookback": format_duration(config.initial_lookback),
         "metrics": [_record(cost, config.limits.series_per_metric) for cost in costs],

@@ -87,19 +87,19 @@ class Access:
                 raise RefusedError(f"{error}; or none") from None
 
         # None says none here, so what was refused has to be told apart.
-        found = entry.parsed("proxy_url", parse)
-        return None if found is None else found[0]
+        proxy = entry.parsed("proxy_url", parse)
+        return None if proxy is None else proxy[0]
 
     def environment_proxy(self, url: str) -> Secret | None:
         """The proxy that the environment names for a URL; None where there is none."""
         try:
-            found = proxies.chosen(url, self.environ)
+            proxy = proxies.chosen(url, self.environ)
         except proxies.ProxyRefused as error:
             if error.variable not in self._refused_variables:  # once, however many AgentOS instances it concerns
                 self.problems.add(error.variable, str(error))
             self._refused_variables.add(error.variable)
             return None
-        return None if found is None else Secret(found)
+        return None if proxy is None else Secret(proxy)
 
     def _pem(self, table: Table, key: str) -> Path | None:
         path = table.parsed(key, parse_path(self.base))

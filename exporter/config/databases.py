@@ -50,12 +50,12 @@ def read_databases(entry: Table, node: yaml.Node | None, access: Access) -> tupl
     else:
         parts = [(entry.where("database"), node)]
     shared = _shared_of(entry, access)
-    found: list[Database] = []
+    databases: list[Database] = []
     for where, part in parts:
-        database = _database(entry, where, part, shared, access, {database.location.key for database in found})
+        database = _database(entry, where, part, shared, access, {database.location.key for database in databases})
         if database is not None:
-            found.append(database)
-    return tuple(found)
+            databases.append(database)
+    return tuple(databases)
 
 
 def _database(

@@ -54,8 +54,8 @@ def read_dimensions(table: Table, base: Path) -> tuple[Dimension, ...]:
     names = _Names(node, "dimensions", (), table.problems)
     if len(names.entries) > MOST:
         table.add("dimensions", f"has {len(names.entries)} entries; there may be {MOST}")
-    found = (_dimension(names, name, base) for name in names.entries)
-    return tuple(dimension for dimension in found if dimension is not None)
+    dimensions = (_dimension(names, name, base) for name in names.entries)
+    return tuple(dimension for dimension in dimensions if dimension is not None)
 
 
 def _dimension(names: _Names, name: str, base: Path) -> Dimension | None:

@@ -39,18 +39,18 @@ _HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file
 
 def read_discovery(table: Table, access: Access) -> tuple[Discovery, ...]:
     """The lists of instances that a configuration names; what is wrong with them is a problem of the table."""
-    found: list[Discovery] = []
+    discoveries: list[Discovery] = []
     for _, entry in table.mappings("agentos_file_sd", "[{files: [targets/*.yml]}]", _FILE_SD):
         files = _files(entry, access.base)
         discovery = _list(entry, "file", files, access)
         if files:
-            found.append(discovery)
+            discoveries.append(discovery)
     for _, entry in table.mappings("agentos_http_sd", "[{url: https://example.com/targets}]", _HTTP_SD):
         url = _endpoint(entry)
         discovery = _list(entry, "http", url, access)
         if url:
-            found.append(discovery)
-    return tuple(found)
+            discoveries.append(discovery)
+    return tuple(discoveries)
 
 
 def _list(entry: Table, mechanism: str, where: tuple[str, ...], access: Access) -> Discovery:
@@ -77,14 +77,14 @@ def _files(entry: Table, base: Path) -> tuple[str, ...]:
     """Patterns of files, absolute."""
     if "files" not in entry.entries:
         entry.add("files", "is missing; it is a list of paths, which may have * in their last part")
-    found: list[str] = []
+    files: list[str] = []
     for i, node in enumerate(entry.items("files", "[targets/*.yml]") or ()):
         where = f"{entry.where('files')}[{i}]"
         text = scalar(node, where, entry.problems)
         pattern = None if text is None else attempt(parse_pattern(base), text, where, entry.problems, node)
         if pattern is not None:
-            found.append(pattern)
-    return tuple(found)
+            files.append(pattern)
+    return tuple(files)
 
 
 def _endpoint(entry: Table) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def instances(
 
     A target is `host:port`, with the labels `__scheme__` (http) and `__path__` where it has them, or a whole URL.
     """
-    found: dict[str, AgentOS] = {}
+    by_name: dict[str, AgentOS] = {}
     problems: list[str] = []
     for group in groups:
         for target in group.targets:
@@ -110,11 +110,11 @@ def instances(
             except (RefusedError, proxies.ProxyRefused) as error:
                 problems.append(f"{quoted(target)}: {error}")
                 continue
-            if agentos.name in found:
+            if agentos.name in by_name:
                 problems.append(f"{quoted(target)}: {quoted(agentos.name)} is the name of another one, too")
                 continue
-            found[agentos.name] = agentos
-    return list(found.values()), problems
+            by_name[agentos.name] = agentos
+    return list(by_name.values()), problems
 
 
 def _instance(target: str, labels: Mapping[str, str], discovery: Discovery, environ: Mapping[str, str]) -> AgentOS:

@@ -66,14 +66,14 @@ def _read_dropped(labels: Table, node: yaml.Node) -> dict[str, frozenset[str]]:
         labels.add("drop", f"must be a mapping of metrics to lists of labels, not {kind(node)}")
         return {}
     table = _Metrics(node, labels.where("drop"), tuple(METRICS), labels.problems)
-    found: dict[str, frozenset[str]] = {}
+    dropped: dict[str, frozenset[str]] = {}
     for name in table.entries:
         metric = METRICS[name]
         if metric.droppable:
-            found[name] = _read_list(table, metric)
+            dropped[name] = _read_list(table, metric)
         else:
             table.add(name, _why_none(metric))
-    return found
+    return dropped
 
 
 def _read_list(table: Table, metric: Metric) -> frozenset[str]:

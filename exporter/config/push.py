@@ -51,7 +51,7 @@ class _Free(Table):
 
 def read_push(table: Table, access: Access) -> tuple[Push, ...]:
     """The targets that a configuration names; what is wrong with them is a problem of the table."""
-    found: dict[str, Push] = {}
+    targets: dict[str, Push] = {}
     for _, entry in table.mappings("push", "[{otlp_url: https://example.com/v1/metrics}]", _KEYS):
         protocol, url = _url(entry)
         name = entry.parsed("name", parse_name)
@@ -72,11 +72,11 @@ def read_push(table: Table, access: Access) -> tuple[Push, ...]:
             labels=_labels(entry, protocol),
             proxy=None if url is None else access.environment_proxy(url),
         )
-        if url is not None and target.name in found:
+        if url is not None and target.name in targets:
             entry.add("name", f"{quoted(target.name)} is already the name of another target; give this one a name")
         elif url is not None:
-            found[target.name] = target
-    return tuple(found.values())
+            targets[target.name] = target
+    return tuple(targets.values())
 
 
 def _url(entry: Table) -> tuple[Protocol, str | None]:
@@ -113,8 +113,8 @@ def _default_name(url: str) -> str:
     return default_name(url) + port
 
 
-def _credential(noun: Noun, found: Found) -> Credential:
-    file, variable, value = found
+def _credential(noun: Noun, keys: Found) -> Credential:
+    file, variable, value = keys
     return Credential(noun, value, file, variable)
 
 
@@ -152,7 +152,7 @@ def _pairs(
         entry.add(key, f"must be a mapping of names to values, not {kind(node)}")
         return []
     inner = _Free(node, entry.where(key), (), entry.problems)
-    found: dict[str, tuple[str, str]] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for name, value in inner.entries.items():
         where = inner.where(name) if inner.plain_key.fullmatch(name) else inner.path
         text = scalar(value, where, inner.problems)
@@ -160,10 +160,10 @@ def _pairs(
         parsed = None if text is None else attempt(parse_value, text, where, inner.problems, value)
         if known is None or parsed is None:
             continue
-        if known.lower() in found:
+        if known.lower() in pairs:
             inner.problems.add(where, "is given twice", value)
-        found[known.lower()] = (known, parsed)
-    return list(found.values())
+        pairs[known.lower()] = (known, parsed)
+    return list(pairs.values())
 
 
 def _header(text: str) -> str:

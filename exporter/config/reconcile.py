@@ -29,14 +29,14 @@ class Checks:
     def __init__(self, table: Table, base: Path) -> None:
         """`base` is the folder that paths are relative to."""
         self._entries: list[Table] = []
-        found: dict[tuple[str, str], int] = {}
+        checks: dict[tuple[str, str], int] = {}
         read: list[Check] = []
         for place, entry in table.mappings("reconcile", _EXAMPLE, _KEYS):
             self._entries.append(entry)
             check = _check(entry, base)
             if check is None:
                 continue
-            before = found.setdefault((check.agentos, check.vendor), place)
+            before = checks.setdefault((check.agentos, check.vendor), place)
             if before != place:
                 entry.add("vendor", f"is already checked by reconcile[{before}] for the same AgentOS")
             else:

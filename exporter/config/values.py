@@ -56,10 +56,10 @@ def parse_duration(text: str) -> float:
     """
     if re.fullmatch(r"[0-9]{1,9}", text):
         raise RefusedError(f"{quoted(text)} has no unit; write {text}s")
-    found = _DURATION.fullmatch(text)
-    if not text or found is None:
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
         raise RefusedError(f"{quoted(text)} is not a duration such as 15s, 1m30s or 500ms")
-    return sum(int(n) * size for n, (_, size) in zip(found.groups("0"), _UNITS, strict=True)) / 1000
+    return sum(int(n) * size for n, (_, size) in zip(match.groups("0"), _UNITS, strict=True)) / 1000
 
 
 def format_duration(seconds: float) -> str:
@@ -80,8 +80,8 @@ def parse_address(text: str) -> Address:
     """
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"))
-    found = _ADDRESS.fullmatch(text)
-    if found is None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
         if text.isascii() and text.isdigit():
             raise RefusedError(f"{quoted(text)} is not a listen address; write :{shown(text)}")
         if text.count(":") > 1 and "[" not in text:
@@ -89,7 +89,7 @@ def parse_address(text: str) -> Address:
         raise RefusedError(
             f"{quoted(text)} is not a listen address such as :{DEFAULT_PORT} or 127.0.0.1:{DEFAULT_PORT}"
         )
-    v6, host, port = found.groups()
+    v6, host, port = match.groups()
     if int(port) > _PORT_MAX:
         raise RefusedError(f"{quoted(text)}: a port is at most {_PORT_MAX}")
     if v6 is not None and not _is_ipv6(v6):

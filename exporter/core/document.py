@@ -130,7 +130,7 @@ class Problems:
     def check(self) -> None:
         """Raise ConfigError with all of them, if there are any."""
         if self._found:
-            raise ConfigError([text for _, text in sorted(self._found, key=lambda found: found[0])])
+            raise ConfigError([text for _, text in sorted(self._found, key=lambda problem: problem[0])])
 
 
 class Table:

@@ -309,9 +309,9 @@ def error_class(text: str | None) -> str:
     if not text:
         return OTHER
     text = text[:_TEXT]
-    found = _TYPE.match(text)
-    kind = found["name"] if found else ""
-    message = (text[found.end() :] if found else text).lower()
+    match = _TYPE.match(text)
+    kind = match["name"] if match else ""
+    message = (text[match.end() :] if match else text).lower()
     named = _STATUS.search(message)
     status = int(named[1]) if named else 0
     for row in _ROWS:

@@ -223,8 +223,8 @@ def is_streamed(span_name: str) -> bool:
 
 def model_class(span_name: str) -> str:
     """Model name in an LLM span's name (`OpenAIChat.ainvoke` → `OpenAIChat`), '' if it has none."""
-    found = _MODEL_METHOD.search(span_name)
-    return span_name[: found.start()] if found else ""
+    match = _MODEL_METHOD.search(span_name)
+    return span_name[: match.start()] if match else ""
 
 
 def error_type(text: str | None) -> str:
@@ -232,8 +232,8 @@ def error_type(text: str | None) -> str:
 
     Tool errors carry bare messages (`alice: not found`) which must not leak into a label.
     """
-    found = _ERROR_TYPE.match(text[:_ERROR_TEXT]) if text else None
-    kind = found.group() if found else ""
+    match = _ERROR_TYPE.match(text[:_ERROR_TEXT]) if text else None
+    kind = match.group() if match else ""
     return kind if 0 < len(kind) <= _ERROR_TYPE_LENGTH else "other"
 
 

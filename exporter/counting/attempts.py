@@ -58,47 +58,47 @@ def attempts(siblings: Iterable[Call]) -> list[Attempt]:
     again = _again(calls)
     fallbacks = _fallbacks(calls, again)
     in_place = set(fallbacks.values())
-    found = []
+    noted = []
     for place, call in enumerate(calls):
         following = fallbacks.get(place)
         if following is not None:
-            found.append(Attempt(call.agent, *call.model, calls[following].span.model))
+            noted.append(Attempt(call.agent, *call.model, calls[following].span.model))
         elif call.failed and (retry := again.get(place)) is not None and retry not in in_place:
-            found.append(Attempt(call.agent, *call.model))
-    return found
+            noted.append(Attempt(call.agent, *call.model))
+    return noted
 
 
 def _again(calls: Sequence[Call]) -> dict[int, int]:
     """Place of a call → place of the next call of its model, unless one of the two overlaps with others of it."""
-    found: dict[int, int] = {}
+    retries: dict[int, int] = {}
     latest: dict[tuple[str, str], int | None] = {}
     ended: dict[tuple[str, str], int] = {}
     for place, call in enumerate(calls):
         alone = ended.get(call.model, call.span.start) <= call.span.start
         before = latest.get(call.model)
         if alone and before is not None:
-            found[before] = place
+            retries[before] = place
         latest[call.model] = place if alone else None
         ended[call.model] = max(call.span.end, ended.get(call.model, call.span.end))
-    return found
+    return retries
 
 
 def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int]:
     """Place of a failed call → place of the call of its fallback."""
     before = _before(calls)
-    found: dict[int, int] = {}
+    fallbacks: dict[int, int] = {}
     pairs: set[tuple[tuple[str, str], tuple[str, str]]] = set()
     met: set[tuple[str, str]] = set()
     for place, call in enumerate(calls):
         failed = before[place]
-        if failed is not None and failed not in found and calls[failed].failed:
+        if failed is not None and failed not in fallbacks and calls[failed].failed:
             pair = calls[failed].model, call.model
             if call.model not in met and not _retried(calls, before, again.get(failed), call.model):
                 pairs.add(pair)
             if pair in pairs:
-                found[failed] = place
+                fallbacks[failed] = place
         met.add(call.model)
-    return found
+    return fallbacks
 
 
 def _retried(calls: Sequence[Call], before: Sequence[int | None], again: int | None, fallback: tuple[str, str]) -> bool:
@@ -114,12 +114,12 @@ def _retried(calls: Sequence[Call], before: Sequence[int | None], again: int | N
 
 def _before(calls: Sequence[Call]) -> list[int | None]:
     """For each call the place of the one that ended last before it began."""
-    found: list[int | None] = []
+    before: list[int | None] = []
     running: list[tuple[int, int]] = []
     last: int | None = None
     for place, call in enumerate(calls):
         while running and running[0][0] <= call.span.start:
             last = heapq.heappop(running)[1]
-        found.append(last)
+        before.append(last)
         heapq.heappush(running, (call.span.end, place))
-    return found
+    return before

@@ -245,10 +245,9 @@ class Delta(Increments):
         self.activity[key] = max(at, self.activity.get(key, at))
 
     def _digest(self, identifier: str) -> int:
-        found = self._digests.get(identifier)
-        if found is None:
-            found = self._digests[identifier] = digest(identifier)
-        return found
+        if identifier not in self._digests:
+            self._digests[identifier] = digest(identifier)
+        return self._digests[identifier]
 
 
 def digest(identifier: str) -> int:

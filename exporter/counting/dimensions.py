@@ -88,13 +88,13 @@ class Dimensions:
 
     def of_tags(self, tags: Sequence[str]) -> dict[str, str]:
         """Values that tags tell: `tenant:acme` or `tenant=acme`; the first one counts."""
-        found: dict[str, str] = {}
+        by_key: dict[str, str] = {}
         for tag in tags:
             for separator in ":=":
                 key, middle, value = tag.partition(separator)
-                if middle and value and key not in found:
-                    found[key] = value
-        return self._found((dimension, found.get(dimension.key)) for dimension in self._of[Origin.TAG])
+                if middle and value and key not in by_key:
+                    by_key[key] = value
+        return self._found((dimension, by_key.get(dimension.key)) for dimension in self._of[Origin.TAG])
 
     def _found(self, told: Iterable[tuple[Dimension, str | None]]) -> dict[str, str]:
         return {dimension.mark: self._shown(dimension, value) for dimension, value in told if value}

@@ -117,11 +117,11 @@ def _note_attempts(tree: Tree, runs: dict[int, RunRecord]) -> None:
         if span.kind is _LLM and (agent := tree.agent_for(index, final=True)) != NOWHERE:
             name = tree.spans[agent].name if agent >= 0 else ""
             siblings.setdefault(span.parent, []).append(Call(span, name))
-    found: dict[int, list[Attempt]] = {}
+    by_root: dict[int, list[Attempt]] = {}
     for parent, calls in siblings.items():
         if parent >= 0 and tree.root[parent] >= 0:
-            found.setdefault(tree.spans[tree.root[parent]].id, []).extend(attempts(calls))
-    for root, noted in found.items():
+            by_root.setdefault(tree.spans[tree.root[parent]].id, []).extend(attempts(calls))
+    for root, noted in by_root.items():
         if root in runs and not runs[root].settled:
             runs[root].attempts = noted
 

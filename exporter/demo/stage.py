@@ -268,8 +268,8 @@ def _free(preferred: int) -> int:
     for port in (preferred, 0):
         try:
             with bind("127.0.0.1", port) as listener:
-                found: int = listener.getsockname()[1]
-                return found
+                bound: int = listener.getsockname()[1]
+                return bound
         except ListenError:
             continue
     raise ListenError("no port of 127.0.0.1 is free")

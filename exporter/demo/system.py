@@ -362,8 +362,8 @@ def _report(db: SqliteDb, analyst: Agent, translator: Agent, summarizer: Agent) 
 
 
 def _order_round(_: Random, prompt: str) -> tuple[ToolCall, ...]:
-    found = ToolCall("find_order", {"text": prompt[:60]})
-    return (found, ToolCall("refund", {"text": prompt[:60]})) if "refund" in prompt.lower() else (found,)
+    call = ToolCall("find_order", {"text": prompt[:60]})
+    return (call, ToolCall("refund", {"text": prompt[:60]})) if "refund" in prompt.lower() else (call,)
 
 
 def _say_ready() -> None:

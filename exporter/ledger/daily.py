@@ -63,10 +63,10 @@ def _since(connection: sa.Connection, agentos: str | None) -> dict[str, int]:
     begun = connection.execute(sa.select(known.value).where(known.key == tables.DAILY_SINCE)).scalar()
     if begun == "":
         return {}
-    found: dict[str, int] = {}
+    newest_floor: dict[str, int] = {}
     for name, floor in floors(connection):
-        found[name] = max(floor, found.get(name, int(begun or floor)))
-    return {name: since for name, since in found.items() if agentos in {None, name}}
+        newest_floor[name] = max(floor, newest_floor.get(name, int(begun or floor)))
+    return {name: since for name, since in newest_floor.items() if agentos in {None, name}}
 
 
 def _number(day: dt.date) -> int:

@@ -203,8 +203,8 @@ class Leases:
 
     def hold(self, connection: sa.Connection, row: str, lease: Lease) -> bool:
         """Lock a lease for this transaction, and count its commit; False if the lease is lost."""
-        found = self._send(connection, _HOLD, name=row, token=lease.token, commits=lease.commits)
-        return found.first() is not None
+        held = self._send(connection, _HOLD, name=row, token=lease.token, commits=lease.commits)
+        return held.first() is not None
 
     def was_committed(self, connection: sa.Connection, row: str, lease: Lease) -> bool | None:
         """Whether one transaction more than `lease` says was committed; None if the lease is lost."""

@@ -239,10 +239,10 @@ class StateDatabase:
         columns = {column["name"] for column in sa.inspect(connection).get_columns("meta", schema=self.schema)}
         if columns != {"key", "value"}:
             raise self._not_ours()
-        found = {row.key: row.value for row in connection.execute(sa.select(tables.meta))}
-        if found.get("format") != tables.FORMAT or not found.get("version", "").isdigit():
+        meta = {row.key: row.value for row in connection.execute(sa.select(tables.meta))}
+        if meta.get("format") != tables.FORMAT or not meta.get("version", "").isdigit():
             raise self._not_ours()
-        version = int(found["version"])
+        version = int(meta["version"])
         if version > tables.SCHEMA_VERSION:
             raise StateRefused(
                 f"{self}: of a later schema ({version}) than this version knows ({tables.SCHEMA_VERSION}); "

@@ -151,19 +151,19 @@ class Ledger:
             raise self._place.explain(error, started=self._started) from error
 
     def _prepare(self, connection: sa.Connection) -> None:
-        found = self._place.version(connection)
-        if found == 0:
+        version = self._place.version(connection)
+        if version == 0:
             tables.schema.create_all(connection)
             connection.execute(sa.insert(tables.meta).values(key="format", value=tables.FORMAT))
             self._place.set_version(connection)
             return
         have = set(sa.inspect(connection).get_table_names(schema=self._place.schema))
-        expected = {name for name in tables.schema.tables if tables.ADDED.get(name, 1) <= found}
+        expected = {name for name in tables.schema.tables if tables.ADDED.get(name, 1) <= version}
         if missing := sorted(expected - have):
             raise StateRefused(f"{self._place}: broken: table {missing[0]} is missing; {self._place.cure}")
-        if found < tables.SCHEMA_VERSION:
+        if version < tables.SCHEMA_VERSION:
             with self._understood("a trace or a call"):
-                upgrade(connection, have, found)
+                upgrade(connection, have, version)
             self._place.set_version(connection)
 
     @contextlib.contextmanager
@@ -201,22 +201,22 @@ class Ledger:
 
     def records(self, agentos: str, ids: Iterable[str]) -> dict[str, list[Record]]:
         """What is known of these traces, by id: one record for each database that holds a part of it."""
-        found: dict[str, list[Record]] = {}
+        records: dict[str, list[Record]] = {}
         with self.transaction() as connection, self._understood("a trace"):
             for row in statements.find_records(connection, agentos, list(ids)):
                 record = read_trace(row)
-                found.setdefault(record.id, []).append(record)
-        return found
+                records.setdefault(record.id, []).append(record)
+        return records
 
     def known_traces(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
         """What is known of these traces in one database."""
         wanted = list(ids)
-        found: dict[str, KnownTrace] = {}
+        traces: dict[str, KnownTrace] = {}
         for start in range(0, len(wanted), statements.CHUNK):
             some_ids = wanted[start : start + statements.CHUNK]
             some = self._known(statements.NAMED, {"agentos": agentos, "db": db, "ids": some_ids})
-            found.update((trace.id, trace) for trace in some)
-        return found
+            traces.update((trace.id, trace) for trace in some)
+        return traces
 
     def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[KnownTrace]:
         """Open traces to be asked for at `now`, the most overdue first."""
@@ -324,7 +324,7 @@ class Ledger:
     def seen(self, agentos: str, what: str, digests: Iterable[int]) -> set[int]:
         """Those of the digests that are noted as activity of this kind."""
         wanted = list(digests)
-        found: set[int] = set()
+        noted: set[int] = set()
         with self.transaction() as connection:
             for start in range(0, len(wanted), statements.CHUNK):
                 query = sa.select(tables.activity.c.digest).where(
@@ -332,22 +332,22 @@ class Ledger:
                     tables.activity.c.what == what,
                     tables.activity.c.digest.in_(wanted[start : start + statements.CHUNK]),
                 )
-                found.update(connection.execute(query).scalars())
-        return found
+                noted.update(connection.execute(query).scalars())
+        return noted
 
     def position(self, agentos: str, surface: str) -> dict[str, Any] | None:
         """How far a list of an AgentOS was read; None where it never was."""
         known = tables.surfaces.c
         query = sa.select(known.position).where(known.agentos == agentos, known.surface == surface)
         with self.transaction() as connection, self._understood("the position in a list"):
-            found = connection.execute(query).scalar()
-            return None if found is None else dict(json.loads(found))
+            position = connection.execute(query).scalar()
+            return None if position is None else dict(json.loads(position))
 
     def ended(self, agentos: str, surface: str, ids: Iterable[str]) -> set[str]:
         """Those of the rows of a list that are counted."""
         with self.transaction() as connection:
             rows = statements.find_ended(connection, agentos, list(ids))
-            return {row for found, row in rows if found == surface}
+            return {row for row_surface, row in rows if row_surface == surface}
 
     # Writing
 
@@ -357,18 +357,18 @@ class Ledger:
             statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
             since = sa.update(tables.meta).where(tables.meta.c.key == tables.DAILY_SINCE, tables.meta.c.value == "")
             connection.execute(since.values(value=str(now)))
-            found = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
-            self.created = int(found.scalar_one())
+            created = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == _CREATED))
+            self.created = int(created.scalar_one())
 
     def user_key(self) -> bytes:
         """The secret that keys the hashes of user ids, made on first use."""
         with self.transaction(write=True) as connection, self._understood("the key of users"):
             query = sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)
-            found = connection.execute(query).scalar()
-            if found is None:
-                found = secrets.token_hex(_KEY_BYTES)
-                connection.execute(sa.insert(tables.meta).values(key=USER_KEY, value=found))
-            key = bytes.fromhex(found)
+            stored = connection.execute(query).scalar()
+            if stored is None:
+                stored = secrets.token_hex(_KEY_BYTES)
+                connection.execute(sa.insert(tables.meta).values(key=USER_KEY, value=stored))
+            key = bytes.fromhex(stored)
             if len(key) < _KEY_BYTES:
                 raise ValueError("too short")
             return key
@@ -426,9 +426,9 @@ class Ledger:
 
     def _write_days(self, connection: sa.Connection, changes: Changes) -> None:
         amounts = {day_row(changes.agentos, key): amount for key, amount in changes.plan.days.items()}
-        found = statements.find_days(connection, changes.agentos, [digest for _, digest, *_ in amounts])
+        days = statements.find_days(connection, changes.agentos, [digest for _, digest, *_ in amounts])
         with self._understood("the sum of a day"):
-            before = {digest: int(value) for digest, value in found}
+            before = {digest: int(value) for digest, value in days}
         new = [(*row, str(before.get(row[1], 0) + amount)) for row, amount in amounts.items()]
         statements.write_days(connection, new)
 
@@ -483,9 +483,9 @@ class Ledger:
         """Keep other processes from charging these budgets until the transaction ends. Raises StateRefused."""
         known = tables.budgets.c
         locked = sa.select(known.name, known.definition).where(known.name.in_(names)).order_by(known.name)
-        found = dict(connection.execute(locked.with_for_update()).all())
+        stored = dict(connection.execute(locked.with_for_update()).all())
         for name in names & self._definitions.keys():
-            if found.get(name) != self._definitions[name]:
+            if stored.get(name) != self._definitions[name]:
                 raise StateRefused(
                     f"{self}: another replica has another definition of budget {name}; give all the same configuration"
                 )

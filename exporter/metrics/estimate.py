@@ -50,12 +50,12 @@ def estimate(families: Sequence[Family], limits: Limits, dropped: Dropped) -> li
 
 def _label_sets(families: Sequence[Family], limits: Limits, dropped: Dropped) -> Counter[str]:
     """By name of a metric: how many label sets it would have."""
-    found: Counter[str] = Counter()
+    label_sets: Counter[str] = Counter()
     born = Increments()
     for family in families:
         metric = family.metric
         if metric.life is not Life.DURABLE:
-            found[metric.name] += len(family.samples)
+            label_sets[metric.name] += len(family.samples)
             continue
         for sample in family.samples:
             if metric.kind is Kind.HISTOGRAM:
@@ -63,5 +63,5 @@ def _label_sets(families: Sequence[Family], limits: Limits, dropped: Dropped) ->
             else:
                 born.add(metric.name, sample.labels, 0)
     plan = Totals(limits, zero_hold=0, dropped=dropped).plan(born, show=True)
-    found.update(name for name, _ in plan.series)
-    return found
+    label_sets.update(name for name, _ in plan.series)
+    return label_sets

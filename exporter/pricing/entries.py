@@ -76,11 +76,11 @@ class PriceFile:
 
     def candidates(self, provider: str, model: str) -> list[Entry]:
         """Every entry that speaks of this model, the one that holds before the others; time is not looked at."""
-        found = [
+        entries = [
             entry for entry in (*self._exact.get(model.lower(), ()), *self._patterns) if entry.matches(provider, model)
         ]
-        found.sort(key=lambda e: (e.rank, -_since(e), e.number))
-        return found
+        entries.sort(key=lambda e: (e.rank, -_since(e), e.number))
+        return entries
 
 
 def _since(entry: Entry) -> int:
@@ -100,4 +100,4 @@ def alias_targets(file: PriceFile, entry: Entry) -> list[Entry]:
     if entry.use is None:
         return []
     itself = entry.pattern is None and entry.provider == entry.use.provider
-    return [found for found in file.candidates(*entry.use) if itself or found is not entry]
+    return [candidate for candidate in file.candidates(*entry.use) if itself or candidate is not entry]

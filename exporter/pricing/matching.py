@@ -66,10 +66,10 @@ def is_strict(clause: object, ref: str) -> bool:
         text = clause.contains.lower()
         start = ref.find(text)
     elif isinstance(clause, types.ClauseRegex):
-        found = re.search(clause.regex, ref)
-        if found is None or not found.group():
+        match = re.search(clause.regex, ref)
+        if match is None or not match.group():
             return False
-        text, start = found.group(), found.start()
+        text, start = match.group(), match.start()
     else:
         return False
     before, after = ref[:start], ref[start + len(text) :]

@@ -121,8 +121,8 @@ class PriceList:
     def name(self, genai: str, model: str) -> str:
         """The id of this very model in the price list of one provider; the model itself, where it is not there."""
         ref = _without_path(genai, model.strip().lower())
-        found = self.match(genai, ref) if len(ref) <= _LONGEST_ID else None
-        return ref if found is None else found.id.lower()
+        listed = self.match(genai, ref) if len(ref) <= _LONGEST_ID else None
+        return ref if listed is None else listed.id.lower()
 
     def _listed(self, genai: str, ref: str) -> ListPrice:
         """The price list of one provider."""
@@ -140,45 +140,45 @@ class PriceList:
         if rates is not None:
             return ListPrice(LISTED, f"built-in correction: {genai} {ref}", rates)
         ref = _SPELLINGS.get((genai, ref), ref)
-        found = self.match(genai, ref)
-        if found is None:
+        listed = self.match(genai, ref)
+        if listed is None:
             return None
-        schedule = Schedule(found.prices)
+        schedule = Schedule(listed.prices)
         if any(rates.prices for _, _, rates in schedule.dated):
-            return ListPrice(LISTED, f"{self._data}: {genai} {found.id}", schedule)
+            return ListPrice(LISTED, f"{self._data}: {genai} {listed.id}", schedule)
         if ref.endswith(":free") or (genai == "google" and ref.startswith("gemma-")):
             # Google's API serves Gemma free of charge, where genai-prices does not say otherwise.
-            return ListPrice(LISTED, f"{self._data}: {genai} {found.id} is free", FREE)
-        return _none(f"{self._data} names {genai} {found.id} without a price")
+            return ListPrice(LISTED, f"{self._data}: {genai} {listed.id} is free", FREE)
+        return _none(f"{self._data} names {genai} {listed.id} without a price")
 
     def match(self, genai: str, ref: str) -> types.ModelInfo | None:
         """What genai-prices takes this model for, if it is the very model."""
         providers = self.snapshot.providers
         provider = next((provider for provider in providers if provider.id == genai), None)
-        found = provider.find_model(ref, all_providers=providers) if provider else None
-        if found is None or (ref.startswith("ft:") and not found.id.startswith("ft:")):
+        listed = provider.find_model(ref, all_providers=providers) if provider else None
+        if listed is None or (ref.startswith("ft:") and not listed.id.startswith("ft:")):
             return None  # or the base model's price
         # The library retries with 2025-12-11 in place of 20251211.
-        spelled = ref if found.is_match(ref) else _COMPACT_DATE.sub(r"-\1-\2-\3", ref)
-        return found if spelled == found.id.lower() or is_strict(found.match, spelled) else None
+        spelled = ref if listed.is_match(ref) else _COMPACT_DATE.sub(r"-\1-\2-\3", ref)
+        return listed if spelled == listed.id.lower() or is_strict(listed.match, spelled) else None
 
     def _openrouter(self, ref: str) -> ListPrice:
         if ref.endswith(":free"):
             return ListPrice(LISTED, "openrouter's :free models cost nothing", FREE)
         plain, online = ref, False
-        found = self._exactly("openrouter", plain)
-        while found is None and (suffix := _OPENROUTER_SUFFIX.search(plain)):
+        price = self._exactly("openrouter", plain)
+        while price is None and (suffix := _OPENROUTER_SUFFIX.search(plain)):
             plain, online = plain[: suffix.start()], online or suffix[1] == "online"
-            found = self._exactly("openrouter", plain)
-        if plain.startswith("openrouter/") and found is None:
+            price = self._exactly("openrouter", plain)
+        if plain.startswith("openrouter/") and price is None:
             return _none("openrouter chooses the model: only a reported cost tells the price")
-        if found is None and "/" not in plain and (vendor := vendor_of(plain)):
-            found = self._exactly("openrouter", f"{vendor.prefix}/{plain}")
-        if found is None:
-            found = self._vendor("openrouter", plain)
-        if online and found.schedule is not None:
-            return ListPrice(ESTIMATED, f"{found.rule}; what :online searches cost is not known", found.schedule)
-        return found
+        if price is None and "/" not in plain and (vendor := vendor_of(plain)):
+            price = self._exactly("openrouter", f"{vendor.prefix}/{plain}")
+        if price is None:
+            price = self._vendor("openrouter", plain)
+        if online and price.schedule is not None:
+            return ListPrice(ESTIMATED, f"{price.rule}; what :online searches cost is not known", price.schedule)
+        return price
 
     def _vendor(self, who: str, ref: str) -> ListPrice:
         """The vendor's own list price, as an estimate of what `who` takes.
@@ -188,22 +188,22 @@ class PriceList:
         prefix, slash, rest = ref.partition("/")
         genai = PREFIXES.get(prefix) if slash else None
         if genai == "openrouter":
-            found = self._openrouter(rest)
+            price = self._openrouter(rest)
         elif genai == "local":
-            found = _local(prefix, rest)
+            price = _local(prefix, rest)
         elif genai is not None:
-            found = self._listed(genai, rest)
+            price = self._listed(genai, rest)
         else:
             last = ref.rpartition("/")[2]
             vendor = vendor_of(last)
             if vendor is None or not vendor.genai:
                 return _none(f"{who}: the id {shown(ref)} does not tell who sells the model")
-            found = self._listed(vendor.genai, last)
-            if found.schedule is None and last != (dashed := _DOT.sub("-", last)):
-                found = self._listed(vendor.genai, dashed)  # grok-4.1-fast is xAI's grok-4-1-fast
-        if found.schedule is None:
-            return _none(f"{who}: {found.rule}")
-        return ListPrice(ESTIMATED, f"{who}, at its vendor's price: {found.rule}", found.schedule)
+            price = self._listed(vendor.genai, last)
+            if price.schedule is None and last != (dashed := _DOT.sub("-", last)):
+                price = self._listed(vendor.genai, dashed)  # grok-4.1-fast is xAI's grok-4-1-fast
+        if price.schedule is None:
+            return _none(f"{who}: {price.rule}")
+        return ListPrice(ESTIMATED, f"{who}, at its vendor's price: {price.rule}", price.schedule)
 
     @property
     def _data(self) -> str:

@@ -110,8 +110,8 @@ class _Table(Table):
 
     def takes(self, key: str) -> bool:
         """See Table. LiteLLM names tiers by keys."""
-        found = None if "above" in self.known else _ABOVE.fullmatch(key)
-        return found is not None and found[1] in _PER_TOKEN
+        match = None if "above" in self.known else _ABOVE.fullmatch(key)
+        return match is not None and match[1] in _PER_TOKEN
 
     def passes_over(self, key: str) -> bool:
         """See Table."""
@@ -210,11 +210,11 @@ class _Reader:
     def _above(table: _Table, tiers: dict[int, dict[str, Decimal]]) -> None:
         """Add the tiers that LiteLLM's keys name (`input_cost_per_token_above_200k_tokens`)."""
         for key in table.entries:
-            found = _ABOVE.fullmatch(key)
-            price = table.parsed(key, parse_per_token) if found else None
-            if found is None or price is None:
+            match = _ABOVE.fullmatch(key)
+            price = table.parsed(key, parse_per_token) if match else None
+            if match is None or price is None:
                 continue
-            tier, name = tiers.setdefault(int(found[2]) * 1000, {}), _PER_TOKEN[found[1]]
+            tier, name = tiers.setdefault(int(match[2]) * 1000, {}), _PER_TOKEN[match[1]]
             if name in tier:
                 table.add(key, "this tier gives the price already, in another key")
             tier[name] = price

@@ -96,12 +96,12 @@ class Rates:
 
     def bracket(self, billed_input: int) -> Bracket:
         """The tier of a call with so much billed input."""
-        found = self.brackets[0]
+        reached = self.brackets[0]
         for bracket in self.brackets[1:]:
             if billed_input <= bracket.above:
                 break
-            found = bracket
-        return found
+            reached = bracket
+        return reached
 
     def cost(self, classes: Classes) -> dict[str, int] | None:
         """Money of one call by token class, without classes that have no tokens; None where one has no price."""

@@ -77,8 +77,8 @@ def _check_speed(text: str) -> None:
     """by open group: whether it holds a repeat or a choice"""
     closed = False
     """whether a group that does was closed just now"""
-    for found in re.finditer(r"\{[0-9]*,?[0-9]*\}|.", plain, re.DOTALL):
-        sign = found.group()
+    for match in re.finditer(r"\{[0-9]*,?[0-9]*\}|.", plain, re.DOTALL):
+        sign = match.group()
         if sign == "(":
             groups.append(False)
         elif sign == ")":

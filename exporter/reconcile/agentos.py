@@ -16,18 +16,18 @@ NAME: Final = "AgentOS"
 _NO_SESSION: Final = {Measure.RUNS: 0, Measure.PROMPT: 0, Measure.COMPLETION: 0}
 
 
-def statement(found: Sequence[DailyMetrics], first: dt.date, last: dt.date) -> Statement:
+def statement(daily: Sequence[DailyMetrics], first: dt.date, last: dt.date) -> Statement:
     """What AgentOS says of these days.
 
     AgentOS leaves out days on which no session began, so their figures are 0. Where it has no day at all, its database
     may fail as well, which it does not tell: then it says nothing of any day.
     """
-    days = frozenset(days_between(first, last) if found else ())
+    days = frozenset(days_between(first, last) if daily else ())
     rows: dict[Key, Counter[Measure]] = {(day, ""): Counter(_NO_SESSION) for day in days}
-    for metrics in found:
+    for metrics in daily:
         if metrics.day in days:
             row = {Measure.RUNS: metrics.runs, Measure.PROMPT: metrics.prompt, Measure.COMPLETION: metrics.completion}
             rows[metrics.day, ""].update(row)
-    models = frozenset(model for metrics in found for model in metrics.models if model)
+    models = frozenset(model for metrics in daily for model in metrics.models if model)
     figures = {key: dict(sums) for key, sums in rows.items()}
     return Statement(NAME, "", figures, days, days, {}, {}, {}, models=models)

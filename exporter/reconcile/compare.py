@@ -182,10 +182,10 @@ class _Comparison:
 
 
 def _by_day(rows: Mapping[Key, T]) -> dict[dt.date, dict[str, T]]:
-    found: dict[dt.date, dict[str, T]] = {}
+    by_day: dict[dt.date, dict[str, T]] = {}
     for (day, model), row in rows.items():
-        found.setdefault(day, {})[model] = row
-    return found
+        by_day.setdefault(day, {})[model] = row
+    return by_day
 
 
 def _sums(cases: list[Case]) -> dict[Measure, tuple[int, int]]:

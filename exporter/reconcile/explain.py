@@ -74,8 +74,8 @@ Rule = Callable[[Case], Finding | None]
 
 def explain(rules: tuple[Rule, ...], case: Case) -> tuple[Finding, ...]:
     """All reasons that hold; `unexplained` where none does."""
-    found = tuple(finding for rule in rules if (finding := rule(case)) is not None)
-    return found or (Finding(Reason.UNEXPLAINED, "nothing that the ledger or the other side tells makes it"),)
+    findings = tuple(finding for rule in rules if (finding := rule(case)) is not None)
+    return findings or (Finding(Reason.UNEXPLAINED, "nothing that the ledger or the other side tells makes it"),)
 
 
 # --- Both kinds of other sides ----------------------------------------------------------------------------------------

@@ -144,11 +144,11 @@ class Ours:
 
     def grouped(self, name: Callable[[str, str], str | None]) -> dict[Key, Tally]:
         """Tallies by day and name; `name` is given provider and model, and returns None for what is left out."""
-        found: dict[Key, Tally] = {}
+        grouped: dict[Key, Tally] = {}
         for (day, provider, model), tally in self.tallies.items():
             if (known := name(provider, model)) is not None:
-                found.setdefault((day, known), Tally()).join(tally)
-        return found
+                grouped.setdefault((day, known), Tally()).join(tally)
+        return grouped
 
 
 def ours(days: Days, agentos: Iterable[str], *, cache_known: bool) -> Ours:

@@ -44,7 +44,7 @@ class _InstanceList:
 
     discovery: Discovery
     groups: dict[str, list[lists.Group]] = field(default_factory=dict)
-    found: tuple[AgentOS, ...] = ()
+    agentos: tuple[AgentOS, ...] = ()
     failed: bool = False
     tried: bool = False
     read_at: float = float("-inf")
@@ -54,8 +54,8 @@ class _InstanceList:
     def resolve(self) -> list[str]:
         """Make instances of the groups; what is wrong with single targets."""
         groups = [group for some in self.groups.values() for group in some]
-        found, refused = instances(groups, self.discovery, os.environ)
-        self.found = tuple(found)
+        named, refused = instances(groups, self.discovery, os.environ)
+        self.agentos = tuple(named)
         return refused
 
 
@@ -78,7 +78,7 @@ class Discoverer:
         """Those that are `listed` in the configuration, and those that lists name; the first of a name counts."""
         named = {agentos.name: agentos for agentos in listed}
         for instance_list in (self._lists if lists is None else lists).values():
-            for agentos in instance_list.found:
+            for agentos in instance_list.agentos:
                 named.setdefault(agentos.name, agentos)
         return tuple(named.values())
 
@@ -131,13 +131,13 @@ class Discoverer:
             True,
             stamps,
         )
-        before = instance_list.found
+        before = instance_list.agentos
         problems = await self._read(instance_list) + instance_list.resolve()
         if problems and tuple(problems) != instance_list.said:
             log.warning("discovery", source=str(instance_list.discovery), problems=problems)
         instance_list.said = tuple(problems)
-        if instance_list.found != before:
-            log.info("discovery", source=str(instance_list.discovery), instances=len(instance_list.found))
+        if instance_list.agentos != before:
+            log.info("discovery", source=str(instance_list.discovery), instances=len(instance_list.agentos))
 
     async def _read(self, instance_list: _InstanceList) -> list[str]:
         """Read all that a list consists of; what is wrong with it."""
@@ -192,6 +192,6 @@ def _stamps(discovery: Discovery) -> dict[Path, tuple[int, int]]:
     with contextlib.suppress(SourceError):
         for path in lists.paths(discovery.where):
             with contextlib.suppress(OSError):
-                found = path.stat()
-                stamps[path] = (found.st_mtime_ns, found.st_size)
+                status = path.stat()
+                stamps[path] = (status.st_mtime_ns, status.st_size)
     return stamps

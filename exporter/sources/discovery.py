@@ -41,10 +41,10 @@ def paths(patterns: Sequence[str]) -> list[Path]:
 
     Raises SourceError where a folder cannot be read: that is no list without targets.
     """
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for pattern in patterns:
         if not glob.has_magic(pattern):
-            found.add(Path(pattern))
+            paths.add(Path(pattern))
             continue
         folder = Path(pattern).parent
         try:
@@ -52,8 +52,8 @@ def paths(patterns: Sequence[str]) -> list[Path]:
                 pass
         except OSError as error:
             raise BadAnswer(f"{folder}: {error.strerror}") from None
-        found.update(map(Path, glob.glob(pattern)))  # noqa: PTH207 - absolute ones
-    return sorted(found)
+        paths.update(map(Path, glob.glob(pattern)))  # noqa: PTH207 - absolute ones
+    return sorted(paths)
 
 
 def read(path: Path) -> tuple[list[Group], list[str]]:

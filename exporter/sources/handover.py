@@ -41,8 +41,8 @@ def floors(positions: Mapping[str, Position | None], others: Iterable[str]) -> d
 
 def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
     """How far these cursors reach, but for those that were left behind more than a day before the others."""
-    found = sorted(at for cursor in cursors if isinstance(at := cursor.get("cutoff"), int))
-    return [at for at in found if at >= found[-1] - _REMEMBERED]
+    cutoffs = sorted(at for cursor in cursors if isinstance(at := cursor.get("cutoff"), int))
+    return [at for at in cutoffs if at >= cutoffs[-1] - _REMEMBERED]
 
 
 def begin(stood: Collection[int], lookback_start: int, overlap: int, *, own: int | None = None) -> int:

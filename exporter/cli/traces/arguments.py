@@ -36,12 +36,12 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        found = configuration.parse_duration(f"{text}s" if text.isdigit() else text)
+        seconds = configuration.parse_duration(f"{text}s" if text.isdigit() else text)
     except ValueError as error:
         raise ValueError(str(error)) from None
-    if found <= 0:
+    if seconds <= 0:
         raise ValueError("must be longer than 0s")
-    return found
+    return seconds
 
 
 def _moment(text: str) -> int:
@@ -169,10 +169,10 @@ def find_agentos(options: Options, environ: Mapping[str, str]) -> configuration.
     else:
         kept = environ
     try:
-        found = configuration.load({"config_file": options.config_file, "agentos_url": options.url}, kept)
+        config = configuration.load({"config_file": options.config_file, "agentos_url": options.url}, kept)
     except ConfigError as error:
         raise ConfigError([line.replace("--agentos.url", "--url") for line in error.problems]) from None
-    agentos = _named(found.agentos, options.agentos)
+    agentos = _named(config.agentos, options.agentos)
     if agentos.databases:
         raise ConfigError([f"agentos {agentos.name}: is read from its database; name its API with --url"])
     if options.token_file is not None:
@@ -191,13 +191,13 @@ def _token_variables() -> set[str]:
     return {name for name, _ in configuration.VARIABLES}
 
 
-def _named(found: tuple[configuration.AgentOS, ...], name: str | None) -> configuration.AgentOS:
-    names = ", ".join(agentos.name for agentos in found)
+def _named(config: tuple[configuration.AgentOS, ...], name: str | None) -> configuration.AgentOS:
+    names = ", ".join(agentos.name for agentos in config)
     if name is None:
-        if len(found) == 1:
-            return found[0]
+        if len(config) == 1:
+            return config[0]
         raise ConfigError([f"--agentos: the configuration has several; name one of {names}"])
-    for agentos in found:
+    for agentos in config:
         if agentos.name == name:
             return agentos
     raise ConfigError([f"--agentos: the configuration has no '{plain(name)}'; it has {names}"])

@@ -158,10 +158,10 @@ async def list_traces(inspector: Inspector, databases: list[str | None], options
     if wanted and not await rows_lack_ids(inspector, databases, query):
         asked_rows = True
         scan = await search(replace(query, ids=wanted))
-    if not scan.found:
+    if not scan.traces:
         asked_rows = False
         scan = await search(query)
-    rows = scan.found[enough - 1 - options.limit : enough - 1]
+    rows = scan.traces[enough - 1 - options.limit : enough - 1]
     notes = _scan_notes(scan, options, bool(wanted or components or options.status) and not asked_rows, bool(wanted))
     orders: dict[str, Callable[[TraceView], Any]] = {
         "start": lambda trace: trace.start,
@@ -172,7 +172,7 @@ async def list_traces(inspector: Inspector, databases: list[str | None], options
     rows = sorted(rows, key=orders[options.sort], reverse=not options.reverse)
     if len(rows) > 1 and (options.sort != "start" or options.reverse):
         notes.append(f"sorted among these {len(rows)} traces only: AgentOS knows no other order than the latest first")
-    document = _paged(options, notes, more=len(scan.found) == enough)
+    document = _paged(options, notes, more=len(scan.traces) == enough)
     document["traces"] = [trace_record(row) for row in rows]
     return Answer(document, lambda console: draw_list(console, rows, several=len(databases) > 1), notes)
 
@@ -218,9 +218,11 @@ async def show_trace(inspector: Inspector, databases: list[str | None], options:
     missing = f"trace {asked} not found in {names}; AgentOS also answers so when its database is down"
     candidates = [(db, asked) for db in databases]
     if len(asked) < _WHOLE_ID:
-        candidates = [(db, found) for db in databases for found in await inspector.with_prefix(db, asked)]
+        candidates = [(db, candidate) for db in databases for candidate in await inspector.with_prefix(db, asked)]
         if len(candidates) > 1:
-            raise SourceError(f"several traces start with {asked}: {', '.join(found for _, found in candidates)}")
+            raise SourceError(
+                f"several traces start with {asked}: {', '.join(candidate for _, candidate in candidates)}"
+            )
     for db, trace_id in candidates:
         trace = await inspector.trace(db, trace_id)
         if trace is not None:
@@ -253,12 +255,12 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
     from exporter.sources.api.inspect import Query  # noqa: PLC0415 - imports agno
 
     enough = options.page * options.limit + 1
-    found: list[Session] = []
+    sessions: list[Session] = []
     notes: list[str] = []
     derived = await rows_lack_ids(inspector, databases, Query())
     if not derived:
-        found = await _own_statistics(inspector, databases, options, enough)
-    if not found:
+        sessions = await _own_statistics(inspector, databases, options, enough)
+    if not sessions:
         components = _components(inspector, options)
         traces = newest(inspector, databases, Query())
         scan = await scan_through(
@@ -268,8 +270,8 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
             most=options.scan,
             requests=False,
         )
-        found = _gather(scan.found, options.user)
-        derived = bool(found)
+        sessions = _gather(scan.traces, options.user)
+        derived = bool(sessions)
         if derived:
             notes.append(
                 f"AgentOS's trace rows have no session ids: worked out from the newest {scan.read} traces"
@@ -285,31 +287,31 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
     }
     # What was worked out here is known as a whole; of AgentOS's statistics there is only the page.
     if not derived:
-        found.sort(key=orders["last"])
-        more, found = len(found) >= enough, found[enough - 1 - options.limit : enough - 1]
-    found.sort(key=orders[options.sort], reverse=options.reverse)
+        sessions.sort(key=orders["last"])
+        more, sessions = len(sessions) >= enough, sessions[enough - 1 - options.limit : enough - 1]
+    sessions.sort(key=orders[options.sort], reverse=options.reverse)
     if derived:
-        more, found = len(found) >= enough, found[enough - 1 - options.limit : enough - 1]
-    elif len(found) > 1 and (options.sort != "last" or options.reverse):
-        notes.append(f"sorted among these {len(found)} sessions only: AgentOS has the last active first")
+        more, sessions = len(sessions) >= enough, sessions[enough - 1 - options.limit : enough - 1]
+    elif len(sessions) > 1 and (options.sort != "last" or options.reverse):
+        notes.append(f"sorted among these {len(sessions)} sessions only: AgentOS has the last active first")
     document = _paged(options, notes, more=more)
     document["source"] = "traces" if derived else "agentos"
-    document["sessions"] = [session_record(session) for session in found]
-    return Answer(document, lambda console: draw_sessions(console, found, derived=derived), notes)
+    document["sessions"] = [session_record(session) for session in sessions]
+    return Answer(document, lambda console: draw_sessions(console, sessions, derived=derived), notes)
 
 
 async def _own_statistics(
     inspector: Inspector, databases: Sequence[str | None], options: SessionOptions, enough: int
 ) -> list[Session]:
     agent = inspector.agent_id(options.agent) if options.agent else None
-    found = []
+    sessions = []
     for db in databases:
         own, _ = await inspector.sessions(db, user=options.user, agent=agent, page=1, size=enough)
-        found += [
+        sessions += [
             Session(session.id, session.user_id, list(session.components), session.traces, session.first, session.last)
             for session in own
         ]
-    return found
+    return sessions
 
 
 def _gather(traces: Sequence[TraceView], user: str | None) -> list[Session]:

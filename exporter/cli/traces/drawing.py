@@ -233,7 +233,7 @@ def _guides(trace: TraceView) -> list[tuple[str, str]]:
     """For each span: the tree's lines before its name, and those before the text below it."""
     last = {span.parent: place for place, span in enumerate(trace.spans)}
     bars: list[str] = []
-    found = []
+    guides = []
     for place, span in enumerate(trace.spans):
         if span.parent < 0:
             guide, bar = "", ""
@@ -242,8 +242,8 @@ def _guides(trace: TraceView) -> list[tuple[str, str]]:
             guide = bars[span.parent] + ("└─ " if final else "├─ ")
             bar = bars[span.parent] + ("   " if final else "│  ")
         bars.append(bar)
-        found.append((guide, bar + ("│  " if place in last else "   ")))
-    return found
+        guides.append((guide, bar + ("│  " if place in last else "   ")))
+    return guides
 
 
 def _shortened(guide: str, console: Console) -> str:

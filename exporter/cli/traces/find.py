@@ -25,7 +25,7 @@ async def newest(inspector: Inspector, databases: Sequence[str | None], query: Q
         while True:
             page += 1
             got = await inspector.traces(db, query, page=page, size=_PAGE)
-            for trace in got.found:
+            for trace in got.traces:
                 if trace.id not in met:
                     met.add(trace.id)
                     yield trace
@@ -46,7 +46,7 @@ async def newest(inspector: Inspector, databases: Sequence[str | None], query: Q
 class Scan:
     """Traces found among those read."""
 
-    found: list[TraceView] = field(default_factory=list)
+    traces: list[TraceView] = field(default_factory=list)
     read: int = 0
     requests: int = 0
     """HTTP requests that ran nothing, left out"""
@@ -83,8 +83,8 @@ async def scan_through(
             if trace.only_requests and not requests:
                 scan.requests += 1
             elif fits(trace):
-                scan.found.append(trace)
-                if len(scan.found) == enough:
+                scan.traces.append(trace)
+                if len(scan.traces) == enough:
                     break
     return scan
 
@@ -93,7 +93,7 @@ async def rows_lack_ids(inspector: Inspector, databases: Sequence[str | None], q
     """Whether spans of recent traces name ids that their rows do not: then AgentOS cannot be asked for them."""
     for db in databases:
         page = await inspector.traces(db, query, page=1, size=_PAGE)
-        for trace in page.found:
+        for trace in page.traces:
             if any(getattr(span, fact) and not trace.row[fact] for span in trace.spans for fact in FACTS):
                 return True
     return False

@@ -80,8 +80,8 @@ def _item(row: Record, start: int, end: int, zone: str) -> Item:
 
 def _model(sku: str) -> str:
     """The id of the Gemini model that a SKU is of; '' where it names none."""
-    found = _MODEL.search(sku)
-    return "" if found is None else "-".join(part.lower() for part in ("gemini", *found.groups()) if part)
+    match = _MODEL.search(sku)
+    return "" if match is None else "-".join(part.lower() for part in ("gemini", *match.groups()) if part)
 
 
 def _measure(sku: str) -> Measure | None:

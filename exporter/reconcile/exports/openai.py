@@ -128,7 +128,7 @@ def _costs(time: _Bucket, result: Record) -> Item:
         result.refuse(f"is in {unit or 'no currency'}, not in USD; export it in USD")
     figures = {Measure.COST: amount.usd(value)}
     line_item = result.text("line_item")
-    found = _LINE_ITEM.fullmatch(line_item)
-    more = {"model": found["model"]} if found else {"beyond": line_item}
+    match = _LINE_ITEM.fullmatch(line_item)
+    more = {"model": match["model"]} if match else {"beyond": line_item}
     key = ("costs", time.start, time.end, *result.identity(_FIGURES))
     return time.item(place=result.place, figures=figures, key=key, rounding=NOISE, **more)

@@ -213,10 +213,10 @@ def _position(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "one of its numbers is none"
 
 
-def _objects(found: object, place: str) -> Iterator[Record]:
-    if not isinstance(found, list):
+def _objects(values: object, place: str) -> Iterator[Record]:
+    if not isinstance(values, list):
         raise ExportError(f"{place}: must be a list")
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(values, 1):
         if not isinstance(row, dict):
             raise ExportError(f"{place}, row {number}: must be an object")
         yield Record(f"{place}, row {number}", row)

@@ -49,15 +49,15 @@ def read(paths: Iterable[Path], vendor: str | None = None) -> list[Statement]:
         if number > MOST_FILES:
             raise ExportError(f"more than {MOST_FILES} files; name fewer at once")
         export, raw = load(path)
-        found = _vendor(export, vendor)
-        collector = collectors.setdefault(found, Collector(VENDORS[found].name, found))
+        name = _vendor(export, vendor)
+        collector = collectors.setdefault(name, Collector(VENDORS[name].name, name))
         digest = hashlib.sha256(raw).digest()
         if digest in met:
             text = f"{export.name} is the same file as {met[digest]}, and counted once"
             collector.remark(Reason.DUPLICATE_ROWS, text)
             continue
         met[digest] = export.name
-        collector.add(VENDORS[found].read(export, collector.remark))
+        collector.add(VENDORS[name].read(export, collector.remark))
     return [collector.statement() for collector in collectors.values()]
 
 

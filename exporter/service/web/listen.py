@@ -134,8 +134,8 @@ def _addresses(host: str, port: int, where: str) -> list[tuple[socket.AddressFam
         every = (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what an empty host asks for
         return [(socket.AF_INET6, ("::", port)), every] if socket.has_dualstack_ipv6() else [every]
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ListenError(f"cannot listen on {where}: {host!r} is neither an address nor a known host") from error
-    found.sort(key=lambda info: info[0] != socket.AF_INET)
-    return [(info[0], info[4]) for info in found]
+    resolved.sort(key=lambda info: info[0] != socket.AF_INET)
+    return [(info[0], info[4]) for info in resolved]

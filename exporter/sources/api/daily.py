@@ -72,15 +72,15 @@ async def read_daily(
 
     Raises SourceError.
     """
-    found: list[DailyMetrics] = []
+    days: list[DailyMetrics] = []
     for place in places:
         params = {"starting_date": first.isoformat(), "ending_date": last.isoformat(), **place}
         answer = await api.get("/metrics", params, endpoint=ENDPOINT, timeout=_TIMEOUT, most=_MOST_BYTES)
         try:
-            found += map(_day, _decoder.decode(answer.body).metrics)
+            days += map(_day, _decoder.decode(answer.body).metrics)
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadAnswer("/metrics: the answer is not that of an AgentOS; is this its URL?") from error
-    return found
+    return days
 
 
 def _day(day: _Day) -> DailyMetrics:

@@ -35,7 +35,7 @@ _FAILURES: Final = 3
 class Traces:
     """One page of traces, newest start first. `rows` is how many AgentOS sent, our own requests' among them."""
 
-    found: list[TraceView]
+    traces: list[TraceView]
     rows: int
     total: int
 
@@ -83,8 +83,8 @@ class Inspector:
                         self._names[kind][name] = spelling
                     if name and kind == "agent" and member.id:
                         self._agent_ids[name] = member.id
-        found = config.traces.dbs if config.traces is not None else None
-        return [db.db_id for db in found or ()] or [None]
+        databases = config.traces.dbs if config.traces is not None else None
+        return [db.db_id for db in databases or ()] or [None]
 
     def span_name(self, kind: str, name: str) -> str:
         """How spans spell the agent, team or workflow of this id or name."""
@@ -103,7 +103,7 @@ class Inspector:
         """Ids of traces that start so, 10 at most; where AgentOS cannot search, among the newest 500."""
         searched = await self._searched(db, {"op": "STARTSWITH", "key": "trace_id", "value": prefix}, 1, 10)
         if searched is not None:
-            return [trace.id for trace in searched.found]
+            return [trace.id for trace in searched.traces]
         listed = await _checked(self._client.get_traces(page=1, limit=500, db_id=db), "/traces")
         return [row.trace_id for row in listed.data if row.trace_id.startswith(prefix)][:10]
 
@@ -133,7 +133,7 @@ class Inspector:
             self._client.get_trace_session_stats(user_id=user, agent_id=agent, page=page, limit=size, db_id=db),
             "/trace_session_stats",
         )
-        found = [
+        views = [
             SessionView(
                 row.session_id,
                 db or "",
@@ -145,7 +145,7 @@ class Inspector:
             )
             for row in answer.data
         ]
-        return found, answer.meta.total_count or 0
+        return views, answer.meta.total_count or 0
 
     async def _searched(self, db: str | None, condition: dict[str, Any], page: int, size: int) -> Traces | None:
         """A page of a search; None where this AgentOS cannot search, which is remembered."""
@@ -187,9 +187,9 @@ class Inspector:
                 self.unreadable += 1
                 if not whole.total and whole.rows + 1 >= _FAILURES:
                     break  # rather all of them
-                whole = Traces(whole.found, whole.rows + 1, whole.total)
+                whole = Traces(whole.traces, whole.rows + 1, whole.total)
                 continue
-            whole = Traces([*whole.found, *single.found], whole.rows + single.rows, single.total)
+            whole = Traces([*whole.traces, *single.traces], whole.rows + single.rows, single.total)
             if not single.rows:
                 break
         if failure is not None and not whole.total:

@@ -296,17 +296,17 @@ class Reader(ABC):
         now, known = self.clock.now_us(), await ledger.known_traces(self.db, [seen.id for seen in listed])
         verdict = Verdict()
         for seen in sorted(listed, key=lambda seen: seen.end):
-            found = known.get(seen.id)
+            recorded = known.get(seen.id)
             if self.already_read.still_unreadable(seen):
                 continue
-            if found is None and seen.created < self.oldest:
+            if recorded is None and seen.created < self.oldest:
                 verdict.too_old.append((seen.id, "too_old"))
-            elif found is None:
+            elif recorded is None:
                 if seen.end >= self.here.floor:
                     verdict.fetch.append(seen)
-            elif (found.total_spans, found.end) != (seen.total_spans, seen.end):
+            elif (recorded.total_spans, recorded.end) != (seen.total_spans, seen.end):
                 verdict.fetch.append(seen)
-            elif found.state is TraceState.COMPLETE and now >= found.next_ask:
+            elif recorded.state is TraceState.COMPLETE and now >= recorded.next_ask:
                 verdict.settled.append(seen.id)
         return verdict
 
@@ -338,10 +338,10 @@ class Reader(ABC):
         """
         size, met = self.page_size.rows, False
         for _ in range(2):
-            found: dict[str, ListedTrace] = {}
+            traces: dict[str, ListedTrace] = {}
             malformed: set[str] = set()
             page, wanted = 0, 1
-            while len(found) + len(malformed) < wanted:
+            while len(traces) + len(malformed) < wanted:
                 page += 1
                 answer = await self.get("/traces", {**params, "page": page, "limit": size}, "traces_list")
                 head.answered(answer)
@@ -351,12 +351,12 @@ class Reader(ABC):
                     wanted = listing.total_count
                     if most is not None and wanted > most:
                         return None
-                found.update((row.id, row) for row in listing.rows)
+                traces.update((row.id, row) for row in listing.rows)
                 malformed.update(listing.malformed)
                 if not listing.rows and not listing.malformed:
                     break
-            if len(found) + len(malformed) >= wanted and (found or malformed or not met):
-                return list(found.values())
+            if len(traces) + len(malformed) >= wanted and (traces or malformed or not met):
+                return list(traces.values())
             size, met = min(max(size, wanted + _SPARE), _LARGEST_LIST), True
         return None
 

@@ -217,8 +217,8 @@ class AgentOSSource:
             await self._read_config()
         if self._config is None:
             return [None]
-        found = self._config.traces.dbs if self._config.traces is not None else None
-        return [db.db_id for db in found or ()] or [None]
+        databases = self._config.traces.dbs if self._config.traces is not None else None
+        return [db.db_id for db in databases or ()] or [None]
 
     def _wait(self, deadline: float) -> float:
         return max(0.1, min(REQUEST_TIMEOUT, deadline - self._clock.monotonic()))
@@ -311,12 +311,12 @@ class AgentOSSource:
         bases = [base.id for base in getattr(said, "knowledge_instances", None) or ()]
         if len(bases) > 1:
             return [{"knowledge_id": base} for base in bases]
-        found = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []
+        databases = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []
         if said is not None and said.dbs == []:
             return []
         if config is None and self.target.db_ids is not None:
-            found = list(self.target.db_ids)
-        return [{"db_id": db} for db in found] if len(found) > 1 else [{}]
+            databases = list(self.target.db_ids)
+        return [{"db_id": db} for db in databases] if len(databases) > 1 else [{}]
 
     # Names and sessions
 
@@ -354,12 +354,12 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _components(config: ConfigResponse) -> list[Component]:
-    found = []
+    components = []
     for kind, members in (("agent", config.agents), ("team", config.teams), ("workflow", config.workflows)):
         for member in members:
             name = member.name or member.id or ""
             model = getattr(member, "model", None)
-            found.append(
+            components.append(
                 Component(
                     kind,
                     member.id or "",
@@ -369,4 +369,4 @@ def _components(config: ConfigResponse) -> list[Component]:
                     provider_label(model.provider or "") if model is not None else "",
                 )
             )
-    return found
+    return components

@@ -239,12 +239,12 @@ class Feed:
         if not ids:
             return Reading()
         try:
-            found = await self.connection.spans(ids, wait=self._left)
+            spans = await self.connection.spans(ids, wait=self._left)
         except SourceTimeout:
             self._chunk = max(1, self._chunk // 4)
             raise
         self._chunk = min(CHUNK, 2 * self._chunk)
-        return await asyncio.to_thread(span_rows.read, found, self.db if db is None else db, given_up=given_up)
+        return await asyncio.to_thread(span_rows.read, spans, self.db if db is None else db, given_up=given_up)
 
     def _remember(self, reading: Reading) -> None:
         """Take note of spans that are committed."""

@@ -178,13 +178,13 @@ def _hosts(
     if host:
         return ((host, port),)
     said = query.get("host", ())
-    found: list[tuple[str, int | None]] = []
+    hosts: list[tuple[str, int | None]] = []
     for text in (said,) if isinstance(said, str) else said:
         name, colon, number = text.rpartition(":")
         alone = not colon or text.startswith("/") or not number.isdigit()
-        found.append((text, None) if alone else (name, int(number)))
+        hosts.append((text, None) if alone else (name, int(number)))
     ports = query.get("port", ())
     for place, number in enumerate((ports,) if isinstance(ports, str) else ports):
-        if place < len(found) and number.isdigit():
-            found[place] = (found[place][0], int(number))
-    return tuple(found) or (("localhost", port),)
+        if place < len(hosts) and number.isdigit():
+            hosts[place] = (hosts[place][0], int(number))
+    return tuple(hosts) or (("localhost", port),)

@@ -151,24 +151,26 @@ def attributes_of(raw: str | bytes | None) -> Attributes:
 def _leniently(raw: str | bytes) -> Attributes:
     """What Python's json wrote and msgspec refuses: NaN, lone surrogates."""
     try:
-        found = json.loads(raw)
-        if isinstance(found, str):  # encoded twice
-            found = json.loads(found)
+        attributes = json.loads(raw)
+        if isinstance(attributes, str):  # encoded twice
+            attributes = json.loads(attributes)
     except (ValueError, RecursionError):
         return MALFORMED
-    if found is None:
+    if attributes is None:
         return _NO_ATTRIBUTES
-    return Attributes(*map(found.get, ATTRIBUTES)) if isinstance(found, dict) else MALFORMED
+    return Attributes(*map(attributes.get, ATTRIBUTES)) if isinstance(attributes, dict) else MALFORMED
 
 
 def extracted(values: Sequence[Any]) -> Attributes:
     """Attributes that the database extracted, in the order of `ATTRIBUTES`; numbers are still JSON."""
-    found = Attributes(*values)
-    if found.kind == "LLM":
-        found.prompt, found.completion, found.total = map(_number, (found.prompt, found.completion, found.total))
-        found.cache_read, found.cache_write = _number(found.cache_read), _number(found.cache_write)
-        found.reasoning, found.cost = _number(found.reasoning), _number(found.cost)
-    return found
+    attributes = Attributes(*values)
+    if attributes.kind == "LLM":
+        attributes.prompt, attributes.completion, attributes.total = map(
+            _number, (attributes.prompt, attributes.completion, attributes.total)
+        )
+        attributes.cache_read, attributes.cache_write = _number(attributes.cache_read), _number(attributes.cache_write)
+        attributes.reasoning, attributes.cost = _number(attributes.reasoning), _number(attributes.cost)
+    return attributes
 
 
 def _number(value: str | None) -> object:
@@ -316,29 +318,36 @@ _ALL_BELIEVED: Final[tuple[str, ...]] = ()
 
 
 def _span(row: Row, parent: int, start: int, end: int) -> Span:
-    found, status = row.attributes, row.status_code
-    if found is None:
-        found = _NO_ATTRIBUTES
-    if found is MALFORMED or status not in _STATUSES:
+    attributes, status = row.attributes, row.status_code
+    if attributes is None:
+        attributes = _NO_ATTRIBUTES
+    if attributes is MALFORMED or status not in _STATUSES:
         raise ValueError("not a span")
-    session, user, said = _id(found.session), _id(found.user), found.kind
+    session, user, said = _id(attributes.session), _id(attributes.user), attributes.kind
     if said is None or said == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
-    what = (row.name, said, found.model, found.provider, bool(found.agno_team or found.team))
+    what = (row.name, said, attributes.model, attributes.provider, bool(attributes.agno_team or attributes.team))
     kind, name, model, provider, called, continued, streamed = (
         _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
     )
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
-        counts = (found.prompt, found.completion, found.cache_read, found.cache_write, found.reasoning, found.total)
+        counts = (
+            attributes.prompt,
+            attributes.completion,
+            attributes.cache_read,
+            attributes.cache_write,
+            attributes.reasoning,
+            attributes.total,
+        )
         prompt, completion, read, write, reasoning, total = read_counts = tuple(map(tokens, counts))
         usage = TokenUsage(prompt, completion, read, write, reasoning, total, True)  # noqa: FBT003 - detailed
-        reported = cost(found.cost)
-        strange = not_believed((*counts, found.cost), (*read_counts, reported))
+        reported = cost(attributes.cost)
+        strange = not_believed((*counts, attributes.cost), (*read_counts, reported))
     failed, why = None, OTHER
     if status == "ERROR":
-        text = row.status_message or found.exception
+        text = row.status_message or attributes.exception
         text = text if isinstance(text, str) else None
         failed = error_type(text)
         if kind is _LLM:
@@ -356,7 +365,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         called,
         usage,
         reported,
-        _id(found.run),
+        _id(attributes.run),
         session,
         user,
         strange,

@@ -48,9 +48,9 @@ async def read_tags(connection: Connection, traces: Sequence[Trace], *, wait: fl
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
         for trace_id, value in await connection.rows(connection.sql.tags(len(some)), some, wait=wait):
-            found = _decoded(value)
-            if isinstance(found, list):
-                tags.setdefault(trace_id, []).extend(tag for tag in found[:_MOST_TAGS] if isinstance(tag, str))
+            value_tags = _decoded(value)
+            if isinstance(value_tags, list):
+                tags.setdefault(trace_id, []).extend(tag for tag in value_tags[:_MOST_TAGS] if isinstance(tag, str))
     return tags
 
 

@@ -161,12 +161,12 @@ class DatabaseSource:
         for feed in self._feeds:
             if due and feed.connection.is_open:
                 alone = len(self._feeds) == 1
-                found: set[str] = set()
+                returned: set[str] = set()
                 async with aclosing(feed.ask(due, db, now, alone=alone)) as batches:
                     async for batch in batches:
-                        found |= {trace.id for trace in batch.traces}
+                        returned |= {trace.id for trace in batch.traces}
                         yield batch
-                due = [trace for trace in due if trace.id not in found]
+                due = [trace for trace in due if trace.id not in returned]
         if due and len(self._feeds) > 1 and all(feed.connection.is_open for feed in self._feeds):
             yield Batch(db, missed=[trace.id for trace in due], as_of=now)
 
@@ -216,8 +216,8 @@ async def _components(connected: Connection) -> list[Component]:
     if missing(connected.sql.layout, connected.location.tables.components_table, COMPONENT_COLUMNS):
         return []
     rows: list[tuple[Any, ...]] = await connected.rows(connected.sql.components(), wait=_WAIT)
-    found = []
+    components = []
     for kind, component_id, name in rows:
         shown = clean_name(str(name or component_id))
-        found.append(Component(clean_name(str(kind)), clean_id(str(component_id)), shown, spelled(shown)))
-    return found
+        components.append(Component(clean_name(str(kind)), clean_id(str(component_id)), shown, spelled(shown)))
+    return components

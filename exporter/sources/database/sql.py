@@ -240,5 +240,5 @@ def _names(alias: str) -> str:
 
 def missing(layout: Layout, table: str, columns: Sequence[str]) -> list[str]:
     """Columns that the table should have and has not; all of them where there is no such table."""
-    found = layout.get(table, {})
-    return [name for name in columns if name not in found]
+    present = layout.get(table, {})
+    return [name for name in columns if name not in present]

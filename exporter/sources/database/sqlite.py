@@ -55,10 +55,10 @@ class SqliteConnection(Threaded):
 
     def _identity(self) -> tuple[int, int] | None:
         try:
-            found = Path(self.location.database).stat()
+            status = Path(self.location.database).stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     async def _connect(self, password: str | None) -> None:
         self._opened_file = self._identity()

@@ -114,10 +114,10 @@ class Approvals:
         )
 
     async def _find(self, asked: Mapping[str, Waiting]) -> dict[str, Ended | None]:
-        found = await self._rows.by_id(asked)
+        approvals = await self._rows.by_id(asked)
         return {
             id_: None if approval.status == PENDING else _ended(id_, asked[id_].created, approval)
-            for id_, approval in found.items()
+            for id_, approval in approvals.items()
         }
 
     def _gauges(self, waiting: Mapping[str, Waiting], total: int) -> dict[str, dict[Labels, float]]:

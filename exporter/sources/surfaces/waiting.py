@@ -61,17 +61,17 @@ async def follow(
     """
     followed = Followed()
     asked = dict(islice(missing.items(), most))
-    found = await find(asked) if asked else {}
+    rows = await find(asked) if asked else {}
     for row, waiting in missing.items():
         if row not in asked:
             followed.waiting[row] = waiting
-        elif row not in found:
+        elif row not in rows:
             misses = waiting.misses + believed
             if misses >= GONE_AFTER:
                 followed.lose("gone")
             else:
                 followed.waiting[row] = Waiting(waiting.created, waiting.labels, misses)
-        elif (ended := found[row]) is None:
+        elif (ended := rows[row]) is None:
             followed.waiting[row] = waiting
         else:
             followed.ended[row] = ended

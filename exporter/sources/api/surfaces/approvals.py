@@ -32,12 +32,12 @@ class ListedApprovals:
 
     async def pending(self) -> tuple[list[Approval], int]:
         """See ApprovalRows."""
-        found = await self._fetch(1, _SIZE, status=PENDING)
+        answer = await self._fetch(1, _SIZE, status=PENDING)
         for page in range(2, PAGES + 1):
-            if len(found.data) >= found.total:
+            if len(answer.data) >= answer.total:
                 break
-            found.data.extend((await self._fetch(page, _SIZE, status=PENDING)).data)
-        return found.data, found.total
+            answer.data.extend((await self._fetch(page, _SIZE, status=PENDING)).data)
+        return answer.data, answer.total
 
     async def since(self, position: Position, *, thorough: bool) -> tuple[list[Approval], Position]:
         """See ApprovalRows."""

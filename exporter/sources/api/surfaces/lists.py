@@ -156,11 +156,11 @@ async def walk(
 
 async def each(ids: Iterable[str], fetch: Callable[[str], Awaitable[Value]]) -> dict[str, Value]:
     """Ask for each by its id; those that AgentOS does not know are left out. Raises SourceError."""
-    found: dict[str, Value] = {}
+    answers: dict[str, Value] = {}
     for id_ in ids:
         with contextlib.suppress(UnknownRoute):
-            found[id_] = await fetch(id_)
-    return found
+            answers[id_] = await fetch(id_)
+    return answers
 
 
 def _newest(ats: Iterable[int | None], date: int) -> int:

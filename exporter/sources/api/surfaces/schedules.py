@@ -46,13 +46,13 @@ class ListedSchedules:
 
     async def listed(self) -> tuple[dict[str, Schedule], int]:
         """See ScheduleRows."""
-        found: dict[str, Schedule] = {}
+        schedules: dict[str, Schedule] = {}
         for page in range(1, PAGES + 1):
             answer = await self._lists.page(_PATH, {"limit": 100, "page": page}, _page, _ENDPOINT)
-            found |= {id_: schedule for schedule in answer.data if (id_ := identifier(schedule.id)) is not None}
+            schedules |= {id_: schedule for schedule in answer.data if (id_ := identifier(schedule.id)) is not None}
             if len(answer.data) < 100:  # noqa: PLR2004 - the limit
                 break
-        return found, answer.date
+        return schedules, answer.date
 
     def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule], now: int) -> list[str]:
         """See ScheduleRows."""

@@ -32,12 +32,12 @@ class StoredSchedules:
         """See ScheduleRows."""
         rows = await self._databases.every(SCHEDULES.name, SCHEDULES.names, _newest)
         # SQLite and MySQL have numbers for what is true and false.
-        found = {
+        schedules = {
             id_: Schedule(id_, name, enabled == 1, next_run_at)
             for key, _, name, enabled, next_run_at in rows
             if (id_ := identifier(key)) is not None
         }
-        return found, await self._databases.now()
+        return schedules, await self._databases.now()
 
     def chosen(self, listed: Mapping[str, Schedule], known: Mapping[str, FollowedSchedule], now: int) -> list[str]:  # noqa: ARG002
         """See ScheduleRows. One statement reads the runs of all."""
@@ -57,8 +57,8 @@ class StoredSchedules:
             if (schedule := identifier(row[2])) in runs:
                 runs[schedule].append(_run(row))
         return {
-            schedule: (found, Position(max(positions[schedule].read_to, read.read_to), some=read.some))
-            for schedule, found in runs.items()
+            schedule: (run, Position(max(positions[schedule].read_to, read.read_to), some=read.some))
+            for schedule, run in runs.items()
         }
 
     async def runs_by_id(self, schedule: str, ids: Collection[str]) -> dict[str, Run]:  # noqa: ARG002

@@ -101,9 +101,9 @@ class Databases:
         reached: list[int] = []
         some = False
         for connection in await self._having(table.name, table.needed):
-            found, at = await self._since(connection, table, position.floor)
-            some = some or bool(found) or bool(await connection.rows(_any(connection, table), wait=WAIT))
-            rows += found
+            new_rows, at = await self._since(connection, table, position.floor)
+            some = some or bool(new_rows) or bool(await connection.rows(_any(connection, table), wait=WAIT))
+            rows += new_rows
             reached.append(at)
         return rows, Position(max(position.read_to, min(reached)) if some else position.read_to, some=some)
 
@@ -128,7 +128,7 @@ class Databases:
         return rows
 
     async def _having(self, table: str, columns: Sequence[str]) -> list[Connection]:
-        found: list[Connection] = []
+        connections: list[Connection] = []
         for connection in self.connections:
             await connection.open(WAIT)
             name = getattr(connection.location.tables, table)
@@ -139,11 +139,11 @@ class Databases:
                 whole = f"{connection.location.schema}.{name}"
                 raise Refused(f"{connection.location}: {user} may not read {whole}; GRANT SELECT ON {whole} TO {user};")
             if not missing(connection.sql.layout, name, columns):
-                found.append(connection)
-        if not found:
+                connections.append(connection)
+        if not connections:
             name = getattr(self.connections[0].location.tables, table)
             raise NoSurface(f"no database has a table {name} ({table}) with all columns that are read")
-        return found
+        return connections
 
     def _may_learn(self, connection: Connection) -> bool:
         now = self._clock.monotonic()
