@@ -63,14 +63,14 @@ class Counter:
     def absorb(self, batch: Batch) -> int:
         """Count what is new in a batch, and keep it with the batch's cursor; return how many traces were new."""
         deltas: dict[int, Delta] = {}
-        known = self._work.counted([trace.id for trace in batch.traces])
+        counted_spans = self._work.counted([trace.id for trace in batch.traces])
         counted: dict[str, set[int]] = {}
         new = spans = hidden = 0
         for trace in sorted(batch.traces, key=lambda trace: (trace.end, trace.id)):
-            before = counted.get(trace.id, known.get(trace.id, set()))
-            fresh = self._count(deltas, trace, before, reported=trace.id in known or trace.id in counted)
-            new += trace.id not in known and trace.id not in counted
-            hidden += max(0, trace.total_spans - trace.nodes) if trace.id not in known else 0
+            before = counted.get(trace.id, counted_spans.get(trace.id, set()))
+            fresh = self._count(deltas, trace, before, reported=trace.id in counted_spans or trace.id in counted)
+            new += trace.id not in counted_spans and trace.id not in counted
+            hidden += max(0, trace.total_spans - trace.nodes) if trace.id not in counted_spans else 0
             spans += len(fresh)
             counted[trace.id] = before | fresh
         with self._work.transaction():
@@ -106,8 +106,8 @@ class Counter:
         others: dict[int, set[int]] = {}
         for span in spans:
             if span.kind is not SpanKind.HTTP and span.id not in counted:
-                part = runs if span.kind in RUN_KINDS else others
-                part.setdefault(self._period.sample_of(span.end), set()).add(span.id)
+                group = runs if span.kind in RUN_KINDS else others
+                group.setdefault(self._period.sample_of(span.end), set()).add(span.id)
         if len(runs) == 1 and runs.keys() == others.keys():  # nearly always, and half the work
             ((at, some),) = runs.items()
             yield at, some | others[at]
@@ -154,9 +154,9 @@ class Counter:
         with self._work.transaction():
             while some := list(islice(idle, _AT_ONCE)):
                 deltas: dict[int, Delta] = {}
-                for part in some:
-                    at = self._period.sample_of(part.last + SESSION_IDLE)
-                    observe_session(self._delta(deltas, at), part)
+                for session_part in some:
+                    at = self._period.sample_of(session_part.last + SESSION_IDLE)
+                    observe_session(self._delta(deltas, at), session_part)
                 self._commit(deltas)
             self._work.forget_sessions()
 
@@ -164,21 +164,21 @@ class Counter:
 def _idle(parts: Iterable[tuple[int, SessionPart]]) -> Iterator[SessionPart]:
     """What each session did until it was idle; one that goes on later begins anew, as the daemon has it."""
     session, open_part = None, None
-    for digest, part in parts:
-        if open_part is not None and digest == session and part.last - open_part.last <= SESSION_IDLE:
-            open_part.join(part)
+    for digest, session_part in parts:
+        if open_part is not None and digest == session and session_part.last - open_part.last <= SESSION_IDLE:
+            open_part.join(session_part)
             continue
         if open_part is not None:
             yield open_part
-        session, open_part = digest, replace(part)
+        session, open_part = digest, replace(session_part)
     if open_part is not None:
         yield open_part
 
 
 def _is_told(metric: str) -> bool:
     """Whether a metric has a past. The state may name one that this version does not know."""
-    known = METRICS.get(metric)
-    return known is not None and known.of_spans
+    definition = METRICS.get(metric)
+    return definition is not None and definition.of_spans
 
 
 def _empty(key: Key) -> StoredSeries:

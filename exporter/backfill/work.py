@@ -182,11 +182,11 @@ class Work:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add increments."""
-        known, enter = self._series, self._enter
+        stored, enter = self._series, self._enter
         self._connection.executemany(
             "INSERT INTO increments VALUES (?, ?, ?, ?)",
             [
-                (_PLACES[row.key[0]], row.at, known.get(row.key) or enter(row.key), " ".join(map(str, row.amounts)))
+                (_PLACES[row.key[0]], row.at, stored.get(row.key) or enter(row.key), " ".join(map(str, row.amounts)))
                 for row in rows
             ],
         )

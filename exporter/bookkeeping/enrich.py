@@ -230,9 +230,9 @@ class Enricher:
         calls = self._ledger.waiting(self.agentos)
         # History shows its value at once. News shows 0 first, as any new series does.
         for first in (True, False):
-            part = [call for call in calls if call.first is first]
-            if part:
-                done += self._resolve(part, details, everything=everything, show=first)
+            group = [call for call in calls if call.first is first]
+            if group:
+                done += self._resolve(group, details, everything=everything, show=first)
         return done
 
     def _resolve(
@@ -248,8 +248,8 @@ class Enricher:
         for call in calls:
             if not call.check:
                 runs.setdefault(call.run_id, []).append(call)
-        for run_id, own in runs.items():
-            self._charge_run(delta, bills, own, details.get(run_id), everything=everything)
+        for run_id, run_calls in runs.items():
+            self._charge_run(delta, bills, run_calls, details.get(run_id), everything=everything)
         for call in done:
             bills.release(delta, call, details.get(call.run_id))
         self._count_details(delta, runs, details)
@@ -281,8 +281,8 @@ class Enricher:
                 for call, span in group.shares:
                     bills.add(delta, call, self._charge(delta, call, span, estimated=estimated))
         for call in calls:
-            told = detail is not None and not call.counted
-            if call.key not in bills.paid and (everything or told or self._late(call.since)):
+            has_detail = detail is not None and not call.counted
+            if call.key not in bills.paid and (everything or has_detail or self._late(call.since)):
                 bills.add(delta, call, self._charge(delta, call, call.as_span()))
 
     def _charge(self, delta: Delta, call: WaitingCall, span: Span, *, estimated: bool = False) -> Charged:
@@ -298,9 +298,9 @@ class Enricher:
         self, delta: Delta, runs: Mapping[str, list[WaitingCall]], details: Mapping[str, RunDetail]
     ) -> None:
         """Count what details tell beside tokens of calls, of runs whose detail is here for the first time."""
-        here = {run_id: detail for run_id, detail in details.items() if run_id in runs}
-        known = self._ledger.seen(self.agentos, _DETAILED, map(digest, here))
-        new = [detail for run_id, detail in here.items() if digest(run_id) not in known]
+        fetched = {run_id: detail for run_id, detail in details.items() if run_id in runs}
+        counted = self._ledger.seen(self.agentos, _DETAILED, map(digest, fetched))
+        new = [detail for run_id, detail in fetched.items() if digest(run_id) not in counted]
         for detail in new:
             calls = runs[detail.run_id]
             timed = [
@@ -315,8 +315,8 @@ class Enricher:
     def _count_blocks(self, delta: Delta, calls: Sequence[WaitingCall], details: Mapping[str, RunDetail]) -> None:
         """Count the runs among these that a guardrail blocked, each once."""
         roots = {call.run_id: call.root_name for call in calls}
-        known = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots.keys() & details.keys()))
-        count_blocks(delta, roots, details, known, self._clock.now_us())
+        counted = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots.keys() & details.keys()))
+        count_blocks(delta, roots, details, counted, self._clock.now_us())
 
 
 class _Bills:
@@ -336,13 +336,13 @@ class _Bills:
 
     def note(self, detail: RunDetail, calls: Sequence[WaitingCall]) -> None:
         """Note what the detail of a run tells of dimensions, in the outermost runs that its calls belong to."""
-        told = self._values[detail.run_id] = self._cashier.dimensions.of_metadata(detail.metadata)
-        if not told:
+        metadata_values = self._values[detail.run_id] = self._cashier.dimensions.of_metadata(detail.metadata)
+        if not metadata_values:
             return
         for call in calls:
             if (place := self._find(call)) is not None:
                 record, run = place
-                values = run.values | told if call.outermost else told | run.values
+                values = run.values | metadata_values if call.outermost else metadata_values | run.values
                 if values != run.values:
                     run.values = values
                     self._touched[record.id, record.db] = record
@@ -374,10 +374,10 @@ class _Bills:
         cost = charged.cost
         self.paid.add(call.key)
         if cost and call.session is not None:
-            part = SessionPart(call.start, call.end, cost=cost)
-            known = delta.sessions.setdefault(call.session, part)
-            if known is not part:
-                known.join(part)
+            session = SessionPart(call.start, call.end, cost=cost)
+            recorded = delta.sessions.setdefault(call.session, session)
+            if recorded is not session:
+                recorded.join(session)
         counted = RunCall(call.agent_name, call.model, call.start, charged.tokens, cost)
         if (place := self._find(call)) is None:
             values = self._cashier.dimensions.of_ids(call.user_id, call.session_id) | self._values.get(call.run_id, {})

@@ -205,8 +205,8 @@ class Intake:
             count_details(delta, trace, fresh, batch.details, self._cashier)
             blocked = {run for run, detail in batch.details.items() if detail.guardrail}
             if roots := roots_of(trace, fresh, blocked):
-                known = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots))
-                count_blocks(delta, roots, batch.details, known, self._clock.now_us())
+                counted = self._ledger.seen(self.agentos, BLOCKED, map(digest, roots))
+                count_blocks(delta, roots, batch.details, counted, self._clock.now_us())
         if runs and self._cashier.dimensions:
             tags = batch.tags.get(trace.id, ())
             note_values(trace, runs, self._cashier.dimensions, details=batch.details, tags=tags)
@@ -274,8 +274,8 @@ class Intake:
         idle = self._ledger.idle_sessions(self.agentos, watermark - SESSION_IDLE)
         if idle:
             delta = Delta(self.agentos)
-            for part in idle.values():
-                observe_session(delta, part)
+            for session in idle.values():
+                observe_session(delta, session)
             changes = Changes(self.agentos, observed_sessions=list(idle), lease=self._lease)
             self._shared.commit(changes, delta, show=False)
         return len(idle)

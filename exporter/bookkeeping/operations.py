@@ -44,8 +44,8 @@ class Ends:
         if reading.position is None:
             return 0
         ended = {row.id: row for row in reading.ended}
-        for known in self._shared.ledger.ended(self.agentos, surface, ended):
-            del ended[known]
+        for counted in self._shared.ledger.ended(self.agentos, surface, ended):
+            del ended[counted]
         delta = Increments()
         for labels in reading.born:
             delta.add(_COUNTERS[surface], (self.agentos, *labels), 0)

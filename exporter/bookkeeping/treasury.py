@@ -93,7 +93,7 @@ class Treasury:
             read = {name: bool(self._ledger.cursors(name)) for name in agentos} if budgets else {}
             before = self._ledger.budgets()
             now = self._clock.now_us()
-            known: dict[str, tuple[str, int]] = {}
+            stored: dict[str, tuple[str, int]] = {}
             for budget in budgets:
                 definition = budget.definition(hashed(budget.user, key), marks.get(budget.per, ""))
                 old = before.get(budget.name)
@@ -104,15 +104,15 @@ class Treasury:
                     now=now,
                     lookback=lookback,
                 )
-                known[budget.name] = (definition, since)
-            if known or before:  # else nothing is charged, and a start writes nothing
-                self._ledger.keep_budgets(known)
-            self._known, self._lookback = known, lookback
+                stored[budget.name] = (definition, since)
+            if stored or before:  # else nothing is charged, and a start writes nothing
+                self._ledger.keep_budgets(stored)
+            self._known, self._lookback = stored, lookback
             self._unread = {name for name, was in read.items() if not was}
             self._cashier.budgets = matchers
         with contextlib.suppress(StateError):  # they are in force; the publisher shows them as soon as it can
             self.refresh()
-        return [name for name, (definition, _) in known.items() if name in before and before[name][0] != definition]
+        return [name for name, (definition, _) in stored.items() if name in before and before[name][0] != definition]
 
     def refresh(self) -> None:
         """Set the gauges as of now."""

@@ -69,8 +69,8 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
         if match is None or match[1].startswith("__")
     ]
     names = [match[1] for match in matches if match is not None]
-    own = {label for metric in METRICS.values() for label in metric.labels} | {"le"}
-    problems += [f"--label: {name} is a label of the metrics themselves" for name in names if name in own]
+    metric_labels = {label for metric in METRICS.values() for label in metric.labels} | {"le"}
+    problems += [f"--label: {name} is a label of the metrics themselves" for name in names if name in metric_labels]
     problems += [f"--label: {name} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
     if problems:
         raise ConfigError(problems)

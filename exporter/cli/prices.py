@@ -190,9 +190,9 @@ def _table(arguments: ExplainOptions, at: int, quote: Quote, priced: Priced | No
     if priced is not None:
         lines += ["", f"  {'token class':<14} {'tokens':>14}  USD"]
         for name, count in priced.classes._asdict().items():
-            known = "unknown" if count is None else count
+            shown_count = "unknown" if count is None else count
             cost = "" if priced.usd is None or name not in priced.usd else money.text(priced.usd[name])
-            lines.append(f"  {name:<14} {known:>14}  {cost}")
+            lines.append(f"  {name:<14} {shown_count:>14}  {cost}")
         if priced.usd is not None and "" in priced.usd:
             lines.append(f"  {'(call)':<14} {'':>14}  {money.text(priced.usd[''])}")
         lines.append(f"  {'total':<14} {priced.classes.total:>14}  {_total(priced)}")

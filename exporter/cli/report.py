@@ -155,12 +155,12 @@ def _page(dimensions: Sequence[str], *, users: bool) -> list[Grouping]:
 
 def _names(options: ReportOptions, config: Config, days: Days) -> list[str]:
     """The AgentOS instances that the report is about. Raises ConfigError."""
-    known = sorted({agentos.name for agentos in config.agentos} | set(days.since))
+    names = sorted({agentos.name for agentos in config.agentos} | set(days.since))
     if options.agentos is None:
-        return known
-    if options.agentos not in known:
+        return names
+    if options.agentos not in names:
         raise ConfigError(
-            [f"--agentos: neither the configuration nor the state knows it; known are {', '.join(known)}"]
+            [f"--agentos: neither the configuration nor the state knows it; known are {', '.join(names)}"]
         )
     return [options.agentos]
 

@@ -121,8 +121,8 @@ def _read(reading: dict[str, Any], lookback: str) -> str:
     """How one AgentOS was read."""
     if reading["error"] and not reading["traces"]:
         return f"{reading['name']}: could not be read, and is not counted"
-    part = "of the last" if reading["whole"] else "a part of the last"
-    return f"{reading['name']}: {reading['traces']} traces, {part} {lookback}"
+    extent = "of the last" if reading["whole"] else "a part of the last"
+    return f"{reading['name']}: {reading['traces']} traces, {extent} {lookback}"
 
 
 def _table(rows: Sequence[Sequence[object]]) -> list[str]:

@@ -48,8 +48,8 @@ class Access:
             return path, None, None
         self.secret_variables.add(name)
         if name not in self.environ:
-            known = "its environment variable" if like_secret(name) else f"environment variable {name}"
-            table.add(of_variable, f"{known} is not set")
+            variable = "its environment variable" if like_secret(name) else f"environment variable {name}"
+            table.add(of_variable, f"{variable} is not set")
             return path, name, None
         value, where = self.environ[name], table.where(of_variable)
         secret = attempt(secret_variable(name, noun), value, where, self.problems, table.entries[of_variable])

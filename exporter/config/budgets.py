@@ -46,8 +46,8 @@ class Budgets:
         for entry in self._entries:
             name = _text(entry, "per")
             if name and name not in dimensions:
-                known = f"known are {', '.join(dimensions)}" if dimensions else "name it under dimensions"
-                entry.add("per", f"{quoted(name)} is no dimension; {known}")
+                cure = f"known are {', '.join(dimensions)}" if dimensions else "name it under dimensions"
+                entry.add("per", f"{quoted(name)} is no dimension; {cure}")
 
     def check_instances(self, names: Collection[str]) -> None:
         """Refuse a budget for an AgentOS that nobody reads: it would never see any spending."""
@@ -57,9 +57,9 @@ class Budgets:
 
 def check_instance(entry: Table, names: Collection[str]) -> None:
     """Refuse an entry whose key `agentos` names an AgentOS that nobody reads. Without any name, nothing is known."""
-    known, name = sorted(names), _text(entry, "agentos")
-    if known and name and name not in known:
-        shown = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
+    instances, name = sorted(names), _text(entry, "agentos")
+    if instances and name and name not in instances:
+        shown = ", ".join(instances[:_NAMED]) + (", …" if len(instances) > _NAMED else "")
         entry.add("agentos", f"{quoted(name)} is not the name of an AgentOS; known are {shown}")
 
 

@@ -46,13 +46,15 @@ def read_databases(entry: Table, node: yaml.Node | None, access: Access) -> tupl
     if isinstance(node, yaml.SequenceNode):
         if not node.value:
             entry.add("database", "is empty; name a database")
-        parts = [(f"{entry.where('database')}[{i}]", part) for i, part in enumerate(node.value)]
+        parts = [(f"{entry.where('database')}[{i}]", entry_node) for i, entry_node in enumerate(node.value)]
     else:
         parts = [(entry.where("database"), node)]
     shared = _shared_of(entry, access)
     databases: list[Database] = []
-    for where, part in parts:
-        database = _database(entry, where, part, shared, access, {database.location.key for database in databases})
+    for where, entry_node in parts:
+        database = _database(
+            entry, where, entry_node, shared, access, {database.location.key for database in databases}
+        )
         if database is not None:
             databases.append(database)
     return tuple(databases)

@@ -42,8 +42,8 @@ def uneven(dropped: Dropped) -> list[str]:
     return [
         f"labels.drop: {label} of {dividend} is dropped and that of {other} is not: "
         "the shipped rules cannot divide them by each other, and their alerts are silent"
-        for part, whole, labels in _RATIOS
-        for dividend, other in ((part, whole), (whole, part))
+        for numerator, whole, labels in _RATIOS
+        for dividend, other in ((numerator, whole), (whole, numerator))
         for label in labels
         if label in dropped.get(dividend, nothing) - dropped.get(other, nothing)
     ]

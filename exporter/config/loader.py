@@ -237,13 +237,13 @@ class _Loader:
         return (value, flag.env) if value else None
 
     def _flag_value(self, values: dict[str, Any], spelling: str, key: str, parse: Callable[[str], object]) -> None:
-        given = self._given(spelling)
-        if given is None:
+        flag = self._given(spelling)
+        if flag is None:
             return
         try:
-            values[key] = parse(given[0])
+            values[key] = parse(flag[0])
         except RefusedError as error:
-            self.problems.add(given[1], str(error))
+            self.problems.add(flag[1], str(error))
 
     def _from_flags(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -283,13 +283,13 @@ class _Loader:
         self._flag_value(values, "--web.route-prefix", "route_prefix", parse_route)
         self._flag_value(values, "--web.enable-lifecycle", "lifecycle", parse_switch)
         self._flag_value(values, "--web.config.file", "config_file", parse_path(_here()))
-        given = self._given("--web.config.file")
-        if given is not None and "config_file" in values:
+        flag = self._given("--web.config.file")
+        if flag is not None and "config_file" in values:
             try:
                 load_web(values["config_file"])
             except ConfigError as error:
                 for problem in error.problems:
-                    self.problems.add(given[1], problem)
+                    self.problems.add(flag[1], problem)
         return Web(**values)
 
     def _single(self, text: str, where: str) -> tuple[AgentOS, ...]:
@@ -313,13 +313,13 @@ class _Loader:
         return (AgentOS(default_name(url), url, secret, path, env if secret else None, proxy=proxy),)
 
     def _unknown_variables(self) -> None:
-        known = {REVISION_VARIABLE, *(flag.env for flag in FLAGS), *(name for name, _ in VARIABLES)}
-        known |= self.access.secret_variables
+        variables = {REVISION_VARIABLE, *(flag.env for flag in FLAGS), *(name for name, _ in VARIABLES)}
+        variables |= self.access.secret_variables
         for name in sorted(self.environ):
             # Kubernetes sets such variables in every pod beside a Service called agentos-exporter.
             foreign = re.match(rf"{ENV_PREFIX}(?:SERVICE|PORT)(?:_|$)", name)
-            if name.startswith(ENV_PREFIX) and name not in known and not foreign:
-                ours = [each.removeprefix(ENV_PREFIX) for each in sorted(known)]
+            if name.startswith(ENV_PREFIX) and name not in variables and not foreign:
+                ours = [each.removeprefix(ENV_PREFIX) for each in sorted(variables)]
                 close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), ours, n=1, cutoff=0.7)
                 hint = f"; did you mean {ENV_PREFIX}{close[0]}?" if close else ""
                 self.warnings.append(f"{shown(name)}: not a setting of agentos-exporter{hint}")
@@ -328,11 +328,11 @@ class _Loader:
 
     def _read_file(self) -> tuple[Path | None, _Table | None]:
         """The path of --config.file, and what the file holds. Raises ConfigError where it cannot be read."""
-        given = self._given("--config.file")
-        path = None if given is None else attempt(parse_path(_here()), given[0], given[1], self.problems)
-        if given is None or path is None:
+        flag = self._given("--config.file")
+        path = None if flag is None else attempt(parse_path(_here()), flag[0], flag[1], self.problems)
+        if flag is None or path is None:
             return None, None
-        top = _compose(path, given[1])
+        top = _compose(path, flag[1])
         return path, None if top is None else _Table(top, "", _TOP, self.problems)
 
     def _from_file(self, table: _Table) -> dict[str, Any]:

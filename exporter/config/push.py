@@ -81,14 +81,14 @@ def read_push(table: Table, access: Access) -> tuple[Push, ...]:
 
 def _url(entry: Table) -> tuple[Protocol, str | None]:
     """What a target speaks, and its URL; None where that is missing or refused."""
-    given = [key for key in _URLS if key in entry.entries]
-    if len(given) != 1:
-        key = given[1] if given else "otlp_url"
-        entry.add(key, f"give {' or '.join(_URLS)}, not both" if given else f"is missing; give it or {[*_URLS][1]}")
+    url_keys = [key for key in _URLS if key in entry.entries]
+    if len(url_keys) != 1:
+        key = url_keys[1] if url_keys else "otlp_url"
+        entry.add(key, f"give {' or '.join(_URLS)}, not both" if url_keys else f"is missing; give it or {[*_URLS][1]}")
         return Protocol.OTLP, None
-    protocol, usual, package = _URLS[given[0]]
+    protocol, usual, package = _URLS[url_keys[0]]
     if not _is_installed(package):
-        entry.add(given[0], "needs the extra push: install agentos-exporter[push]")
+        entry.add(url_keys[0], "needs the extra push: install agentos-exporter[push]")
 
     def parse(text: str) -> str:
         url = parse_url(text)
@@ -96,7 +96,7 @@ def _url(entry: Table) -> tuple[Protocol, str | None]:
             raise RefusedError(f"the URL has no path, which usually is {usual}")
         return url
 
-    return protocol, entry.parsed(given[0], parse)
+    return protocol, entry.parsed(url_keys[0], parse)
 
 
 def _is_installed(package: str) -> bool:
@@ -156,13 +156,13 @@ def _pairs(
     for name, value in inner.entries.items():
         where = inner.where(name) if inner.plain_key.fullmatch(name) else inner.path
         text = scalar(value, where, inner.problems)
-        known = attempt(parse_key, name, inner.path, inner.problems, value)
+        parsed_name = attempt(parse_key, name, inner.path, inner.problems, value)
         parsed = None if text is None else attempt(parse_value, text, where, inner.problems, value)
-        if known is None or parsed is None:
+        if parsed_name is None or parsed is None:
             continue
-        if known.lower() in pairs:
+        if parsed_name.lower() in pairs:
             inner.problems.add(where, "is given twice", value)
-        pairs[known.lower()] = (known, parsed)
+        pairs[parsed_name.lower()] = (parsed_name, parsed)
     return list(pairs.values())
 
 

@@ -75,9 +75,9 @@ def register_secret(value: str) -> None:
     if len(value) < SECRET_MIN_LENGTH:
         return
     with _lock:
-        known = _secrets.pop(value, None)
-        _secrets[value] = known or (value, json.dumps(value)[1:-1], repr(value)[1:-1])
-        if known:
+        registered = _secrets.pop(value, None)
+        _secrets[value] = registered or (value, json.dumps(value)[1:-1], repr(value)[1:-1])
+        if registered:
             return
         while len(_secrets) > _REMEMBERED:
             del _secrets[next(iter(_secrets))]
@@ -122,7 +122,7 @@ def complain(text: str, kind: str = "error") -> None:
 
 def told(error: BaseException) -> str:
     """What an exception says, where it was raised and what caused it: on one line, without secrets."""
-    return " < ".join(str(_clean(part)) for part in _parts(error))
+    return " < ".join(str(_clean(cause)) for cause in _parts(error))
 
 
 class Redactor:
@@ -146,7 +146,7 @@ class Redactor:
                 del event[key]
             event[name] = value if name in {"ts", "level"} else _clean(value)
         if error is not None:
-            event["exception"] = self._separator.join(str(_clean(part)) for part in _parts(error))
+            event["exception"] = self._separator.join(str(_clean(cause)) for cause in _parts(error))
         return event
 
 

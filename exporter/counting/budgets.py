@@ -132,8 +132,8 @@ class Budget:
 
         `user` stands for the user's id, `per` is the mark of the dimension whose values have the budget.
         """
-        known = [self.agentos, self.root, self.agent, self.model, user, self.period.value, self.time_zone]
-        return json.dumps([*known, per] if self.per else known)
+        fields = [self.agentos, self.root, self.agent, self.model, user, self.period.value, self.time_zone]
+        return json.dumps([*fields, per] if self.per else fields)
 
 
 class Budgets:

@@ -128,10 +128,10 @@ class CallTally:
             costs[token_class] = costs.get(token_class, 0) + amount
 
     def _histogram(self, metric: str) -> HistogramDelta:
-        known = self._histograms.get(metric)
-        if known is None:
-            known = self._histograms[metric] = self._delta.histogram(metric, self._model)
-        return known
+        histogram = self._histograms.get(metric)
+        if histogram is None:
+            histogram = self._histograms[metric] = self._delta.histogram(metric, self._model)
+        return histogram
 
     def add_to(self, delta: Delta) -> None:
         """Add all this to the counters."""
@@ -235,9 +235,9 @@ class Delta(Increments):
     def take_part(self, session_id: str | None, part: SessionPart) -> None:
         """Add to what a session did."""
         if session_id:
-            known = self.sessions.setdefault(self._digest(session_id), part)
-            if known is not part:
-                known.join(part)
+            recorded = self.sessions.setdefault(self._digest(session_id), part)
+            if recorded is not part:
+                recorded.join(part)
 
     def see(self, what: str, identifier: str, at: int) -> None:
         """Note that a session or user was active; ids themselves are not kept."""

@@ -146,11 +146,11 @@ def note_values(
         if run is None:
             continue
         detail = details.get(span.run_id or "")
-        told = dimensions.of_metadata(detail.metadata) if detail is not None else {}
+        metadata_values = dimensions.of_metadata(detail.metadata) if detail is not None else {}
         if tree.root[index] == index:
-            run.values |= {**of_tags, **_values(tree, index, dimensions), **told}
+            run.values |= {**of_tags, **_values(tree, index, dimensions), **metadata_values}
         else:
-            run.values = told | run.values
+            run.values = metadata_values | run.values
 
 
 def _values(tree: Tree, index: int, dimensions: Dimensions) -> dict[str, str]:
@@ -287,11 +287,11 @@ def _checks(
         return ()
     failed_call = tree.model_calls().get(index)
     may_be_blocked = failed_call is None or (span.error_type is not None and not failed_call)
-    told = dimensions.needs(Origin.METADATA)
-    if not (may_be_blocked or (told and failed_call)):
+    needs_metadata = dimensions.needs(Origin.METADATA)
+    if not (may_be_blocked or (needs_metadata and failed_call)):
         return ()
     root = tree.spans[tree.root[index]]
-    run = runs.get(root.id) if told else None
+    run = runs.get(root.id) if needs_metadata else None
     if run is None or run.settled:
         return (check(trace, span, root, now, held=False),)
     run.waiting += 1

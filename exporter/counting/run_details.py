@@ -39,7 +39,7 @@ class DetailedRun(NamedTuple):
 
 
 def count_blocks(
-    delta: Delta, roots: Mapping[str, str], details: Mapping[str, RunDetail], known: Collection[int], now: int
+    delta: Delta, roots: Mapping[str, str], details: Mapping[str, RunDetail], already_counted: Collection[int], now: int
 ) -> None:
     """Count the runs that a guardrail blocked, each once.
 
@@ -47,13 +47,13 @@ def count_blocks(
         delta: What the transaction adds up to; it notes the runs that are counted, too.
         roots: By id of a run of an agent or team, the name of its outermost run.
         details: By run id, as far as they are known.
-        known: Digests of the ids of runs that are counted as blocked already.
+        already_counted: Digests of the ids of runs that are counted as blocked already.
         now: When they are counted, in microseconds.
 
     """
     for run_id, root in roots.items():
         detail = details.get(run_id)
-        counted = digest(run_id) in known or (BLOCKED, digest(run_id)) in delta.activity
+        counted = digest(run_id) in already_counted or (BLOCKED, digest(run_id)) in delta.activity
         if detail is not None and detail.guardrail and not counted:
             delta.add("agentos_guardrail_blocks_total", (delta.agentos, root, detail.guardrail))
             delta.see(BLOCKED, run_id, now)

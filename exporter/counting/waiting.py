@@ -198,8 +198,8 @@ def split(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
         if call.key not in done:
             by_trace.setdefault(call.trace, []).append(call)
     if len(by_trace) > 1:
-        for own in by_trace.values():
-            groups += _agreeing(detail, own)
+        for trace_calls in by_trace.values():
+            groups += _agreeing(detail, trace_calls)
     return groups
 
 
@@ -208,13 +208,13 @@ def _agreeing(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
     for call in calls:
         by_model.setdefault(call.model, []).append(call)
     groups = []
-    for model, own in by_model.items():
-        for part, use in _assign(model, own, detail.uses, alone=len(by_model) == 1):
-            if (_sum(call.prompt for call in part), _sum(call.completion for call in part)) == (
+    for model, model_calls in by_model.items():
+        for group, use in _assign(model, model_calls, detail.uses, alone=len(by_model) == 1):
+            if (_sum(call.prompt for call in group), _sum(call.completion for call in group)) == (
                 use.prompt,
                 use.completion,
             ):
-                groups.append(_deal(part, use))
+                groups.append(_deal(group, use))
     return groups
 
 
@@ -234,7 +234,7 @@ def _assign(
     by_provider: dict[str, list[WaitingCall]] = {}
     for call in calls:
         by_provider.setdefault(call.provider, []).append(call)
-    return [(part, entries[label]) for label, part in by_provider.items() if label in entries]
+    return [(group, entries[label]) for label, group in by_provider.items() if label in entries]
 
 
 def _sum(counts: Iterable[int | None]) -> int:
@@ -276,9 +276,9 @@ def deal(total: int, weights: Sequence[int]) -> list[int]:
     reached = 0
     for weight in weights:
         reached += weight
-        here = total * reached // whole
-        parts.append(here - before)
-        before = here
+        share = total * reached // whole
+        parts.append(share - before)
+        before = share
     return parts
 
 

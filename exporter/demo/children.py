@@ -62,10 +62,10 @@ class Child:
     def failure(self) -> ChildFailedError:
         """What to say about an end that nobody asked for."""
         try:
-            said = self._log.read_text(errors="replace").splitlines()[-_TAIL:]
+            lines = self._log.read_text(errors="replace").splitlines()[-_TAIL:]
         except OSError:
-            said = []
-        return ChildFailedError("\n  ".join([f"{self.name} ended unexpectedly; the end of its log:", *said]))
+            lines = []
+        return ChildFailedError("\n  ".join([f"{self.name} ended unexpectedly; the end of its log:", *lines]))
 
     async def stop(self) -> None:
         """Let go of the leash and wait for the end."""

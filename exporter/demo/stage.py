@@ -339,7 +339,7 @@ def _program() -> str:
 
 async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
     """Look at the metrics as a Prometheus would, and say in one line what they show."""
-    said = float("-inf")
+    printed_at = float("-inf")
     while True:
         await asyncio.sleep(_LOOK)
         rendered = daemon.site.rendered()
@@ -348,9 +348,9 @@ async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
         # A look counts as a scrape: so the first curl of a visitor shows values, not the 0 that new series begin with.
         daemon.site.scraped()
         now = time.monotonic()
-        if not terminal and now - said < _LINE:
+        if not terminal and now - printed_at < _LINE:
             continue
-        said = now
+        printed_at = now
         sums = _sums(rendered.text.decode())
         line = (
             f"{int(now - began) // 60:d}:{int(now - began) % 60:02d}"

@@ -48,11 +48,11 @@ class Coverage:
 def read(connection: sa.Connection, agentos: str) -> Coverage:
     """Read what is known of an AgentOS. Raises ValueError, TypeError or KeyError where it cannot be understood."""
     series, admissions = tables.series.c, tables.admissions.c
-    known = connection.execute(sa.select(series.metric, series.labels).where(series.agentos == agentos))
+    metrics = connection.execute(sa.select(series.metric, series.labels).where(series.agentos == agentos))
     key = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)).scalar()
     return Coverage(
         min((floor for name, floor in floors(connection) if name == agentos), default=None),
-        tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in known),
+        tuple((metric, tuple(map(str, json.loads(labels)))) for metric, labels in metrics),
         tuple((label, value) for label, value in connection.execute(sa.select(admissions.label, admissions.value))),
         None if key is None else bytes.fromhex(key),
         _total(connection, "agentos_exporter_hidden_spans_total", agentos),

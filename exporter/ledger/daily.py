@@ -59,8 +59,8 @@ def read(connection: sa.Connection, agentos: str | None, first: dt.date, last: d
 
 def _since(connection: sa.Connection, agentos: str | None) -> dict[str, int]:
     """Of each AgentOS: calls that began at or after are all in the sums, in whichever of its databases they are."""
-    known = tables.meta.c
-    begun = connection.execute(sa.select(known.value).where(known.key == tables.DAILY_SINCE)).scalar()
+    meta = tables.meta.c
+    begun = connection.execute(sa.select(meta.value).where(meta.key == tables.DAILY_SINCE)).scalar()
     if begun == "":
         return {}
     newest_floor: dict[str, int] = {}

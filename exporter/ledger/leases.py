@@ -251,9 +251,9 @@ class Leases:
         self.give_up(rows)
 
     def _send(self, connection: sa.Connection, text: str, **values: object) -> sa.CursorResult[*tuple[Any, ...]]:
-        known = {"holder": self.holder, "seconds": self.seconds, **values}
+        parameters = {"holder": self.holder, "seconds": self.seconds, **values}
         statement = sa.text(text)
-        return connection.execute(statement, {name: known[name] for name in statement.compile().params})
+        return connection.execute(statement, {name: parameters[name] for name in statement.compile().params})
 
 
 def row_of(agentos: str) -> str:

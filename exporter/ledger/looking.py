@@ -34,8 +34,8 @@ def database(connect: Callable[[], object], where: str, schema: str) -> Iterator
     with _read(engine, where) as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
-        known = tables.meta.c
-        version = connection.execute(sa.select(known.value).where(known.key == "version")).scalar()
+        meta = tables.meta.c
+        version = connection.execute(sa.select(meta.value).where(meta.key == "version")).scalar()
         _check_version(where, int(version or 0))
         yield connection
 

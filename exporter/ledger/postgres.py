@@ -112,8 +112,8 @@ class StateDatabase:
             tables_there = set(connection.execute(sa.text(_TABLES), {"schema": self.schema}).scalars())
             if must_exist and tables.meta.name not in tables_there:
                 raise StateRefused(f"{self}: there is no state")
-            known = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
-            if connection.execute(known, {"schema": self.schema}).first() is None:
+            schema_exists = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+            if connection.execute(schema_exists, {"schema": self.schema}).first() is None:
                 connection.execute(sa.schema.CreateSchema(self.schema))  # type: ignore[arg-type]
             if tables.meta.name in tables_there:
                 self.version(connection)
@@ -214,8 +214,8 @@ class StateDatabase:
         began = self._leases.now()
         with self.engine.begin() as connection:
             _send(connection, self._begin)
-            known = sa.select(tables.meta.c.value).where(tables.meta.c.key == tables.MARK)
-            if connection.execute(known).scalar() != mark:
+            marker = sa.select(tables.meta.c.value).where(tables.meta.c.key == tables.MARK)
+            if connection.execute(marker).scalar() != mark:
                 raise StateRefused(f"{self}: another version of agentos-exporter has changed it; upgrade this one")
             election, renewed, won = self._leases.vote(connection, wanted)
         self._leases.elected(renewed, won, began)
@@ -233,8 +233,8 @@ class StateDatabase:
 
     def version(self, connection: sa.Connection) -> int:
         """See Place. Raises StateRefused for a later schema version, or tables of somebody else."""
-        known = sa.inspect(connection).get_table_names(schema=self.schema)
-        if tables.meta.name not in known:
+        table_names = sa.inspect(connection).get_table_names(schema=self.schema)
+        if tables.meta.name not in table_names:
             return 0
         columns = {column["name"] for column in sa.inspect(connection).get_columns("meta", schema=self.schema)}
         if columns != {"key", "value"}:

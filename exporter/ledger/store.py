@@ -289,17 +289,17 @@ class Ledger:
         The `top` of them, and those that have spent `at_least` so much; at the `most` so many, the largest first.
         """
         with self.transaction() as connection, self._understood("a budget"):
-            known = tables.allowances.c
-            query = sa.select(known.value, known.spent).where(known.budget == budget, known.start == start)
-            rows = connection.execute(query.order_by(known.spent.desc(), known.value).limit(most)).all()
+            columns = tables.allowances.c
+            query = sa.select(columns.value, columns.spent).where(columns.budget == budget, columns.start == start)
+            rows = connection.execute(query.order_by(columns.spent.desc(), columns.value).limit(most)).all()
             spent = [(row.value, int(row.spent)) for row in rows]
         return dict(spent[:top]) | {value: amount for value, amount in spent[top:] if amount >= at_least}
 
     def allowed(self, budget: str, start: int) -> int:
         """How many values have spent anything of a budget that each has, in the period of this start."""
         with self.transaction() as connection:
-            known = tables.allowances.c
-            query = sa.select(sa.func.count()).where(known.budget == budget, known.start == start)
+            columns = tables.allowances.c
+            query = sa.select(sa.func.count()).where(columns.budget == budget, columns.start == start)
             return int(connection.execute(query).scalar() or 0)
 
     def days(self, agentos: str | None, first: date, last: date) -> daily.Days:
@@ -337,8 +337,8 @@ class Ledger:
 
     def position(self, agentos: str, surface: str) -> dict[str, Any] | None:
         """How far a list of an AgentOS was read; None where it never was."""
-        known = tables.surfaces.c
-        query = sa.select(known.position).where(known.agentos == agentos, known.surface == surface)
+        columns = tables.surfaces.c
+        query = sa.select(columns.position).where(columns.agentos == agentos, columns.surface == surface)
         with self.transaction() as connection, self._understood("the position in a list"):
             position = connection.execute(query).scalar()
             return None if position is None else dict(json.loads(position))
@@ -383,16 +383,16 @@ class Ledger:
 
         From now on nothing is charged to a budget whose definition another replica has changed.
         """
-        known = tables.budgets
+        budgets_table = tables.budgets
         with self.transaction(write=True) as connection, self._understood("a budget"):
-            locked = connection.execute(sa.select(known).order_by(known.c.name).with_for_update())
+            locked = connection.execute(sa.select(budgets_table).order_by(budgets_table.c.name).with_for_update())
             old = {row.name: row.definition for row in locked}
             for name, definition in old.items():
                 if name not in budgets or budgets[name][0] != definition:
                     for table in (tables.spending, tables.allowances):
                         connection.execute(sa.delete(table).where(table.c.budget == name))
                 if name not in budgets:
-                    connection.execute(sa.delete(known).where(known.c.name == name))
+                    connection.execute(sa.delete(budgets_table).where(budgets_table.c.name == name))
             statements.write_budgets(connection, [(name, *budget) for name, budget in budgets.items()])
         self._definitions = {name: definition for name, (definition, _) in budgets.items()}
 
@@ -446,10 +446,10 @@ class Ledger:
     def _write_sessions(connection: sa.Connection, changes: Changes) -> None:
         before = parts_of(statements.find_parts(connection, changes.agentos, list(changes.sessions)))
         rows = []
-        for session, part in changes.sessions.items():
-            whole = before.get(session, part)
-            if whole is not part:
-                whole.join(part)
+        for session, session_part in changes.sessions.items():
+            whole = before.get(session, session_part)
+            if whole is not session_part:
+                whole.join(session_part)
             rows.append((changes.agentos, session, whole.first, whole.last, whole.runs, str(whole.cost)))
         statements.write_sessions(connection, rows)
 
@@ -459,8 +459,8 @@ class Ledger:
         self._check_budgets(connection, {budget for budget, _ in spending})
         rows = []
         for (budget, start), amount in spending.items():
-            known = tables.spending.c
-            query = sa.select(known.spent).where(known.budget == budget, known.start == start)
+            columns = tables.spending.c
+            query = sa.select(columns.spent).where(columns.budget == budget, columns.start == start)
             with self._understood("a budget"):
                 before = int(connection.execute(query).scalar() or "0")
             rows.append((budget, start, str(before + amount)))
@@ -470,10 +470,12 @@ class Ledger:
         if not allowances:
             return
         self._check_budgets(connection, {budget for budget, _, _ in allowances})
-        known = tables.allowances.c
+        columns = tables.allowances.c
         rows = []
         for (budget, start, value), amount in sorted(allowances.items()):
-            query = sa.select(known.spent).where(known.budget == budget, known.start == start, known.value == value)
+            query = sa.select(columns.spent).where(
+                columns.budget == budget, columns.start == start, columns.value == value
+            )
             with self._understood("a budget"):
                 before = int(connection.execute(query).scalar() or "0")
             rows.append((budget, start, value, f"{before + amount:0{tables.AMOUNT_DIGITS}d}"))
@@ -481,8 +483,8 @@ class Ledger:
 
     def _check_budgets(self, connection: sa.Connection, names: set[str]) -> None:
         """Keep other processes from charging these budgets until the transaction ends. Raises StateRefused."""
-        known = tables.budgets.c
-        locked = sa.select(known.name, known.definition).where(known.name.in_(names)).order_by(known.name)
+        columns = tables.budgets.c
+        locked = sa.select(columns.name, columns.definition).where(columns.name.in_(names)).order_by(columns.name)
         stored = dict(connection.execute(locked.with_for_update()).all())
         for name in names & self._definitions.keys():
             if stored.get(name) != self._definitions[name]:
@@ -508,8 +510,12 @@ class Ledger:
         statements.write_surfaces(connection, [(changes.agentos, surface.surface, json.dumps(dict(surface.position)))])
         rows = [(changes.agentos, surface.surface, row, at) for row, at in surface.ended.items()]
         statements.write_ended(connection, rows)
-        known = tables.ended.c
-        old = (known.agentos == changes.agentos, known.surface == surface.surface, known.at < surface.forget_before)
+        columns = tables.ended.c
+        old = (
+            columns.agentos == changes.agentos,
+            columns.surface == surface.surface,
+            columns.at < surface.forget_before,
+        )
         connection.execute(sa.delete(tables.ended).where(*old))
 
     def expose(self, keys: Iterable[Key]) -> None:
@@ -535,8 +541,8 @@ class Ledger:
     @staticmethod
     def _raise_since(connection: sa.Connection, at: int) -> None:
         """Say that the sums of days are whole from this moment on, at the earliest."""
-        known = tables.meta.c
-        before = connection.execute(sa.select(known.value).where(known.key == tables.DAILY_SINCE)).scalar()
+        columns = tables.meta.c
+        before = connection.execute(sa.select(columns.value).where(columns.key == tables.DAILY_SINCE)).scalar()
         if before is None or (before and int(before) < at):
             statements.write_meta(connection, [(tables.DAILY_SINCE, str(at))])
 

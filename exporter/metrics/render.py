@@ -78,8 +78,8 @@ class Snapshot:
 
     def since(self, metric: str) -> float:
         """From when a metric counts."""
-        known = METRICS.get(metric)
-        return self.durable_since if known is not None and known.life is Life.DURABLE else self.process_since
+        definition = METRICS.get(metric)
+        return self.durable_since if definition is not None and definition.life is Life.DURABLE else self.process_since
 
     def gone_since(self, before: Snapshot) -> list[metrics_core.Metric]:
         """The series that an earlier snapshot had, and this one has no more."""
@@ -135,11 +135,11 @@ class Renderer:
         """
         with self._lock:
             self._kept = {family.metric.name: self._bytes(family) for family in families if family.samples}
-            own = [metric for collector in self._own for metric in collector.collect()]
-            parts = [*self._kept.values(), _render(0, own)]
+            process_metrics = [metric for collector in self._own for metric in collector.collect()]
+            parts = [*self._kept.values(), _render(0, process_metrics)]
         text = b"".join(part.text for part in parts)
         open_text = b"".join((*(part.openmetrics for part in parts), _EOF))
-        return Rendered(text, open_text, _gzip(text), _gzip(open_text), own)
+        return Rendered(text, open_text, _gzip(text), _gzip(open_text), process_metrics)
 
     def _bytes(self, family: Family) -> _Bytes:
         kept = self._kept.get(family.metric.name)

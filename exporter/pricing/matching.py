@@ -50,9 +50,9 @@ def _is_suffix(before: str, rest: str) -> bool:
 def is_strict(clause: object, ref: str) -> bool:
     """Whether a clause that matches `ref` (in lower case) means this very model."""
     if isinstance(clause, types.ClauseOr):
-        return any(part.is_match(ref) and is_strict(part, ref) for part in clause.or_)
+        return any(alternative.is_match(ref) and is_strict(alternative, ref) for alternative in clause.or_)
     if isinstance(clause, types.ClauseAnd):
-        return clause.is_match(ref) and any(is_strict(part, ref) for part in clause.and_)
+        return clause.is_match(ref) and any(is_strict(condition, ref) for condition in clause.and_)
     start = 0
     if isinstance(clause, types.ClauseEquals):
         text = clause.equals.lower()

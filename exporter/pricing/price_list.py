@@ -95,8 +95,8 @@ class PriceList:
         """
         if self.snapshot.from_auto_update:
             return int(self.snapshot.timestamp.timestamp() * MICROSECONDS)
-        known = _DATA_DATES.get(genai_prices.__version__)
-        return midnight(known) if known is not None else newest_price(self.snapshot.providers, now)
+        release_date = _DATA_DATES.get(genai_prices.__version__)
+        return midnight(release_date) if release_date is not None else newest_price(self.snapshot.providers, now)
 
     def find(self, provider: str, model: str, *, model_class: str = "", alias: bool = False) -> ListPrice:
         """The price without the user's file. `alias` also takes ids of genai-prices for providers."""
@@ -129,9 +129,9 @@ class PriceList:
         if genai == "openrouter":
             return self._openrouter(ref)
         ref = _without_path(genai, ref)
-        own = _OWN_ARN.match(ref) if genai == "aws" else None
-        if own:
-            return _none(f"an {own[1]} names no model; alias it in the price file")
+        arn = _OWN_ARN.match(ref) if genai == "aws" else None
+        if arn:
+            return _none(f"an {arn[1]} names no model; alias it in the price file")
         return self._exactly(genai, ref) or _none(f"{self._data} has no model {shown(ref)} of {genai}")
 
     def _exactly(self, genai: str, ref: str) -> ListPrice | None:

@@ -185,9 +185,9 @@ class _Reader:
                 self.notes.append(f"{table.path} (line {table.line}): passed over {', '.join(keys)}: {why}")
 
     def _rates(self, table: _Table) -> Rates | None:
-        given = [key for key in table.entries if key in _PRICES or _ABOVE.fullmatch(key)]
+        price_keys = [key for key in table.entries if key in _PRICES or _ABOVE.fullmatch(key)]
         if "use" in table.entries:
-            for key in (*given, *(("tiers",) if "tiers" in table.entries else ())):
+            for key in (*price_keys, *(("tiers",) if "tiers" in table.entries else ())):
                 table.add(key, "give use or prices, not both")
             return None
         base = self._prices(table)

@@ -29,7 +29,7 @@ AGNO_MODELS: Final = tuple(
 )
 """All model classes of agno 3.1.10; `cls` of a variant names its host (`Claude@aws`)"""
 
-_BY_NAME: Final = {known.name: provider_label(known.provider) for known in reversed(AGNO_MODELS)}
+_BY_NAME: Final = {agno_model.name: provider_label(agno_model.provider) for agno_model in reversed(AGNO_MODELS)}
 """`name` of the model class → provider label; the first of two holds (`Claude` is Anthropic's before Vertex AI's)"""
 
 

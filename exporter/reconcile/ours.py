@@ -146,8 +146,8 @@ class Ours:
         """Tallies by day and name; `name` is given provider and model, and returns None for what is left out."""
         grouped: dict[Key, Tally] = {}
         for (day, provider, model), tally in self.tallies.items():
-            if (known := name(provider, model)) is not None:
-                grouped.setdefault((day, known), Tally()).join(tally)
+            if (canonical := name(provider, model)) is not None:
+                grouped.setdefault((day, canonical), Tally()).join(tally)
         return grouped
 
 
@@ -161,8 +161,8 @@ def ours(days: Days, agentos: Iterable[str], *, cache_known: bool) -> Ours:
             key = (row.day, labels.get("provider", ""), labels.get("model", ""))
             tallies.setdefault(key, Tally()).add(row.metric, labels, row.value)
     since = [days.since.get(name) for name in names]
-    known = [at for at in since if at is not None]
-    return Ours(max(known) if known and len(known) == len(since) else None, tallies, cache_known)
+    moments = [at for at in since if at is not None]
+    return Ours(max(moments) if moments and len(moments) == len(since) else None, tallies, cache_known)
 
 
 _METRICS: Final = frozenset({_CALLS, _ERRORS, _MUTE, _TOKENS, _UNPRICED, _COST, _RUNS})

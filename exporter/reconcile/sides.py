@@ -58,5 +58,5 @@ def with_agentos(ours: Ours, statement: Statement, period: Period) -> Report:
     They tell models of runs, not of calls: a model that the ledger has no call of is listed.
     """
     report = compare(ours, ours.grouped(lambda _provider, _model: ""), statement, period)
-    known = {model for _, _, model in ours.tallies}
-    return replace(report, unmatched=tuple(("theirs", model) for model in sorted(statement.models - known)))
+    models = {model for _, _, model in ours.tallies}
+    return replace(report, unmatched=tuple(("theirs", model) for model in sorted(statement.models - models)))

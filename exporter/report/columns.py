@@ -116,12 +116,12 @@ def grouping(by: Sequence[str], dimensions: Collection[str], *, users: bool) -> 
 
     """
     names = tuple(map(spelled, dimensions))
-    known = (*KEYS, *((USER,) if users else ()), *names)
+    known_keys = (*KEYS, *((USER,) if users else ()), *names)
     for key in by:
         if key == USER and not users:
             raise ValueError("users are not counted: labels.user is off")
-        if key not in known:
-            raise ValueError(f"{key!r} is nothing to group by; known are {', '.join(known)}")
+        if key not in known_keys:
+            raise ValueError(f"{key!r} is nothing to group by; known are {', '.join(known_keys)}")
         if by.count(key) > 1:
             raise ValueError(f"{key} is given twice")
     keys, chosen = tuple(by), [key for key in by if key in names]

@@ -73,9 +73,9 @@ class CostCapture:
 
     def _is_ready(self, check: Check, names: list[str]) -> bool:
         """Whether all of it was read up to now: yesterday is not whole while a backlog is read."""
-        own = [name for name in names if self._shared.leads(name)]
+        led = [name for name in names if self._shared.leads(name)]
         value = self._shared.totals.value
-        read = all(value(_READ, (name,)) is not None and value(_CATCHING_UP, (name,)) == 0 for name in own)
+        read = all(value(_READ, (name,)) is not None and value(_CATCHING_UP, (name,)) == 0 for name in led)
         return bool(names) and self._shared.leads(check.agentos) and read
 
     async def _check(self, check: Check, names: list[str]) -> float:

@@ -197,8 +197,8 @@ class Fleet:
             self._leaving.pop(member.agentos.name, None)
             self._begin(member, plan.config, place * spread)
         self._members, self.skipped, self.configured = plan.members, plan.skipped, plan.config.own
-        known = await asyncio.to_thread(self._shared.totals.agentos_names)
-        for name in known - names - self._leaving.keys():
+        shown_names = await asyncio.to_thread(self._shared.totals.agentos_names)
+        for name in shown_names - names - self._leaving.keys():
             self._shared.totals.forget_gauges(name)
             self._leaving[name] = self._shared.clock.monotonic()
             self._let_go.discard(name)

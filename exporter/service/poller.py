@@ -240,8 +240,8 @@ class Poller:
         behind = past or self.source.catching_up or (self.enricher is not None and self.enricher.history)
         if behind:
             self._behind_until = now + self._hold
-        told = int(behind or now < self._behind_until)
-        self._shared.totals.gauge("agentos_exporter_catching_up", (self.name,), told)
+        catching_up = int(behind or now < self._behind_until)
+        self._shared.totals.gauge("agentos_exporter_catching_up", (self.name,), catching_up)
 
     def _pause(self, error: ExporterError) -> float:
         """Seconds until the next try: doubling, with jitter, up to a few minutes; longer if AgentOS asks for it."""

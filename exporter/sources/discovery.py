@@ -96,8 +96,8 @@ async def fetch(url: str, *, token: str | None, refresh: float) -> tuple[list[Gr
             httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, proxy=proxy) as client,
             client.stream("GET", url, headers=headers) as answer,
         ):
-            async for part in answer.aiter_bytes():
-                body += part
+            async for chunk in answer.aiter_bytes():
+                body += chunk
                 if len(body) > _MOST_BYTES:
                     raise BadAnswer("the list is larger than 16 MiB")
     except (TimeoutError, httpx.TimeoutException):

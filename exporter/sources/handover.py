@@ -32,10 +32,10 @@ def floors(positions: Mapping[str, Position | None], others: Iterable[str]) -> d
     Databases of one AgentOS may hold the same trace, so the one that is furthest behind decides for all of them, as
     long as none is unknown; one that never held a trace decides nothing.
     """
-    known = [position for position in positions.values() if position is not None]
-    if not known or len(known) < len(positions):
+    stored = [position for position in positions.values() if position is not None]
+    if not stored or len(stored) < len(positions):
         return {}
-    furthest = min(position.cutoff for position in [position for position in known if position.seen] or known)
+    furthest = min(position.cutoff for position in [position for position in stored if position.seen] or stored)
     return dict.fromkeys([*positions, *others], forgotten([furthest]))
 
 

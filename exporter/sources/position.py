@@ -54,8 +54,8 @@ class Position:
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Self:
         """Read a committed cursor; keys of other versions are left out."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in data.items() if key in known})
+        field_names = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in field_names})
 
     def sentinel_ages(self, overlap: int) -> list[int]:
         """The latest end of each sentinel to be chosen. They differ in age, since AgentOS may delete traces by age."""

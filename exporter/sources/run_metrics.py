@@ -53,12 +53,12 @@ def _is_scalar(value: object) -> bool:
 def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:
     """Every model of the run, whatever its part in it (`model`, `memory_model`, ...), the run's own first."""
     left = _MOST_USES
-    for part in sorted(details, key=lambda part: (part != "model", part)):
-        entries = details[part]
+    for role in sorted(details, key=lambda role: (role != "model", role)):
+        entries = details[role]
         for entry in entries if isinstance(entries, list) else ():
             if left and isinstance(entry, dict):
                 left -= 1
-                yield _use(entry, role_of(part))
+                yield _use(entry, role_of(role))
 
 
 def role_of(part: str) -> str:

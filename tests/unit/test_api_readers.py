@@ -577,7 +577,7 @@ async def test_an_agentos_without_traces_is_fine(kind):
     world = World(1, kind)
     await world.run(300)
     assert set(world.outcomes) == {"ok"}
-    assert not world.reader.here.seen
+    assert not world.reader.loaded_position.seen
     world.os.add(world.os.now)
     await world.settle()
     world.check()

@@ -748,7 +748,7 @@ async def test_a_row_from_the_future_hides_nothing(home: Home) -> None:
         home.run(f"t{number}")
         await home.poll(after=15)
         assert home.calls == number + 2
-    assert home.feed.here.cutoff <= (T0 + home.now) * S
+    assert home.feed.loaded_position.cutoff <= (T0 + home.now) * S
 
 
 async def test_idle_time_moves_the_watermark(home: Home) -> None:
@@ -1132,7 +1132,7 @@ async def test_where_the_api_begins_whose_databases_were_read(home: Home) -> Non
             commit_api_cursor(home.ledger, stored)
         reader = SearchReader(None, "main", home.settings, home.clock, PollStats())
         await reader._load(home.view)
-        assert reader.here.cutoff == expected
+        assert reader.loaded_position.cutoff == expected
 
 
 async def test_a_cursor_of_the_api_under_another_key_is_never_misread(home: Home) -> None:

@@ -306,10 +306,10 @@ async def _own_statistics(
     agent = inspector.agent_id(options.agent) if options.agent else None
     sessions = []
     for db in databases:
-        own, _ = await inspector.sessions(db, user=options.user, agent=agent, page=1, size=enough)
+        sessions_of_db, _ = await inspector.sessions(db, user=options.user, agent=agent, page=1, size=enough)
         sessions += [
             Session(session.id, session.user_id, list(session.components), session.traces, session.first, session.last)
-            for session in own
+            for session in sessions_of_db
         ]
     return sessions
 

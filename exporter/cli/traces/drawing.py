@@ -26,11 +26,11 @@ _STYLES: Final = {"OK": "green", "ERROR": "bold red", "UNSET": "yellow"}
 
 def _tokens(calls: Sequence[SpanView], side: str) -> str:
     """The sum, `?` where a call does not report its tokens: unknown is not zero."""
-    known = [count for call in calls if (count := getattr(call, f"{side}_tokens")) is not None]
+    counts = [count for call in calls if (count := getattr(call, f"{side}_tokens")) is not None]
     unknown = any(call.input_tokens is None for call in calls)
     if not calls:
         return ""
-    return (f"{sum(known):,}" + ("+?" if unknown else "")) if known else "?"
+    return (f"{sum(counts):,}" + ("+?" if unknown else "")) if counts else "?"
 
 
 @dataclass(slots=True)

@@ -50,8 +50,8 @@ def fits(export: Export) -> bool:
     """Whether a file is one of these."""
     if export.columns:
         # An export without any usage has the times alone.
-        told = _FIGURES & set(export.columns) or set(export.columns) == _TIMES
-        return {"start_time", "end_time"} <= set(export.columns) and bool(told)
+        columns = _FIGURES & set(export.columns) or set(export.columns) == _TIMES
+        return {"start_time", "end_time"} <= set(export.columns) and bool(columns)
     return all(_is_page(record.fields) for record in export.records)
 
 

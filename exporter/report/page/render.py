@@ -108,12 +108,12 @@ def _by_day(report: Report) -> str:
 
 
 def _by_agent(table: Table) -> str:
-    known = [
+    costs = [
         (label(group.labels[0], "agent"), group.figures["cost_usd"])
         for group in table.groups
         if "cost_usd" in group.figures
     ]
-    chart = bars(known[:_BARS], "Cost by agent in US dollars")
+    chart = bars(costs[:_BARS], "Cost by agent in US dollars")
     return _figure("Cost by agent", chart) if chart else ""
 
 

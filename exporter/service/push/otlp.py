@@ -72,10 +72,10 @@ def requests(snapshot: Snapshot, gone: Sequence[metrics_core.Metric], labels: Ma
 def rejected(body: bytes) -> tuple[int, str]:
     """How many points an answer says were not taken, and why."""
     try:
-        part = ExportMetricsServiceResponse.FromString(body).partial_success
+        partial = ExportMetricsServiceResponse.FromString(body).partial_success
     except DecodeError:  # by a target that has its own idea of an answer
         return 0, ""
-    return part.rejected_data_points, part.error_message
+    return partial.rejected_data_points, partial.error_message
 
 
 class _Batch:

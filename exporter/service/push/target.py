@@ -162,17 +162,17 @@ class Target:
                     "POST", self._push.url, content=body, headers=headers, extensions=extensions
                 ) as response,
             ):
-                async for part in response.aiter_bytes():
-                    answer += part[: _ANSWER_BYTES - len(answer)]
+                async for chunk in response.aiter_bytes():
+                    answer += chunk[: _ANSWER_BYTES - len(answer)]
         except (TimeoutError, httpx.TimeoutException):
             return Verdict("timeout", f"no answer within {self._push.timeout:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Verdict("unreachable", str(error) or type(error).__name__)
         if response.is_success:
             return self._taken_by(response, bytes(answer))
-        said = shown(" ".join(answer.decode("utf-8", "replace").split()), _SAID_LENGTH)
+        text = shown(" ".join(answer.decode("utf-8", "replace").split()), _SAID_LENGTH)
         status, pause = response.status_code, self._asked(response.headers.get("retry-after"))
-        return Verdict(_outcome(status), f"{status} {said}".strip(), status, pause)
+        return Verdict(_outcome(status), f"{status} {text}".strip(), status, pause)
 
     def _taken_by(self, response: httpx.Response, answer: bytes) -> Verdict:
         """What a target says that took the request, maybe in part."""

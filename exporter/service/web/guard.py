@@ -111,10 +111,10 @@ class _Passwords:
 
     async def allow(self, config: WebConfig, authorization: str) -> bool:
         """Whether a header names a user and his password."""
-        given = _credentials(authorization)
-        if given is None:
+        credentials = _credentials(authorization)
+        if credentials is None:
             return False
-        user, password = given
+        user, password = credentials
         secret = config.users.get(user)
         hashed = _NOBODY if secret is None else secret.reveal()
         parts = (user.encode(), hashed.encode(), password)

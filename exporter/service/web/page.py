@@ -51,10 +51,10 @@ def landing_page(site: Site, now: float, paths: Paths) -> bytes:
 
 def _row(instance: InstanceStatus, now: float) -> str:
     error = escape(_USERINFO.sub(r"\1", instance.error))
-    known = instance.state if instance.state in _STATE_CLASSES else ""
+    state_class = instance.state if instance.state in _STATE_CLASSES else ""
     return (
         f'<tr><th scope="row">{escape(instance.name)}</th><td class="url">{escape(shown_url(instance.url))}</td>'
-        f'<td><span class="state {known}">{escape(instance.state)}</span></td>'
+        f'<td><span class="state {state_class}">{escape(instance.state)}</span></td>'
         f"<td>{_moment(instance.last_poll, now)}</td><td>{_moment(instance.last_success, now)}</td>"
         f'<td class="error">{error or "none"}</td></tr>'
     )

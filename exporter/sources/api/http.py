@@ -251,18 +251,18 @@ _CURE_403: Final = "the token needs the scopes traces:read and config:read, and 
 
 def _refusal(endpoint: str, response: httpx.Response, body: bytes) -> SourceError:
     status, detail = response.status_code, _detail(body)
-    said = f"{endpoint}: {status}" + (f" {detail}" if detail else "")
+    message = f"{endpoint}: {status}" + (f" {detail}" if detail else "")
     match status:
         case 401:
-            return Unauthorized(f"{said}; {_CURE_401}")
+            return Unauthorized(f"{message}; {_CURE_401}")
         case 403:
-            return Unauthorized(f"{said}; {_CURE_403}")
+            return Unauthorized(f"{message}; {_CURE_403}")
         case 404 | 405:
-            return UnknownRoute(f"{said}; is this the URL of an AgentOS?", status)
+            return UnknownRoute(f"{message}; is this the URL of an AgentOS?", status)
     if status == 429 or response.is_server_error:  # noqa: PLR2004
         retry_after = _retry_after(response.headers.get("retry-after"))
-        return NoFilter(said) if "filter_expr" in detail else ServerFailed(said, retry_after=retry_after)
-    return BadAnswer(said + (_redirected(response) if response.is_redirect else ""))
+        return NoFilter(message) if "filter_expr" in detail else ServerFailed(message, retry_after=retry_after)
+    return BadAnswer(message + (_redirected(response) if response.is_redirect else ""))
 
 
 def _redirected(response: httpx.Response) -> str:

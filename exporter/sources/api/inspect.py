@@ -236,8 +236,8 @@ async def _checked(call: Awaitable[T], route: str) -> T:
 
 
 def _conditions(query: Query) -> dict[str, Any]:
-    own = {"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}
-    conditions: list[dict[str, Any]] = [{"op": "NOT", "condition": own}]
+    own_traces = {"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}
+    conditions: list[dict[str, Any]] = [{"op": "NOT", "condition": own_traces}]
     if query.since is not None:
         conditions.append({"op": "GTE", "key": "start_time", "value": moment(query.since)})
     if query.until is not None:

@@ -34,18 +34,18 @@ class ListReader(Reader):
 
     async def head(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         """See Reader. Once per overlap, and at first, it looks back for the whole horizon: long runs start early."""
-        here, overlap = self.here, self.settings.overlap
+        position, overlap = self.loaded_position, self.settings.overlap
         wide = self.clock.monotonic() - self._looked_back >= overlap / MICROSECONDS
         self.already_read.recent(0, None, 1)  # forgets what was read long ago
         back = self.settings.horizon if wide else 2 * overlap
-        listed = await self._list(here.cutoff - back, head)
+        listed = await self._list(position.cutoff - back, head)
         if listed is None:
             return
         head.rows = len(listed)
-        others, own = self.own_among(listed, here.sweep or here.cutoff, head.as_of)
+        others, own = self.own_among(listed, position.sweep or position.cutoff, head.as_of)
         async for batch in self._read_new(ledger, others, head):
             yield batch
-        swept = max(here.sweep, head.as_of)
+        swept = max(position.sweep, head.as_of)
         if own:
             yield Batch(self.db, own=own, cursor=self._cursor(sweep=swept), as_of=head.as_of)
         self._moved(sweep=swept)
@@ -63,27 +63,31 @@ class ListReader(Reader):
         verdict = await self.examine(ledger, listed)
         if verdict.settled or verdict.too_old:
             yield Batch(
-                self.db, settled=verdict.settled, ignored=verdict.too_old, first=self.here.first, as_of=head.as_of
+                self.db,
+                settled=verdict.settled,
+                ignored=verdict.too_old,
+                first=self.loaded_position.first,
+                as_of=head.as_of,
             )
         # What was read and is not known was malformed: it is not read again at once.
-        known = await ledger.known_traces(self.db, [seen.id for seen in verdict.fetch])
-        new = [seen for seen in verdict.fetch if seen.id in known or seen.id not in self.already_read]
+        recorded = await ledger.known_traces(self.db, [seen.id for seen in verdict.fetch])
+        new = [seen for seen in verdict.fetch if seen.id in recorded or seen.id not in self.already_read]
         self.catching_up = len(new) > _BACKLOG
         for start in range(0, len(new), _BATCH):
-            part = new[start : start + _BATCH]
+            chunk = new[start : start + _BATCH]
             if self.catching_up and self.left < 1:
                 return
-            async for batch in self.read_by_id([seen.id for seen in part], head):
+            async for batch in self.read_by_id([seen.id for seen in chunk], head):
                 yield batch
             if self.catching_up:
-                cutoff = max(self.here.cutoff, min(part[0].end, head.as_of) - self.settings.overlap)
+                cutoff = max(self.loaded_position.cutoff, min(chunk[0].end, head.as_of) - self.settings.overlap)
                 yield Batch(self.db, cursor=self._cursor(cutoff=cutoff), as_of=head.as_of)
                 self._moved(cutoff=cutoff)
         self.catching_up = False
 
     async def sweep(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         """See Reader: traces that are complete and no longer listed are asked for by id, to settle them."""
-        before = self.here.cutoff - self.settings.overlap // 2
+        before = self.loaded_position.cutoff - self.settings.overlap // 2
         due = self.clock.now_us() - self.settings.overlap
         waiting = await ledger.unsettled(self.db, UNSETTLED, due=due, before=before)
         async for batch in self.read_by_id([trace.id for trace in waiting], head):
@@ -106,7 +110,7 @@ class ListReader(Reader):
                 except SourceError as error:
                     if not may_be_one_row(error) or await self.quiet():
                         raise
-                    self.already_read.leave_out(trace_id, self.here.newest)
+                    self.already_read.leave_out(trace_id, self.loaded_position.newest)
                     whole.unreadable.append(trace_id)
                     continue
                 page = await asyncio.to_thread(wire.one_trace, answer.body, self.db, trace_id)
@@ -117,7 +121,7 @@ class ListReader(Reader):
 
     async def quiet(self) -> bool:
         """See Reader."""
-        since = moment(self.here.cutoff - 2 * self.settings.overlap)
+        since = moment(self.loaded_position.cutoff - 2 * self.settings.overlap)
         answer = await self.get("/traces", {"start_time": since, "page": 1, "limit": 1}, "traces_list")
         return not (await asyncio.to_thread(wire.list_page, answer.body)).total_count
 

@@ -60,7 +60,7 @@ class PastReader(SearchReader):
             return count
         if witnesses := self.already_read.recent(0, None, ASK_IDS):
             await self.believe(witnesses)
-        elif not await self._count(self.here.cutoff, None, None):
+        elif not await self._count(self.loaded_position.cutoff, None, None):
             raise SilentEmpty(
                 "AgentOS shows no trace since then: there are none, its database fails (AgentOS hides that), "
                 "or the token sees only its own runs (it needs agent_os:admin)"

@@ -143,7 +143,7 @@ class Reader(ABC):
             self.position.floor = min(self.position.floor, self.position.cutoff)
 
     @property
-    def here(self) -> ApiPosition:
+    def loaded_position(self) -> ApiPosition:
         """The position; only after it was loaded."""
         assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
         return self.position
@@ -151,36 +151,36 @@ class Reader(ABC):
     @property
     def oldest(self) -> int:
         """Traces created before are forgotten by the ledger, and ignored if they come back (source's clock)."""
-        return handover.forgotten([self.here.cutoff])
+        return handover.forgotten([self.loaded_position.cutoff])
 
     def _cursor(self, **moved: object) -> dict[str, Any]:
         """The position, with what will have moved once the cursor is committed: only then `_moved` may tell of it."""
-        return {**asdict(self.here), **moved}
+        return {**asdict(self.loaded_position), **moved}
 
     def _moved(self, **moved: object) -> None:
         for name, value in moved.items():
-            setattr(self.here, name, value)
+            setattr(self.loaded_position, name, value)
 
     async def _advance(self, head: Head) -> AsyncGenerator[Batch]:
         """Move the cutoff after a believed, complete pass."""
-        here, overlap = self.here, self.settings.overlap
+        position, overlap = self.loaded_position, self.settings.overlap
         date = head.date if head.date is not None else head.own_now
         cap = date + MICROSECONDS if head.date is not None else head.own_now
-        here.newest = max(here.newest, head.newest)
-        reached = min(here.newest, cap) - overlap
+        position.newest = max(position.newest, head.newest)
+        reached = min(position.newest, cap) - overlap
         believed = head.request_at
-        if reached <= here.cutoff and here.seen and self._believed is not None:
+        if reached <= position.cutoff and position.seen and self._believed is not None:
             # Nothing newer: time itself moves on, but never past the server's clock.
             idle = max(0, int((head.request_at - self._believed) * MICROSECONDS))
-            if not head.rows and date - overlap - here.cutoff > overlap // 2:
+            if not head.rows and date - overlap - position.cutoff > overlap // 2:
                 # Far behind, one empty answer may be the last failure of an outage the sentinels outlived: ask again
                 # before skipping what may stand right behind the cutoff, and skip no more than one overlap at a time.
                 if not await self.quiet():
                     return
                 if idle > overlap:
                     idle, believed = overlap, self._believed + overlap / MICROSECONDS
-            reached = min(here.cutoff + idle, date - overlap)
-        moved = {"cutoff": max(here.cutoff, reached), "first": False}
+            reached = min(position.cutoff + idle, date - overlap)
+        moved = {"cutoff": max(position.cutoff, reached), "first": False}
         yield Batch(self.db, cursor=self._cursor(**moved), as_of=date)
         self._moved(**moved)
         self._believed = believed
@@ -189,18 +189,18 @@ class Reader(ABC):
 
     async def _judge(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         """Ask the sentinels where it matters; yields the reset of a source that lost all. Raises SilentEmpty."""
-        here = self.here
+        position = self.loaded_position
         now = self.clock.monotonic()
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
-        if not here.sentinels:
-            if here.seen:
-                here.sentinels = await self._choose(ledger)
+        if not position.sentinels:
+            if position.seen:
+                position.sentinels = await self._choose(ledger)
             return
         if head.rows and not self._alarm and not due:
             return
-        if await self.alive(here.sentinels):
+        if await self.alive(position.sentinels):
             self._alarm, self._missing, self._probed = False, 0, now
-            here.sentinels = await self._choose(ledger) or here.sentinels
+            position.sentinels = await self._choose(ledger) or position.sentinels
             return
         self._alarm = True
         if not head.rows:
@@ -218,14 +218,14 @@ class Reader(ABC):
 
     async def _choose(self, ledger: LedgerView) -> list[str]:
         """Three known traces of different age."""
-        return await ledger.sentinels(self.db, self.here.sentinel_ages(self.settings.overlap))
+        return await ledger.sentinels(self.db, self.loaded_position.sentinel_ages(self.settings.overlap))
 
     async def believe(self, ids: Sequence[str], *, unsure: bool = False) -> None:
         """Make sure by known traces that an empty answer hides no failure.
 
         If no trace is known, the answer is believed, unless it is `unsure`. Raises SilentEmpty.
         """
-        witnesses = [*ids[: ASK_IDS - len(self.here.sentinels)], *self.here.sentinels]
+        witnesses = [*ids[: ASK_IDS - len(self.loaded_position.sentinels)], *self.loaded_position.sentinels]
         if (witnesses or unsure) and not (witnesses and await self.alive(witnesses)):
             self._alarm = True
             raise SilentEmpty(
@@ -238,7 +238,7 @@ class Reader(ABC):
         """Remember what was read and committed."""
         self.already_read.add(traces, malformed)
         if traces:
-            self.here.seen = True
+            self.loaded_position.seen = True
 
     def sort(self, page: wire.Page, head: Head | None = None) -> tuple[list[Trace], list[tuple[str, str]]]:
         """(traces to count, ignored with reasons): leaves out what ended before the floor."""
@@ -250,7 +250,7 @@ class Reader(ABC):
                 continue
             if head is not None:
                 head.newest = max(head.newest, trace.end)
-            if trace.end >= self.here.floor:
+            if trace.end >= self.loaded_position.floor:
                 keep.append(trace)
             elif is_misdated(trace.end, trace.created):
                 ignored.append((trace.id, "too_old"))
@@ -261,7 +261,7 @@ class Reader(ABC):
 
     async def _ask_open(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         due = await ledger.open_due(self.db, self.clock.now_us(), ASK_IDS * ASK_REQUESTS)
-        ids = [known.id for known in due]
+        ids = [trace.id for trace in due]
         self.stats.details["open"] = len(ids)
         async for batch in self.read_by_id(ids[: self.page_size.rows * ASK_REQUESTS], head):
             yield batch
@@ -274,7 +274,7 @@ class Reader(ABC):
         now = self.clock.now_us()
         due = await ledger.open_due(db, now, ASK_IDS)
         due += await ledger.unsettled(db, ASK_IDS, due=now)
-        async for batch in self.read_by_id([known.id for known in due[: self.page_size.rows]], head):
+        async for batch in self.read_by_id([trace.id for trace in due[: self.page_size.rows]], head):
             yield replace(batch, db=db, traces=[msgspec.structs.replace(trace, db=db) for trace in batch.traces])
 
     async def read_by_id(self, ids: Sequence[str], head: Head) -> AsyncGenerator[Batch]:
@@ -285,7 +285,7 @@ class Reader(ABC):
         async for page in self.fetch(ids):
             traces, ignored = self.sort(page)
             left -= page.ids
-            yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
+            yield Batch(self.db, traces, ignored=ignored, first=self.loaded_position.first, as_of=head.as_of)
             self.mark(traces, page.malformed)
         if left:
             await self.believe([trace_id for trace_id in ids if trace_id not in left])
@@ -293,16 +293,16 @@ class Reader(ABC):
 
     async def examine(self, ledger: LedgerView, listed: Sequence[ListedTrace]) -> Verdict:
         """Hold a believed listing against the ledger."""
-        now, known = self.clock.now_us(), await ledger.known_traces(self.db, [seen.id for seen in listed])
+        now, recorded_traces = self.clock.now_us(), await ledger.known_traces(self.db, [seen.id for seen in listed])
         verdict = Verdict()
         for seen in sorted(listed, key=lambda seen: seen.end):
-            recorded = known.get(seen.id)
+            recorded = recorded_traces.get(seen.id)
             if self.already_read.still_unreadable(seen):
                 continue
             if recorded is None and seen.created < self.oldest:
                 verdict.too_old.append((seen.id, "too_old"))
             elif recorded is None:
-                if seen.end >= self.here.floor:
+                if seen.end >= self.loaded_position.floor:
                     verdict.fetch.append(seen)
             elif (recorded.total_spans, recorded.end) != (seen.total_spans, seen.end):
                 verdict.fetch.append(seen)
@@ -314,10 +314,12 @@ class Reader(ABC):
         self, ledger: LedgerView, listed: Sequence[ListedTrace], head: Head, *, before: int
     ) -> AsyncGenerator[Batch]:
         """Act on a believed listing: fetch what is new or changed, settle what is not, ask for what it leaves out."""
-        here, now = self.here, self.clock.now_us()
+        position, now = self.loaded_position, self.clock.now_us()
         verdict = await self.examine(ledger, listed)
         if verdict.settled or verdict.too_old:
-            yield Batch(self.db, settled=verdict.settled, ignored=verdict.too_old, first=here.first, as_of=head.as_of)
+            yield Batch(
+                self.db, settled=verdict.settled, ignored=verdict.too_old, first=position.first, as_of=head.as_of
+            )
         fetch = [seen.id for seen in verdict.fetch]
         names = {seen.id for seen in listed}
         waiting = await ledger.unsettled(self.db, UNSETTLED, due=now, before=before)

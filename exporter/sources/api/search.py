@@ -68,7 +68,7 @@ class SearchReader(Reader):
 
     async def _news(self, head: Head) -> AsyncGenerator[Batch]:
         """Read what ended since the cutoff. A backlog is read in closed windows first, each committing the cursor."""
-        lo, first, remaining = self.here.cutoff, head.rows, None
+        lo, first, remaining = self.loaded_position.cutoff, head.rows, None
         if self.catching_up or self._timed_out or self._believed is None:
             # After a start or a timeout, and in a backlog, its size is asked first: no trees are fetched in vain.
             remaining = await self._count(lo, None, head)
@@ -119,7 +119,7 @@ class SearchReader(Reader):
                 await self._doubt()
                 return
             lo = self._read_until = hi
-            cutoff = max(self.here.cutoff, min(hi, head.as_of - self.settings.overlap))
+            cutoff = max(self.loaded_position.cutoff, min(hi, head.as_of - self.settings.overlap))
             yield Batch(self.db, cursor=self._cursor(cutoff=cutoff), as_of=head.as_of)
             self._moved(cutoff=cutoff)
             remaining -= head.rows - before
@@ -210,7 +210,7 @@ class SearchReader(Reader):
                 met += [trace.id for trace in page.traces]
                 traces, ignored = self.sort(page, head)
                 head.rows += len(page.ids)
-                yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
+                yield Batch(self.db, traces, ignored=ignored, first=self.loaded_position.first, as_of=head.as_of)
                 self.mark(traces, page.malformed)
             if len(distinct) >= wanted:
                 head.complete = True
@@ -237,7 +237,7 @@ class SearchReader(Reader):
             head.rows += len(new)
             async for page in self.fetch(list(new)):
                 traces, ignored = self.sort(page, head)
-                yield Batch(self.db, traces, ignored=ignored, first=self.here.first, as_of=head.as_of)
+                yield Batch(self.db, traces, ignored=ignored, first=self.loaded_position.first, as_of=head.as_of)
                 self.mark(traces, page.malformed)
                 for trace_id in page.unreadable:
                     self.already_read.leave_out(trace_id, new[trace_id])
@@ -324,8 +324,8 @@ class SearchReader(Reader):
         if self._any_status:
             return
         conditions = [
-            {"op": "GTE", "key": "end_time", "value": moment(self.here.cutoff)},
-            {"op": "GTE", "key": "created_at", "value": moment(self.here.cutoff - DAY)},
+            {"op": "GTE", "key": "end_time", "value": moment(self.loaded_position.cutoff)},
+            {"op": "GTE", "key": "created_at", "value": moment(self.loaded_position.cutoff - DAY)},
             _not({"op": "IN", "key": "status", "values": list(STATUSES)}),
         ]
         if await self._probe({"op": "AND", "conditions": conditions}):
@@ -338,10 +338,10 @@ class SearchReader(Reader):
 
     async def _misdated(self, head: Head) -> AsyncGenerator[Batch]:
         """Read traces that were written lately and ended, as their spans have it, over a day before."""
-        here = self.here
+        position = self.loaded_position
         conditions = [
-            {"op": "GTE", "key": "created_at", "value": moment(max(here.floor, here.cutoff - 2 * HOUR))},
-            {"op": "LT", "key": "end_time", "value": moment(here.cutoff - DAY)},
+            {"op": "GTE", "key": "created_at", "value": moment(max(position.floor, position.cutoff - 2 * HOUR))},
+            {"op": "LT", "key": "end_time", "value": moment(position.cutoff - DAY)},
             _not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}),
         ]
         every = {"op": "AND", "conditions": conditions}
@@ -358,19 +358,19 @@ class SearchReader(Reader):
 
     async def sweep(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
         """See Reader: three lists by status, for SQLite to use its index; an hour-wide window would stall AgentOS."""
-        here, overlap = self.here, self.settings.overlap
-        until = here.cutoff - overlap // 2
-        since = max(here.sweep - overlap, until - 3 * overlap)
+        position, overlap = self.loaded_position, self.settings.overlap
+        until = position.cutoff - overlap // 2
+        since = max(position.sweep - overlap, until - 3 * overlap)
         listed = await self._listed(since, until, head)
-        if listed is not None and not listed and here.sentinels:
+        if listed is not None and not listed and position.sentinels:
             # Empty because of a failure? It may have ended before the sentinels were asked: list again after them.
-            listed = await self._listed(since, until, head) if await self.alive(here.sentinels) else None
+            listed = await self._listed(since, until, head) if await self.alive(position.sentinels) else None
         if listed is None:
             return
-        others, own = self.own_among(listed, here.sweep or since, until)
+        others, own = self.own_among(listed, position.sweep or since, until)
         async for batch in self.settle_listed(ledger, others, head, before=until):
             yield batch
-        swept = max(here.sweep, until)
+        swept = max(position.sweep, until)
         yield Batch(self.db, own=own, cursor=self._cursor(sweep=swept), as_of=head.as_of)
         self._moved(sweep=swept)
         self._swept = self.clock.monotonic()
@@ -394,33 +394,33 @@ class SearchReader(Reader):
         wanted = [list(ids[start : start + ASK_IDS]) for start in range(0, len(ids), ASK_IDS)]
         wanted.reverse()
         while wanted:
-            part = wanted.pop()
-            if len(part) > self.page_size.rows:
-                wanted += _halves(part)
+            chunk = wanted.pop()
+            if len(chunk) > self.page_size.rows:
+                wanted += _halves(chunk)
                 continue
             try:
-                page = await self._search({"op": "IN", "key": "trace_id", "values": part}, 1, len(part), None)
+                page = await self._search({"op": "IN", "key": "trace_id", "values": chunk}, 1, len(chunk), None)
             except SourceError as error:
                 # One of them may be the reason; an AgentOS that answers nothing at all does not count them either.
                 if (
                     not may_be_one_row(error)
                     or len(self.already_read.left_out()) >= UNREADABLE
-                    or not await self.alive(part)
+                    or not await self.alive(chunk)
                 ):
                     raise
-                if len(part) > 1:
-                    wanted += _halves(part)
+                if len(chunk) > 1:
+                    wanted += _halves(chunk)
                     continue
-                self.already_read.leave_out(part[0], self.here.newest)
-                page = wire.Page([], {}, [], 0, 0.0, unreadable=part)
+                self.already_read.leave_out(chunk[0], self.loaded_position.newest)
+                page = wire.Page([], {}, [], 0, 0.0, unreadable=chunk)
             if page is None:  # too large: pages are smaller now
-                wanted.append(part)
+                wanted.append(chunk)
             else:
                 yield page
 
     async def quiet(self) -> bool:
         """See Reader."""
-        return not await self._count(self.here.cutoff, None, None)
+        return not await self._count(self.loaded_position.cutoff, None, None)
 
     async def alive(self, ids: Sequence[str]) -> bool:
         """See Reader: a count, without trees."""

@@ -242,11 +242,11 @@ class AgentOSSource:
             return
         try:
             answer = await self.api.get("/info", {}, endpoint="info", timeout=wait)
-            said = msgspec.json.decode(answer.body, type=_Info)
+            info = msgspec.json.decode(answer.body, type=_Info)
         except (BadAnswer, Unauthorized, msgspec.DecodeError) as error:
             self._tells_version = not isinstance(error, UnknownRoute)
             return
-        self._version = said.agno_version[:64]
+        self._version = info.agno_version[:64]
         clean = _version(self._version) >= _CLEAN_IDS_SINCE
         for reader in self._readers.values():
             if isinstance(reader, SearchReader):
@@ -307,12 +307,12 @@ class AgentOSSource:
         if part == "queue":
             # To ask for one that is not there puts an error into AgentOS's own log.
             return [] if config is not None and config.queue is not None and not config.queue.durable else [{}]
-        said = None if config is None else getattr(config, part, None)
-        bases = [base.id for base in getattr(said, "knowledge_instances", None) or ()]
+        section = None if config is None else getattr(config, part, None)
+        bases = [base.id for base in getattr(section, "knowledge_instances", None) or ()]
         if len(bases) > 1:
             return [{"knowledge_id": base} for base in bases]
-        databases = list(dict.fromkeys(db.db_id for db in said.dbs or ())) if said is not None else []
-        if said is not None and said.dbs == []:
+        databases = list(dict.fromkeys(db.db_id for db in section.dbs or ())) if section is not None else []
+        if section is not None and section.dbs == []:
             return []
         if config is None and self.target.db_ids is not None:
             databases = list(self.target.db_ids)
@@ -346,10 +346,10 @@ class _Info(msgspec.Struct):
 def _version(text: str) -> tuple[int, ...]:
     """Leading numbers of a version (`3.1.10` → (3, 1, 10)), () where there are none."""
     numbers = []
-    for part in text.split(".")[:3]:
-        if not part.isdigit():
+    for number in text.split(".")[:3]:
+        if not number.isdigit():
             break
-        numbers.append(int(part))
+        numbers.append(int(number))
     return tuple(numbers)
 
 

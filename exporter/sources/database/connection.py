@@ -188,8 +188,8 @@ class Connection(ABC):
         if self._told is None or time.monotonic() - self._told[1] > _CLOCK_KEPT:
             ((value,),) = await self.rows(self._clock, wait=wait)
             self._told = int(value), time.monotonic()
-        told, then = self._told
-        return told + round((time.monotonic() - then) * MICROSECONDS)
+        database_now, then = self._told
+        return database_now + round((time.monotonic() - then) * MICROSECONDS)
 
     _clock = ""
 

@@ -121,7 +121,7 @@ class Feed:
         return self._deadline - self.clock.monotonic()
 
     @property
-    def here(self) -> FeedPosition:
+    def loaded_position(self) -> FeedPosition:
         """The position; only after it was loaded."""
         assert self.position is not None  # noqa: S101 - a mistake of ours, not of the outside
         return self.position
@@ -129,7 +129,7 @@ class Feed:
     @property
     def oldest(self) -> int:
         """Traces created before are forgotten by the ledger, and ignored if they come back (database's clock)."""
-        return handover.forgotten([self.here.cutoff])
+        return handover.forgotten([self.loaded_position.cutoff])
 
     async def _load(self, ledger: LedgerView) -> None:
         if self.position is not None:
@@ -154,7 +154,7 @@ class Feed:
         lacking = missing(self.connection.sql.layout, spans, SPAN_COLUMNS)
         where = self.connection.location
         if len(lacking) == len(SPAN_COLUMNS):
-            if self.here.seen:
+            if self.loaded_position.seen:
                 raise BadAnswer(f"{where}: table {spans} was there and is gone")
             if not self._said_no_tables:
                 self._said_no_tables = True
@@ -180,7 +180,7 @@ class Feed:
 
         The last batch of a page moves the cutoff; the last of all settles what no span was added to.
         """
-        since, after = stamp(self.here.cutoff), None
+        since, after = stamp(self.loaded_position.cutoff), None
         while True:
             began = self.clock.monotonic()
             page = await self.connection.inserted(since, after, PAGE, wait=self._left)
@@ -253,13 +253,13 @@ class Feed:
 
     def _forget(self) -> None:
         """Forget the spans before the cutoff, which are not listed again. What is no time at all is kept."""
-        since = stamp(self.here.cutoff)
+        since = stamp(self.loaded_position.cutoff)
 
         def may_come_again(created: object) -> bool:
             if isinstance(created, str):
                 return created >= since
             try:
-                return moment_of(created) >= self.here.cutoff
+                return moment_of(created) >= self.loaded_position.cutoff
             except (ValueError, OverflowError):
                 return True
 
@@ -276,19 +276,19 @@ class Feed:
         self, ledger: LedgerView, reading: Reading, this: Pass, ignored: Sequence[tuple[str, str]] = ()
     ) -> Batch:
         """What was read, without traces that are too old to count; `ignored` are those that were not read at all."""
-        here = self.here
-        traces = [trace for trace in reading.traces if trace.end >= here.floor]
+        position = self.loaded_position
+        traces = [trace for trace in reading.traces if trace.end >= position.floor]
         ignored = [*ignored, *((trace_id, "malformed") for trace_id in reading.malformed)]
-        early = [trace for trace in reading.traces if trace.end < here.floor]
+        early = [trace for trace in reading.traces if trace.end < position.floor]
         ignored += [(trace.id, "too_old") for trace in early if is_misdated(trace.end, trace.created)]
-        floor = max(self.oldest, here.forgotten)
+        floor = max(self.oldest, position.forgotten)
         old = [trace.id for trace in traces if trace.created < floor]
         if old:
-            known = await ledger.known_traces(self.db, old)
-            gone = {trace_id for trace_id in old if trace_id not in known}
+            recorded = await ledger.known_traces(self.db, old)
+            gone = {trace_id for trace_id in old if trace_id not in recorded}
             traces = [trace for trace in traces if trace.id not in gone]
             ignored += [(trace_id, "too_old") for trace_id in sorted(gone)]
-        here.seen = here.seen or bool(traces)
+        position.seen = position.seen or bool(traces)
         self.stats.traces += len(traces)
         details = await read_details(self.connection, traces, wait=self._left) if self._details else {}
         tags = await read_tags(self.connection, traces, wait=self._left) if self.settings.tags else {}
@@ -296,7 +296,7 @@ class Feed:
             self.db,
             traces,
             ignored=ignored,
-            first=here.first,
+            first=position.first,
             as_of=this.now,
             follows=True,
             details=details,
@@ -306,11 +306,16 @@ class Feed:
     def _moved_to(self, this: Pass, *, ended: bool) -> FeedPosition:
         """Where reading stands once the page is committed; `ended` where it is the last one."""
         cutoff, newest = self._advance(this) if ended else self._advance_to(this)
-        return replace(self.here, cutoff=cutoff, newest=newest, first=self.here.first and not ended)
+        return replace(
+            self.loaded_position, cutoff=cutoff, newest=newest, first=self.loaded_position.first and not ended
+        )
 
     def _is_worth_it(self, moved: Position) -> bool:
         """Whether a position is worth a commit of its own."""
-        return moved.first is not self.here.first or abs(moved.cutoff - self._moved) >= self.settings.overlap // 4
+        return (
+            moved.first is not self.loaded_position.first
+            or abs(moved.cutoff - self._moved) >= self.settings.overlap // 4
+        )
 
     def _advance(self, this: Pass) -> tuple[int, int]:
         """(cutoff, newest) after all that is there was read.
@@ -318,20 +323,22 @@ class Feed:
         The clock that counts is AgentOS's, of which the newest row tells; while nothing new comes, ours goes on from
         there. It is never believed beyond the database's own: a row from the future would hide what comes before it.
         """
-        here, cap = self.here, this.now + MICROSECONDS
-        newest = min(max(here.newest, this.newest), cap)
+        position, cap = self.loaded_position, this.now + MICROSECONDS
+        newest = min(max(position.newest, this.newest), cap)
         if not newest:
-            return here.cutoff, newest
-        if newest > here.newest or self._anchor is None:
+            return position.cutoff, newest
+        if newest > position.newest or self._anchor is None:
             self._anchor = (newest, this.began)
         base, since = self._anchor
         reached = base + round((this.began - since) * MICROSECONDS)
-        return max(here.cutoff, min(reached, cap) - self.settings.overlap), newest
+        return max(position.cutoff, min(reached, cap) - self.settings.overlap), newest
 
     def _advance_to(self, this: Pass) -> tuple[int, int]:
         """(cutoff, newest) after all up to the newest row of this pass was read."""
         reached = min(this.newest, this.now + MICROSECONDS)
-        return max(self.here.cutoff, reached - self.settings.overlap), max(self.here.newest, reached)
+        return max(self.loaded_position.cutoff, reached - self.settings.overlap), max(
+            self.loaded_position.newest, reached
+        )
 
     # What is known, and waited for
 
@@ -367,18 +374,18 @@ class Feed:
 
         What is gone after a day may have been deleted because of its age: that is no sign of anything.
         """
-        here, now = self.here, self.clock.monotonic()
-        if here.sentinels and this.now - here.witnessed > DAY:
-            here.sentinels = []
-        if not here.sentinels:
-            if here.seen:
+        position, now = self.loaded_position, self.clock.monotonic()
+        if position.sentinels and this.now - position.witnessed > DAY:
+            position.sentinels = []
+        if not position.sentinels:
+            if position.seen:
                 await self._choose(ledger)
             return
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
         if not this.touched or not (due or self._alarm):
             return
-        sql = self.connection.sql.alive(len(here.sentinels))
-        if await self.connection.rows(sql, here.sentinels, wait=self._left):
+        sql = self.connection.sql.alive(len(position.sentinels))
+        if await self.connection.rows(sql, position.sentinels, wait=self._left):
             self._alarm, self._missing, self._probed = False, 0, now
             await self._choose(ledger)
             return
@@ -386,13 +393,13 @@ class Feed:
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
-            moved = replace(here, sentinels=sorted(this.touched)[-3:], witnessed=here.newest)
+            moved = replace(position, sentinels=sorted(this.touched)[-3:], witnessed=position.newest)
             yield Batch(self.db, reset=True, cursor=asdict(moved))
             self.position = moved
             self._alarm, self._missing, self._probed = False, 0, now
 
     async def _choose(self, ledger: LedgerView) -> None:
         """Take known traces of different age as witnesses."""
-        here = self.here
-        here.sentinels = await ledger.sentinels(self.db, here.sentinel_ages(self.settings.overlap))
-        here.witnessed = min(here.newest, here.cutoff + self.settings.overlap)
+        position = self.loaded_position
+        position.sentinels = await ledger.sentinels(self.db, position.sentinel_ages(self.settings.overlap))
+        position.witnessed = min(position.newest, position.cutoff + self.settings.overlap)

@@ -108,12 +108,12 @@ class Location:
     @property
     def key(self) -> str:
         """Under what the ledger knows it: where it is, and which tables are read."""
-        known = [str(self)]
+        parts = [str(self)]
         if self.schema:
-            known.append(f"schema={self.schema}")
+            parts.append(f"schema={self.schema}")
         if self.tables.spans_table != Tables().spans_table:
-            known.append(f"spans_table={self.tables.spans_table}")
-        return "database:" + " ".join(known)
+            parts.append(f"spans_table={self.tables.spans_table}")
+        return "database:" + " ".join(parts)
 
 
 def parse(text: str, base: Path, schema: str | None = None, tables: Tables | None = None) -> Location:
@@ -177,9 +177,9 @@ def _hosts(
     """All hosts of a URL: one before the path, or several as options, as SQLAlchemy has them (`?host=a:1&host=b:2`)."""
     if host:
         return ((host, port),)
-    said = query.get("host", ())
+    hosts_option = query.get("host", ())
     hosts: list[tuple[str, int | None]] = []
-    for text in (said,) if isinstance(said, str) else said:
+    for text in (hosts_option,) if isinstance(hosts_option, str) else hosts_option:
         name, colon, number = text.rpartition(":")
         alone = not colon or text.startswith("/") or not number.isdigit()
         hosts.append((text, None) if alone else (name, int(number)))

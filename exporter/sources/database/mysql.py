@@ -124,7 +124,7 @@ class MysqlConnection(Threaded):
         if not isinstance(error, pymysql.err.MySQLError):
             return None
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-        text = f"{self.location}: {' '.join(str(part) for part in error.args)[:500]}"
+        text = f"{self.location}: {' '.join(str(argument) for argument in error.args)[:500]}"
         failure: type[SourceError] = BadAnswer
         if code in {1044, 1045, 1142, 1143, 1227, 1698}:
             failure = Unauthorized

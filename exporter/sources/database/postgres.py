@@ -64,16 +64,16 @@ class PostgresConnection(Connection):
     def _refused(self, error: Exception) -> SourceError:
         """Why there is no connection; libpq tells in words alone."""
         text = " ".join(str(error).split())[:500]
-        said = text.lower()
+        lowered = text.lower()
         if any(
-            word in said
+            word in lowered
             for word in ("authentication", "no password supplied", "pg_hba.conf", "permission denied", "not permitted")
-        ) or ('role "' in said and "does not exist" in said):
+        ) or ('role "' in lowered and "does not exist" in lowered):
             return Unauthorized(f"{self.location}: {text}")
-        if 'database "' in said and "does not exist" in said:
+        if 'database "' in lowered and "does not exist" in lowered:
             return BadAnswer(f"{self.location}: {text}")
         if any(
-            word in said for word in ("starting up", "shutting down", "too many", "recovery", "remaining connection")
+            word in lowered for word in ("starting up", "shutting down", "too many", "recovery", "remaining connection")
         ):
             return ServerFailed(f"{self.location}: {text}")
         return Unreachable(f"{self.location}: {text}")

@@ -190,9 +190,9 @@ def moment_of(value: Any) -> int:  # noqa: ANN401 - whatever the column holds
     """Microseconds since the epoch of a stored time. Raises ValueError where it is no time."""
     if isinstance(value, str):
         if value[26:] == _ZONE:  # as agno writes it: a thousand times as often as anything else
-            known = _seconds.get(value[:20])
-            if known is not None and (rest := value[20:26]).isdigit():
-                return known + int(rest)
+            seconds = _seconds.get(value[:20])
+            if seconds is not None and (rest := value[20:26]).isdigit():
+                return seconds + int(rest)
             return _first_of(value)
         return micros(datetime.fromisoformat(value))
     if isinstance(value, datetime):
@@ -220,15 +220,17 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
     reading = Reading()
     by_trace: dict[str, list[Row]] = {}
     for row in rows:
-        known = by_trace.get(row.trace_id)
-        if known is None:
+        trace_rows = by_trace.get(row.trace_id)
+        if trace_rows is None:
             by_trace[row.trace_id] = [row]
         else:
-            known.append(row)
-    for trace_id, own in by_trace.items():
-        inserted = reading.inserted[trace_id] = {row.span_id: row.created_at for row in own}
+            trace_rows.append(row)
+    for trace_id, trace_rows in by_trace.items():
+        inserted = reading.inserted[trace_id] = {row.span_id: row.created_at for row in trace_rows}
         try:
-            reading.traces.append(_trace(trace_id, db, own, moment_of(min(inserted.values())), trace_id in given_up))
+            reading.traces.append(
+                _trace(trace_id, db, trace_rows, moment_of(min(inserted.values())), trace_id in given_up)
+            )
         except (ValueError, OverflowError, TypeError, AttributeError):  # the last two: what should be text and is not
             reading.malformed.append(clean_id(trace_id))
     return reading
@@ -323,11 +325,17 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         attributes = _NO_ATTRIBUTES
     if attributes is MALFORMED or status not in _STATUSES:
         raise ValueError("not a span")
-    session, user, said = _id(attributes.session), _id(attributes.user), attributes.kind
-    if said is None or said == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
+    session, user, kind = _id(attributes.session), _id(attributes.user), attributes.kind
+    if kind is None or kind == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
-    what = (row.name, said, attributes.model, attributes.provider, bool(attributes.agno_team or attributes.team))
+    what = (
+        row.name,
+        kind,
+        attributes.model,
+        attributes.provider,
+        bool(attributes.agno_team or attributes.team),
+    )
     kind, name, model, provider, called, continued, streamed = (
         _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
     )
@@ -381,13 +389,13 @@ def _told(name: str, kind: object, model: object, provider: object, team: bool) 
     if kind == "AGENT":
         kind = SpanKind.TEAM if team else SpanKind.AGENT
         return _What(kind, component_name(name), continued=is_continuation(name))
-    known = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
-    if known is _LLM:
+    span_kind = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
+    if span_kind is _LLM:
         called, ref = model_class(name), clean_name(model) if isinstance(model, str) else ""
-        return _What(known, name, ref, _provider(provider, called, ref), called, streamed=is_streamed(name))
-    if known in RUN_KINDS:
-        return _What(known, component_name(name), continued=is_continuation(name))
-    return _What(known, name)
+        return _What(span_kind, name, ref, _provider(provider, called, ref), called, streamed=is_streamed(name))
+    if span_kind in RUN_KINDS:
+        return _What(span_kind, component_name(name), continued=is_continuation(name))
+    return _What(span_kind, name)
 
 
 _what = functools.lru_cache(4096, typed=True)(_told)

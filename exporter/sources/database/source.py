@@ -70,8 +70,8 @@ class DatabaseSource:
             )
             for target in targets
         ]
-        own = [connection(target.location, target.read_password) for target in targets]
-        self.surfaces = DatabaseSurfaces(own, clock, lookback=settings.lookback)
+        connections = [connection(target.location, target.read_password) for target in targets]
+        self.surfaces = DatabaseSurfaces(connections, clock, lookback=settings.lookback)
         self._turns = Turns()
         self._strangers: tuple[str, ...] | None = None
         """keys of the ledger under which this AgentOS is read no more"""
@@ -189,20 +189,20 @@ class DatabaseSource:
                 self._figures = await self._sum_sessions()
 
     async def _sum_sessions(self) -> tuple[int | None, tuple[SessionWindow, ...]]:
-        total, known = 0, False
+        total, any_table = 0, False
         sums = {window: [0, 0, 0] for window in _WINDOWS}
         now = self._clock.now_us()
         for feed in self._feeds:
             sql, tables = feed.connection.sql, feed.connection.location.tables
             if not missing(sql.layout, tables.session_table, SESSION_COLUMNS):
                 ((count,),) = await feed.connection.rows(sql.session_count(), wait=_WAIT)
-                total, known = total + count, True
+                total, any_table = total + count, True
             if not missing(sql.layout, tables.traces_table, TRACE_COLUMNS):
                 for window, seconds in _WINDOWS.items():
                     since = stamp(now - seconds * MICROSECONDS)
                     (row,) = await feed.connection.rows(sql.session_window(), (since,), wait=_WAIT)
                     sums[window] = [figure + count for figure, count in zip(sums[window], row, strict=True)]
-        return total if known else None, _windows(sums)
+        return total if any_table else None, _windows(sums)
 
 
 def _windows(sums: dict[str, list[int]]) -> tuple[SessionWindow, ...]:

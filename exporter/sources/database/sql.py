@@ -180,10 +180,10 @@ class Sql:
             part.format(name) for name in ("metrics", "metadata", "events", "content")
         )
         # The parts of a CASE are looked at in turn: what is no JSON is never read as such.
-        told = f"CASE WHEN {valid} THEN CASE WHEN {status} = '{FAILED}' THEN {{0}} END END"
+        failed_only = f"CASE WHEN {valid} THEN CASE WHEN {status} = '{FAILED}' THEN {{0}} END END"
         short = f"CASE WHEN length({content}) <= {LONGEST_CONTENT} THEN {content} END"
         parts = [f"CASE WHEN {valid} THEN {column} END" for column in (metrics, metadata)]
-        parts += [told.format(events), told.format(short)]
+        parts += [failed_only.format(events), failed_only.format(short)]
         return f"SELECT run_id, {', '.join(parts)} FROM {table} WHERE run_id IN ({self.marks(runs)})"
 
     def tags(self, traces: int) -> str:

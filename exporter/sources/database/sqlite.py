@@ -111,13 +111,13 @@ class SqliteConnection(Threaded):
         if not isinstance(error, sqlite3.Error):
             return None
         text, where = str(error), str(self.location)
-        said = text.lower()
-        if "unable to open" in said or "readonly" in said:
+        lowered = text.lower()
+        if "unable to open" in lowered or "readonly" in lowered:
             return Unreachable(
                 f"{where}: {text}; this user needs to read the file and those beside it that end in -wal and -shm"
             )
-        if "locked" in said or "busy" in said or "i/o error" in said:
+        if "locked" in lowered or "busy" in lowered or "i/o error" in lowered:
             return ServerFailed(f"{where}: {text}")
-        if "interrupted" in said:
+        if "interrupted" in lowered:
             return SourceTimeout(f"{where}: {text}")
         return BadAnswer(f"{where}: {text}")

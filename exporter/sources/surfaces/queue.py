@@ -77,8 +77,8 @@ class Queue:
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
         before = _Standing(beginning(since)) if position is None else msgspec.convert(position, _Standing)
-        told = await self._rows.counts()
-        counts = {status: count(told.by_status.get(status, 0)) for status in STATUSES}
+        job_counts = await self._rows.counts()
+        counts = {status: count(job_counts.by_status.get(status, 0)) for status in STATUSES}
         rows, read_to = await self._rows.since(before.list)
         if not read_to.some and any(counts[status] for status in ENDED):
             raise SilentEmpty("queue_jobs: AgentOS counts jobs that ended and lists none; its database may fail")
@@ -86,14 +86,16 @@ class Queue:
             raise SilentEmpty("queue_stats: AgentOS lists jobs and counts none; its database may fail")
         some = any(counts.values())
         return Reading(
-            position=msgspec.to_builtins(_Standing(read_to, some, told.now)),
+            position=msgspec.to_builtins(_Standing(read_to, some, job_counts.now)),
             ended=[ended_job for job in rows if (ended_job := _ended(job)) is not None],
             gauges={
                 "agentos_queue_jobs": {(status,): number for status, number in counts.items()},
-                "agentos_queue_oldest_job_timestamp_seconds": {} if told.oldest is None else {(): told.oldest},
+                "agentos_queue_oldest_job_timestamp_seconds": {}
+                if job_counts.oldest is None
+                else {(): job_counts.oldest},
             },
             forget_before=read_to.read_to - KEPT,
-            gap=told.now - before.looked if before.looked and told.now - before.looked > RETENTION else 0,
+            gap=job_counts.now - before.looked if before.looked and job_counts.now - before.looked > RETENTION else 0,
             doubtful=before.some and not some,
         )
 

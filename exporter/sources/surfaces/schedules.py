@@ -102,23 +102,27 @@ class Schedules:
         before = _Standing(since) if position is None else msgspec.convert(position, _Standing)
         listed, now = await self._rows.listed()
         start = _read_to(before.schedules.values(), beginning(before.since).read_to)
-        known = {id_: before.schedules.get(id_) or FollowedSchedule(Position(start), next=-1) for id_ in listed}
+        followed_schedules = {
+            id_: before.schedules.get(id_) or FollowedSchedule(Position(start), next=-1) for id_ in listed
+        }
         ended: list[Ended] = []
         followed = Followed()
         for gone in before.schedules.keys() - listed.keys():
             for _ in before.schedules[gone].waiting:
                 followed.lose("gone")
-        chosen = self._rows.chosen(listed, known, now)
-        runs = await self._rows.runs({id_: known[id_].list for id_ in chosen})
+        chosen = self._rows.chosen(listed, followed_schedules, now)
+        runs = await self._rows.runs({id_: followed_schedules[id_].list for id_ in chosen})
         for id_, (rows, read_to) in runs.items():
-            known[id_] = await self._settle(id_, listed[id_], known[id_], rows, read_to, ended, followed, now)
+            followed_schedules[id_] = await self._settle(
+                id_, listed[id_], followed_schedules[id_], rows, read_to, ended, followed, now
+            )
         return Reading(
-            position=msgspec.to_builtins(_Standing(before.since, known)),
+            position=msgspec.to_builtins(_Standing(before.since, followed_schedules)),
             ended=ended,
-            gauges=_gauges(listed, known),
+            gauges=_gauges(listed, followed_schedules),
             born=_born(listed, before),
             lost=followed.lost,
-            forget_before=_read_to(known.values(), before.since) - KEPT,
+            forget_before=_read_to(followed_schedules.values(), before.since) - KEPT,
             doubtful=bool(before.schedules) and not listed,
         )
 

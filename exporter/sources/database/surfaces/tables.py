@@ -153,8 +153,8 @@ class Databases:
         return due
 
     async def _now(self, connection: Connection) -> int:
-        told = await connection.now(wait=WAIT)
-        return self._clock.now_us() if told is None else told
+        database_now = await connection.now(wait=WAIT)
+        return self._clock.now_us() if database_now is None else database_now
 
     async def _since(self, connection: Connection, table: Table, floor: int) -> tuple[Rows, int]:
         """The rows of one database from a moment on, and how far it is read then."""
