@@ -42,9 +42,16 @@ class Counter:
     def __init__(
         self, agentos: str, period: Period, work: Work, cashier: Cashier, totals: Totals, coverage: Coverage
     ) -> None:
-        """`coverage` is what the state of the daemon says; a backfill that goes on does so as it began.
+        """Count increments of one AgentOS into a work file.
 
-        `totals` have the limits and nothing else.
+        Args:
+            agentos: Name of the instance.
+            period: The samples that are wanted.
+            work: The work file.
+            cashier: Prices and charges calls.
+            totals: Empty totals, with the limits of the configuration.
+            coverage: What the state of the daemon says. A backfill that continues uses what it began with.
+
         """
         self._agentos = agentos
         self._period = period

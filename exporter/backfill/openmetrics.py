@@ -28,7 +28,14 @@ class SeriesText:
     """One series of a metric. Its amounts are a counter's value, or a histogram's buckets, then its sum."""
 
     def __init__(self, metric: Metric, labels: tuple[str, ...], more: Sequence[tuple[str, str]]) -> None:
-        """`more` are labels beside those of the catalog."""
+        """Write the series of one metric with one set of labels.
+
+        Args:
+            metric: The metric.
+            labels: Values of the labels of the catalog, in its order.
+            more: Names and values of further labels.
+
+        """
         self._metric = metric
         shown = replace(metric, labels=(*metric.labels, *(name for name, _ in more)))
         sample = _zero(metric, (*labels, *(value for _, value in more)))

@@ -40,7 +40,15 @@ class Output:
         labels: Sequence[tuple[str, str]],
         written: Callable[[Path], None] = lambda _path: None,
     ) -> None:
-        """`labels` are further labels of each series, `written` is told of each file."""
+        """Write the files of a backfill.
+
+        Args:
+            work: The work file, complete.
+            period: The samples that are wanted, and the path of the output.
+            labels: Names and values of further labels of each series.
+            written: Called with the path of each file that is complete.
+
+        """
         self._work = work
         self._period = period
         self._labels = labels

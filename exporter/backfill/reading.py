@@ -50,6 +50,18 @@ class Reading:
         progress: Callable[[Progress], None] = lambda _progress: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """Read the past of one AgentOS into a work file.
+
+        Args:
+            source: Hands over the past.
+            counter: Counts each batch.
+            work: The work file.
+            clock: The clocks.
+            rate: Most traces a second; None for no limit.
+            progress: Called after each batch.
+            sleep: Waits for seconds.
+
+        """
         self._source = source
         self._counter = counter
         self._work = work

@@ -72,9 +72,17 @@ class Enricher:
         enabled: bool = True,
         patience: float = PATIENCE,
     ) -> None:
-        """`databases` may hold sessions; `patience` is in seconds.
+        """Read details of runs, and count the calls that wait for them.
 
-        Not `enabled`, it lets go what waited when it was.
+        Args:
+            agentos: Name of the instance.
+            shared: What all instances share.
+            cashier: Prices and charges calls.
+            fetch: Reads the detail of one run.
+            databases: Names the databases that may hold sessions.
+            enabled: Whether details are wanted. Otherwise calls that wait from earlier are counted without them.
+            patience: Seconds after which a call waits no more.
+
         """
         self.agentos = agentos
         self.history = False
@@ -348,7 +356,14 @@ class _Bills:
                     self._touched[record.id, record.db] = record
 
     def release(self, delta: Delta, check: WaitingCall, detail: RunDetail | None) -> None:
-        """This run waits no more to hear whether a guardrail blocked it."""
+        """End the wait of a run for its detail, which would say whether a guardrail blocked it.
+
+        Args:
+            delta: What the transaction adds up to.
+            check: The run.
+            detail: Its detail; None if it did not come.
+
+        """
         if detail is not None:
             self.note(detail, [check])
         if (place := self._find(check)) is not None:
@@ -370,7 +385,14 @@ class _Bills:
         return None
 
     def add(self, delta: Delta, call: WaitingCall, charged: Charged) -> None:
-        """This call is charged."""
+        """Take a charged call into its session, its run and its dimensions.
+
+        Args:
+            delta: What the transaction adds up to.
+            call: The call, which waits no more.
+            charged: Its tokens and cost.
+
+        """
         cost = charged.cost
         self.paid.add(call.key)
         if cost and call.session is not None:

@@ -52,6 +52,26 @@ class Absorbed:
     late: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How a reading of a trace compares with the ledger.
+
+    Attributes:
+        changed: It shows something else than the last reading.
+        expiring: Spans are missing, and nothing has changed for the horizon.
+        old: The trace ended long enough ago for every clock.
+        was_complete: The last reading was complete.
+        final: No later reading is waited for.
+
+    """
+
+    changed: bool
+    expiring: bool
+    old: bool
+    was_complete: bool
+    final: bool
+
+
 class Intake:
     """Makes batches of one AgentOS durable. Methods block; the caller keeps them from overlapping."""
 
@@ -65,9 +85,16 @@ class Intake:
         cashier: Cashier | None = None,
         enriches: Callable[[], bool] | None = None,
     ) -> None:
-        """`overlap`, `horizon` in seconds; `cashier` prices and charges calls.
+        """Take in the batches of one AgentOS.
 
-        `enriches` says whether tokens and cost of calls are to wait for the detail of their run.
+        Args:
+            agentos: Name of the instance.
+            shared: What all instances share.
+            overlap: The `overlap` of the configuration, in seconds.
+            horizon: Its `trace_horizon`, in seconds.
+            cashier: Prices and charges calls; without one, calls have no cost.
+            enriches: Says whether tokens and cost of calls wait for the detail of their run.
+
         """
         self.agentos = agentos
         self._ledger = shared.ledger
@@ -148,54 +175,66 @@ class Intake:
 
         """
         record = book.record(trace)
-        reading = (trace.total_spans, trace.nodes, trace.end)
-        fresh = book.is_new(record)
-        changed = fresh or reading != (record.total_spans, record.nodes, record.end)
-        expiring = trace.open and not changed and now - record.changed >= self._horizon
-        # An asynchronous database writes out of order: what looks complete may lack an agent for a moment.
-        old = as_of - trace.end > 5 * self._overlap // 2  # the overlap, and half as much again for each clock
-        still = not changed and now - record.changed >= FIRST_ASK
-        # With orphans among its spans the source has given up waiting for the others.
-        final = expiring or (not trace.open and (old or still or bool(trace.orphans)))
-        deferred = delta.deferred
-        was_complete = not fresh and record.state in {TraceState.COMPLETE, TraceState.SETTLED}
+        reading = self._compare(book, record, trace, now=now, as_of=as_of)
         runs = book.runs(trace.id)
-        elsewhere = set(runs) - set(record.runs)
-        fresh_spans = fold(
+        runs_elsewhere = set(runs) - set(record.runs)
+        deferred = delta.deferred
+        fresh = fold(
             delta,
             trace,
             book.counted(trace.id),
             runs,
             now=now,
-            final=final,
+            final=reading.final,
             cashier=self._cashier,
             enrich=self._enriches(),
         )
-        self._count_details(delta, trace, batch, fresh_spans, runs)
-        record.spans.update(fresh_spans)
-        record.runs.update((span, run) for span, run in runs.items() if span not in elsewhere)
-        record.total_spans, record.nodes, record.end = reading
+        self._count_details(delta, trace, batch, fresh, runs)
+        record.spans.update(fresh)
+        record.runs.update((span, run) for span, run in runs.items() if span not in runs_elsewhere)
+        record.total_spans, record.nodes, record.end = trace.total_spans, trace.nodes, trace.end
         record.created = trace.created
         record.misses = 0
         if trace.nodes:
             record.root_kind = root_kind(trace)
-        if changed:
+        if reading.changed:
             record.changed, record.asks = now, 0
-        if trace.open or delta.deferred > deferred:
-            if expiring:
-                self._expire(delta, book, record)
-            elif changed or record.state is TraceState.OPEN:
-                record.state = TraceState.OPEN
-                if batch.follows and trace.open:
-                    record.next_ask = max(record.changed + self._horizon, now + FIRST_ASK)
-                else:
-                    self._ask_later(record, now, again=not changed)
-        elif changed or record.state is not TraceState.SETTLED:
+        if reading.expiring:
+            self._expire(delta, book, record)
+        elif trace.open or delta.deferred > deferred:
+            self._keep_open(record, reading, now, follows=batch.follows and trace.open)
+        elif reading.changed or record.state is not TraceState.SETTLED:
             record.state = TraceState.COMPLETE
-            record.next_ask = self._settles(record, trace, now=now, as_of=as_of, at_once=old and not was_complete)
+            at_once = reading.old and not reading.was_complete
+            record.next_ask = self._settles(record, trace, now=now, as_of=as_of, at_once=at_once)
             if record.next_ask <= now:
                 self._settle(delta, book, record)
         book.touch(record)
+
+    def _compare(self, book: _Book, record: Record, trace: Trace, *, now: int, as_of: int) -> _Reading:
+        """Compare a reading of a trace with what the ledger has of it."""
+        new = book.is_new(record)
+        stored = (record.total_spans, record.nodes, record.end)
+        changed = new or stored != (trace.total_spans, trace.nodes, trace.end)
+        unchanged_for = 0 if changed else now - record.changed
+        expiring = trace.open and not changed and unchanged_for >= self._horizon
+        # The overlap, and half as much again for each of the two clocks.
+        old = as_of - trace.end > 5 * self._overlap // 2
+        # An asynchronous database writes out of order: what looks complete may lack an agent for a moment.
+        # With orphans among its spans the source has given up waiting for the others.
+        whole = not trace.open and (old or unchanged_for >= FIRST_ASK or bool(trace.orphans))
+        was_complete = not new and record.state in {TraceState.COMPLETE, TraceState.SETTLED}
+        return _Reading(changed, expiring, old, was_complete, final=expiring or whole)
+
+    def _keep_open(self, record: Record, reading: _Reading, now: int, *, follows: bool) -> None:
+        """Say when a trace with missing spans is asked for again; `follows`: the source sees each added span."""
+        if not reading.changed and record.state is not TraceState.OPEN:
+            return
+        record.state = TraceState.OPEN
+        if follows:
+            record.next_ask = max(record.changed + self._horizon, now + FIRST_ASK)
+        else:
+            self._ask_later(record, now, again=not reading.changed)
 
     def _count_details(
         self, delta: Delta, trace: Trace, batch: Batch, fresh: Collection[int], runs: dict[int, RunRecord]

@@ -37,9 +37,19 @@ class Ends:
         return self._shared.ledger.position(self.agentos, surface)
 
     def absorb(self, surface: str, reading: Reading, *, first: bool) -> int:
-        """Count what is new in a reading, commit it, and return how many rows that were.
+        """Count the rows that ended and are new, and commit them.
 
-        `first`: the surface was never read before, and shows history. Raises StateError; nothing is counted then.
+        Args:
+            surface: Name of the list.
+            reading: What was read of it.
+            first: Whether the list was never read before, so that the rows are history.
+
+        Returns:
+            How many rows were counted.
+
+        Raises:
+            StateError: The commit failed; nothing is counted then.
+
         """
         if reading.position is None:
             return 0

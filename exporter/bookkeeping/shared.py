@@ -46,9 +46,16 @@ class Shared:
         return self.led is None or agentos in self.led
 
     def commit(self, changes: Changes, delta: Increments, *, show: bool) -> None:
-        """Make a batch durable, and then true. `show`: series that it gives birth to show their value at once.
+        """Write a transaction to the ledger, then add it to the totals in memory.
 
-        Raises StateError; nothing is counted then.
+        Args:
+            changes: What the ledger is to record.
+            delta: The increments of series.
+            show: Whether new series show their value at once, without a 0 before.
+
+        Raises:
+            StateError: The commit failed; nothing is counted then.
+
         """
         if not (self.leads(changes.agentos) and self.lease(changes.agentos) is changes.lease):
             raise StateRefused(f"another replica may read {changes.agentos} by now")

@@ -40,7 +40,15 @@ class Treasury:
     def __init__(
         self, shared: Shared, cashier: Cashier, *, user_labels: UserLabels, dimensions: Sequence[Dimension] = ()
     ) -> None:
-        """The cashier gets budgets with `configure`."""
+        """Keep the budgets; `configure` hands them to the cashier.
+
+        Args:
+            shared: What all instances share.
+            cashier: Charges calls to budgets.
+            user_labels: How ids of users are shown.
+            dimensions: The configured dimensions.
+
+        """
         self._ledger = shared.ledger
         self._totals = shared.totals
         self._clock = shared.clock
@@ -128,9 +136,9 @@ class Treasury:
             for budget in budgets.all:
                 start, end = bounds[budget.name]
                 labels: Labels = (budget.agentos, budget.name, budget.period.value)
-                whole = None if budget.per else spent.get((budget.name, start), 0)
+                total_spent = None if budget.per else spent.get((budget.name, start), 0)
                 number = self._ledger.allowed(budget.name, start) if budget.per else None
-                values = (budget.limit, whole, end, max(start, self._known[budget.name][1]), number)
+                values = (budget.limit, total_spent, end, max(start, self._known[budget.name][1]), number)
                 for metric, value in zip(_GAUGES, values, strict=True):
                     self._totals.gauge(metric, labels, value)
                 shown.add(labels)

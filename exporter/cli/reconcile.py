@@ -124,10 +124,10 @@ def _ours(config: Config, instances: tuple[AgentOS, ...], period: Period) -> Our
     only = instances[0].name if len(instances) == 1 else None
     days = look_at_days(config.state, only, period.first, period.last)
     names = [instance.name for instance in instances]
-    mine = ours(days, names, cache_known=all(instance.databases or instance.enrich_runs for instance in instances))
+    counted = ours(days, names, cache_known=all(instance.databases or instance.enrich_runs for instance in instances))
     coverages = [look_at_state(config.state, name) for name in names]
     return replace(
-        mine,
+        counted,
         until=min((coverage.until for coverage in coverages if coverage.until is not None), default=None),
         waiting=sum(coverage.waiting for coverage in coverages),
         hidden=sum(coverage.hidden for coverage in coverages),
@@ -144,8 +144,8 @@ def _with_vendors(
     from exporter.service.prices import make_pricer  # noqa: PLC0415
 
     statements = vendors.read(options.usage or (), options.vendor)
-    mine, pricer = _ours(config, instances, period), make_pricer(config)
-    return [with_vendor(mine, statement, pricer, period) for statement in statements]
+    counted, pricer = _ours(config, instances, period), make_pricer(config)
+    return [with_vendor(counted, statement, pricer, period) for statement in statements]
 
 
 async def _with_agentos(config: Config, agentos: AgentOS, period: Period) -> Report:
@@ -157,7 +157,7 @@ async def _with_agentos(config: Config, agentos: AgentOS, period: Period) -> Rep
     from exporter.service.fleet import settings  # noqa: PLC0415
     from exporter.sources.database.source import DatabaseSource  # noqa: PLC0415
 
-    mine = await asyncio.to_thread(_ours, config, (agentos,), period)
+    counted = await asyncio.to_thread(_ours, config, (agentos,), period)
     source = make_source(agentos, settings(config), SYSTEM_CLOCK)
     try:
         if isinstance(source, DatabaseSource):
@@ -166,7 +166,7 @@ async def _with_agentos(config: Config, agentos: AgentOS, period: Period) -> Rep
         metrics = await source.daily_metrics(period.first, period.last)
     finally:
         await source.aclose()
-    return with_agentos(mine, statement(metrics, period.first, period.last), period)
+    return with_agentos(counted, statement(metrics, period.first, period.last), period)
 
 
 def _print(options: ReconcileOptions, reports: list[Report]) -> None:

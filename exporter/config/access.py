@@ -28,6 +28,14 @@ class Access:
     """
 
     def __init__(self, base: Path, environ: Mapping[str, str], problems: Problems) -> None:
+        """Read tokens, certificates and proxies of a configuration.
+
+        Args:
+            base: The folder that relative paths start from.
+            environ: The environment variables.
+            problems: Takes note of what is wrong.
+
+        """
         self.base, self.environ, self.problems = base, environ, problems
         self.secret_variables: set[str] = set()
         self._refused_variables: set[str] = set()

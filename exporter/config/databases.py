@@ -37,7 +37,14 @@ class _Shared:
 
 
 def read_databases(entry: Table, node: yaml.Node | None, access: Access) -> tuple[Database, ...]:
-    """The databases of an AgentOS: one URL, or a list of URLs and mappings; keys beside it hold for all of them."""
+    """The databases of an AgentOS.
+
+    Args:
+        entry: The entry of the AgentOS; its keys hold for all databases that do not have the key themselves.
+        node: The value of `database`: one URL, or a list of URLs and mappings.
+        access: Reads passwords.
+
+    """
     if node is None:
         for key in DATABASE_KEYS:
             if key in entry.entries:

@@ -97,9 +97,18 @@ def _endpoint(entry: Table) -> tuple[str, ...]:
 def instances(
     groups: Sequence[Group], discovery: Discovery, environ: Mapping[str, str]
 ) -> tuple[list[AgentOS], list[str]]:
-    """The instances that a list names, and what is wrong with the others: one bad target costs itself alone.
+    """Make instances of the targets in a list.
 
-    A target is `host:port`, with the labels `__scheme__` (http) and `__path__` where it has them, or a whole URL.
+    A target is `host:port`, with the labels `__scheme__` (http) and `__path__` if it has them, or a whole URL.
+
+    Args:
+        groups: The groups of targets.
+        discovery: What is configured of the list.
+        environ: The environment variables.
+
+    Returns:
+        The instances, and the problems of targets that cannot be used.
+
     """
     by_name: dict[str, AgentOS] = {}
     problems: list[str] = []

@@ -156,6 +156,14 @@ class _Loader:
     """One call of `load`: the problems and warnings that gather on the way."""
 
     def __init__(self, flags: Mapping[str, object], environ: Mapping[str, str], *, check_prices: bool) -> None:
+        """Begin without any value.
+
+        Args:
+            flags: Values of the flags, by name.
+            environ: The environment variables.
+            check_prices: Whether the price file is read as well.
+
+        """
         self.flags, self.environ = flags, environ
         self.check_prices = check_prices
         self.problems = Problems()
@@ -319,8 +327,8 @@ class _Loader:
             # Kubernetes sets such variables in every pod beside a Service called agentos-exporter.
             foreign = re.match(rf"{ENV_PREFIX}(?:SERVICE|PORT)(?:_|$)", name)
             if name.startswith(ENV_PREFIX) and name not in variables and not foreign:
-                ours = [each.removeprefix(ENV_PREFIX) for each in sorted(variables)]
-                close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), ours, n=1, cutoff=0.7)
+                options = [each.removeprefix(ENV_PREFIX) for each in sorted(variables)]
+                close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), options, n=1, cutoff=0.7)
                 hint = f"; did you mean {ENV_PREFIX}{close[0]}?" if close else ""
                 self.warnings.append(f"{shown(name)}: not a setting of agentos-exporter{hint}")
 

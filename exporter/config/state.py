@@ -46,7 +46,18 @@ def read_state(table: Table, access: Access) -> tuple[Path | SharedState | None]
 def parse_state(
     base: Path, schema: str | None = None, secret: Found = (None, None, None), lease: float = DEFAULT_LEASE
 ) -> Callable[[str], Path | SharedState | None]:
-    """A parser of `state`: a path relative to `base`, memory (None), or the URL of a PostgreSQL database."""
+    """Make a parser of `state`.
+
+    Args:
+        base: The folder that relative paths start from.
+        schema: The schema in PostgreSQL; None for the default.
+        secret: Where the password of the database is.
+        lease: Seconds that a lease lasts.
+
+    Returns:
+        A parser of a path, `memory` (None), or the URL of a PostgreSQL database.
+
+    """
 
     def parse(text: str) -> Path | SharedState | None:
         if not _POSTGRES_URL.match(text):

@@ -64,10 +64,10 @@ def parse_duration(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """The shortest text that `parse_duration` reads as these seconds, to the millisecond."""
-    rest = round(seconds * 1000)
+    milliseconds = round(seconds * 1000)
     parts = []
     for unit, size in _UNITS:
-        count, rest = divmod(rest, size)
+        count, milliseconds = divmod(milliseconds, size)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"

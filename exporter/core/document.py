@@ -123,7 +123,14 @@ class Problems:
         self._found: list[tuple[int, str]] = []
 
     def add(self, where: str, message: str, place: yaml.Node | int = 0) -> None:
-        """Note a problem; `place` is a node of the file or a line, 0 for none."""
+        """Note a problem.
+
+        Args:
+            where: Path of the value in the file, or the name of a flag or variable.
+            message: What is wrong, and the cure.
+            place: Node or line of the value; 0 if it is not in the file.
+
+        """
         line = place.start_mark.line + 1 if isinstance(place, yaml.Node) else place
         self._found.append((line, f"{where}: {message} (line {line})" if line else f"{where}: {message}"))
 
@@ -147,7 +154,15 @@ class Table:
     """A word that is no plain key may be a value that lost its key: messages do not repeat it."""
 
     def __init__(self, node: yaml.MappingNode, path: str, known: tuple[str, ...], problems: Problems) -> None:
-        """Take up the entries of `node`. A key that is unknown or given twice is a problem."""
+        """Read the keys of a mapping. An unknown key, or one that is given twice, is a problem.
+
+        Args:
+            node: The mapping.
+            path: Its path in the file, '' for the top level.
+            known: The keys that it may have.
+            problems: Takes note of what is wrong.
+
+        """
         self.path, self.line, self.known, self.problems = path, node.start_mark.line + 1, known, problems
         self.entries: dict[str, yaml.Node] = {}
         lines: dict[str, int] = {}
@@ -204,7 +219,14 @@ class Table:
         return self.nested(node, self.where(key), known)
 
     def nested(self, node: yaml.MappingNode, path: str, known: tuple[str, ...]) -> Self:
-        """A mapping inside this one, with the same hints."""
+        """A table of the same class for a mapping inside this one.
+
+        Args:
+            node: The mapping.
+            path: Its path in the file.
+            known: The keys that it may have.
+
+        """
         return type(self)(node, path, known, self.problems)
 
     def items(self, key: str, example: str) -> list[yaml.Node] | None:
@@ -251,7 +273,17 @@ def kind(node: yaml.Node) -> str:
 
 
 def scalar(node: yaml.Node, where: str, problems: Problems) -> str | None:
-    """The text of a single value; None where it is none, or empty."""
+    """The text of a single value.
+
+    Args:
+        node: The value.
+        where: Its path in the file.
+        problems: Takes note of a value that is a list or a mapping.
+
+    Returns:
+        The text; None if the value is empty or refused.
+
+    """
     if not isinstance(node, yaml.ScalarNode):
         problems.add(where, f"must be a single value, not {kind(node)}", node)
     elif is_null(node) or not node.value:
@@ -264,7 +296,19 @@ def scalar(node: yaml.Node, where: str, problems: Problems) -> str | None:
 def attempt(
     parse: Callable[[str], T], text: str, where: str, problems: Problems, place: yaml.Node | int = 0
 ) -> T | None:
-    """What `parse` makes of a text; None where it refuses, which is a problem."""
+    """Parse a text, and note a problem instead of raising.
+
+    Args:
+        parse: Parses the text; raises RefusedError.
+        text: The text.
+        where: Path of the value in the file.
+        problems: Takes note of what `parse` refuses.
+        place: Node or line of the value; 0 if it is not in the file.
+
+    Returns:
+        The value; None if `parse` refuses the text.
+
+    """
     try:
         return parse(text)
     except RefusedError as error:

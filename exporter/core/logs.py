@@ -160,11 +160,11 @@ def _error(exc_info: object) -> BaseException | None:
 
 def _parts(error: BaseException) -> list[str]:
     parts: list[str] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     current: BaseException | None = error
-    while current is not None and len(seen) < _CHAIN and id(current) not in seen:
-        parts.append(("caused by " if seen else "") + _said(current))
-        seen.add(id(current))
+    while current is not None and len(visited) < _CHAIN and id(current) not in visited:
+        parts.append(("caused by " if visited else "") + _said(current))
+        visited.add(id(current))
         parts += _frames(current.__traceback__)
         if isinstance(current, BaseExceptionGroup):
             for inner in current.exceptions[:_GROUP]:

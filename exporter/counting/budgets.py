@@ -157,9 +157,14 @@ class Budgets:
         return self._calendars[budget.period, budget.time_zone]
 
     def charges(self, base: tuple[str, str, str], model: str, user: str, at: int) -> Iterator[Charge]:
-        """Every budget, and the start of its period, that a call is charged to which began at `at` (microseconds).
+        """The budgets that a call is charged to, with the start of their periods.
 
-        `base` are the call's AgentOS, root and agent.
+        Args:
+            base: The call's AgentOS, root and agent.
+            model: Its model.
+            user: Id of its user, '' if it has none.
+            at: When it began, in microseconds.
+
         """
         for budget, calendar in self._of_call(base, model):
             if not budget.per and (not budget.user or budget.user == user):
@@ -168,9 +173,14 @@ class Budgets:
     def allowances(
         self, base: tuple[str, str, str], model: str, values: Mapping[str, str], at: int
     ) -> Iterator[Allowance]:
-        """Every budget that values of dimensions have for themselves, and that such a call is charged to.
+        """The budgets of dimension values that a call is charged to.
 
-        `values` are those of the call, by dimension; one that is not known has no budget.
+        Args:
+            base: The call's AgentOS, root and agent.
+            model: Its model.
+            values: Its values, by dimension; an unknown value has no budget.
+            at: When it began, in microseconds.
+
         """
         for budget, calendar in self._of_call(base, model):
             if value := values.get(budget.per):
@@ -188,10 +198,17 @@ class Budgets:
 
 
 def known_since(*, known: int | None, agentos: Mapping[str, bool], now: int, lookback: int) -> int:
-    """Since when a budget's spending is known, in microseconds since the epoch.
+    """Since when a budget's spending is known.
 
-    `known` is what was known of this very definition, None for a new one. `agentos` tells of each AgentOS in the
-    budget's reach whether it was ever read before; one that was not shows what ended in the `lookback` before `now`.
+    Args:
+        known: What the ledger has for this very definition; None for a new one.
+        agentos: Each AgentOS in the budget's reach, and whether it was ever read before.
+        now: The present, in microseconds since the epoch.
+        lookback: Microseconds of history that are counted of an AgentOS which was never read.
+
+    Returns:
+        Microseconds since the epoch.
+
     """
     fresh = now - lookback
     if known is None:

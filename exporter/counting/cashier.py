@@ -46,7 +46,15 @@ class Cashier:
         budgets: Budgets | None = None,
         dimensions: Dimensions | None = None,
     ) -> None:
-        """Without a `pricer` nothing has a cost."""
+        """Price calls, and charge them to users, budgets and dimensions.
+
+        Args:
+            pricer: Prices calls; without it nothing has a cost.
+            user_label: Makes a label of the id of a user; without it users are not counted.
+            budgets: The budgets in force.
+            dimensions: The dimensions in force.
+
+        """
         self.user_label = user_label
         self.budgets = budgets if budgets is not None else Budgets()
         self.dimensions = dimensions if dimensions is not None else Dimensions()

@@ -59,6 +59,14 @@ class CallTally:
     )
 
     def __init__(self, delta: Delta, labels: Labels, day: int) -> None:
+        """Begin with no calls.
+
+        Args:
+            delta: Takes the histograms at once, the counters with `add_to`.
+            labels: agentos, root, agent, provider and model.
+            day: The day on which the calls began, see `day_of`.
+
+        """
         self._delta = delta
         self._day = day
         self.labels = labels
@@ -117,7 +125,14 @@ class CallTally:
         self.savings = saved + (self.savings or 0)
 
     def add_cost(self, classes: Classes, usd: Mapping[str, int], source: str) -> None:
-        """Add money; what of these classes costs nothing shows as 0."""
+        """Add money.
+
+        Args:
+            classes: The tokens that are priced; a class that costs nothing shows as 0.
+            usd: Money by token class, in 10**-18 USD.
+            source: Source of the price, a value of the label `cost_source`.
+
+        """
         costs = self._costs.get(source)
         if costs is None:
             costs = self._costs[source] = {}
@@ -168,6 +183,14 @@ class ToolTally:
     __slots__ = ("_day", "_durations", "calls", "labels")
 
     def __init__(self, delta: Delta, labels: Labels, day: int) -> None:
+        """Begin with no calls.
+
+        Args:
+            delta: Takes the durations at once, the counters with `add_to`.
+            labels: agentos, root, agent and tool.
+            day: The day on which the calls began, see `day_of`.
+
+        """
         self._day = day
         self.labels = labels
         self.calls = 0
@@ -215,7 +238,17 @@ class Delta(Increments):
         return self._counters
 
     def calls(self, root: str, agent: str, call: Span) -> CallTally:
-        """The tally of LLM calls of the model and day of this one; good until the counters are asked for."""
+        """The tally of LLM calls for the model and the day of a call.
+
+        Args:
+            root: Name of the outermost run.
+            agent: Name of the agent.
+            call: The call.
+
+        Returns:
+            The tally; it is valid until the counters are read.
+
+        """
         labels = (self.agentos, root, agent, call.provider, call.model)
         key = (day_of(call.start), labels)
         tally = self._calls.get(key)
@@ -224,7 +257,17 @@ class Delta(Increments):
         return tally
 
     def tools(self, root: str, agent: str, call: Span) -> ToolTally:
-        """The tally of calls of the tool and day of this one; good until the counters are asked for."""
+        """The tally of tool calls for the tool and the day of a call.
+
+        Args:
+            root: Name of the outermost run.
+            agent: Name of the agent.
+            call: The call.
+
+        Returns:
+            The tally; it is valid until the counters are read.
+
+        """
         labels = (self.agentos, root, agent, call.name)
         key = (day_of(call.start), labels)
         tally = self._tools.get(key)
@@ -240,7 +283,14 @@ class Delta(Increments):
                 recorded.join(part)
 
     def see(self, what: str, identifier: str, at: int) -> None:
-        """Note that a session or user was active; ids themselves are not kept."""
+        """Note that a session or user was active. Only a digest of its id is kept.
+
+        Args:
+            what: The kind, such as `SESSION` or `USER`.
+            identifier: The id.
+            at: When it was active, in microseconds.
+
+        """
         key = (what, self._digest(identifier))
         self.activity[key] = max(at, self.activity.get(key, at))
 

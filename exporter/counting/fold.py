@@ -57,12 +57,22 @@ def fold(
     cashier: Cashier | None = None,
     enrich: bool = False,
 ) -> list[int]:
-    """Add to `delta` what the spans of `trace` that are not in `counted` bring; return their ids.
+    """Count the new spans of one reading of a trace.
 
-    `runs` gathers, by id of their outermost span, the runs that are not settled; it is changed in place. `now` is the
-    time of counting in microseconds. Unless `final`, spans whose agent a later reading may show wait for it: they are
-    counted in `delta.deferred` alone. `cashier` tells what LLM spans cost and charges them; without it there is no cost
-    at all. With `enrich`, tokens and cost of calls whose run AgentOS can tell more of are left to `delta.waiting`.
+    Args:
+        delta: What the transaction adds up to.
+        trace: The reading.
+        counted: Ids of the spans that are counted already.
+        runs: The unsettled runs of the trace, by id of their outermost span; changed in place.
+        now: When the spans are counted, in microseconds.
+        final: Whether no later reading is waited for. Otherwise a span whose agent may still appear is not counted, but
+            adds to `delta.deferred`.
+        cashier: Prices and charges LLM calls; without it there is no cost.
+        enrich: Whether tokens and cost of calls wait, in `delta.waiting`, for the detail of their run.
+
+    Returns:
+        Ids of the spans that were counted.
+
     """
     tree = Tree(trace)
     spans, trace_id = trace.spans, trace.id
@@ -134,10 +144,17 @@ def note_values(
     details: Mapping[str, RunDetail],
     tags: Sequence[str],
 ) -> None:
-    """Note, in each run that is not settled, its values of dimensions as far as this reading of its trace tells them.
+    """Note the values of dimensions in each unsettled run, as far as this reading of its trace tells them.
 
-    `details` are those of runs, by run id; `tags` those of the trace's spans. What the detail of the outermost run says
-    comes before what those inside it say.
+    The detail of the outermost run comes before the details of runs inside it.
+
+    Args:
+        trace: The reading.
+        runs: The unsettled runs, by id of their outermost span; changed in place.
+        dimensions: The configured dimensions.
+        details: Details of runs, by run id.
+        tags: Tags of the spans of the trace.
+
     """
     tree = Tree(trace)
     of_tags = dimensions.of_tags(tags)
@@ -165,9 +182,17 @@ def _values(tree: Tree, index: int, dimensions: Dimensions) -> dict[str, str]:
 def count_details(
     delta: Delta, trace: Trace, counted: Collection[int], details: Mapping[str, RunDetail], cashier: Cashier
 ) -> None:
-    """Add what `details` tell of the runs whose spans are `counted` just now, by run id.
+    """Count the details of the runs that are new in this reading.
 
-    The detail of a run that goes on after a pause was counted with its first part.
+    The detail of a run that continues after a pause was counted with the run's first part.
+
+    Args:
+        delta: What the transaction adds up to.
+        trace: The reading.
+        counted: Ids of the spans that are counted just now.
+        details: Details of runs, by run id.
+        cashier: Prices tokens.
+
     """
     tree = Tree(trace)
     calls: dict[int, list[TimedCall]] = {}
@@ -184,7 +209,17 @@ def count_details(
 
 
 def roots_of(trace: Trace, counted: Collection[int], runs: Collection[str]) -> dict[str, str]:
-    """By id of those of these `runs` whose span is counted just now, in an agent or team: its outermost run's name."""
+    """Names of the outermost runs of some runs.
+
+    Args:
+        trace: The reading.
+        counted: Ids of the spans that are counted just now.
+        runs: Ids of runs.
+
+    Returns:
+        The name of the outermost run, by run id: of those `runs` whose agent or team span is counted just now.
+
+    """
     if not runs:
         return {}
     tree = Tree(trace)

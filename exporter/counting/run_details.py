@@ -60,7 +60,15 @@ def count_blocks(
 
 
 def count_detail(delta: Delta, detail: RunDetail, run: DetailedRun, cashier: Cashier) -> None:
-    """Add what the detail tells; to be called once for each run."""
+    """Count what the detail of a run tells. Call it once for each run.
+
+    Args:
+        delta: What the transaction adds up to.
+        detail: The detail.
+        run: The run as its spans show it.
+        cashier: Prices tokens.
+
+    """
     if detail.first_token is not None and run.calls:
         _count_first_token(delta, detail, detail.first_token, run)
     for use in detail.uses:
@@ -77,8 +85,8 @@ def _count_first_token(delta: Delta, detail: RunDetail, first_token: int, run: D
     delta.observe("agentos_llm_time_to_first_token_seconds", labels, first_token)
     came = run.start + first_token
     if call.streamed and call.start <= came <= call.end and (call.output or 0) > 1:
-        rest = (call.output or 0) - 1
-        delta.observe("agentos_llm_time_per_output_token_seconds", labels, (call.end - came) // rest)
+        later_tokens = (call.output or 0) - 1
+        delta.observe("agentos_llm_time_per_output_token_seconds", labels, (call.end - came) // later_tokens)
 
 
 def _count_overhead(delta: Delta, use: ModelUse, run: DetailedRun, cashier: Cashier) -> None:

@@ -68,7 +68,16 @@ class RunRecord(msgspec.Struct, omit_defaults=True):
 
 
 def settle(delta: Delta, runs: dict[int, RunRecord], cashier: Cashier) -> None:
-    """Observe what only a settled run shows, and forget the run; its cost, and the run, may wait a little longer."""
+    """Count the figures of settled runs, and forget the runs.
+
+    A run with calls that wait for details is kept until they are priced.
+
+    Args:
+        delta: What the transaction adds up to.
+        runs: The runs of a settled trace, by id of their outermost span; changed in place.
+        cashier: Charges dimensions and their budgets.
+
+    """
     for span, run in list(runs.items()):
         if not run.settled:
             delta.observe("agentos_run_llm_calls", (delta.agentos, run.root_kind, run.root), run.llm_calls)
@@ -80,7 +89,14 @@ def settle(delta: Delta, runs: dict[int, RunRecord], cashier: Cashier) -> None:
 
 
 def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
-    """Count what a run adds up to, all of whose calls are priced as far as they ever will be."""
+    """Count the figures of a settled run whose calls all have their final cost.
+
+    Args:
+        delta: What the transaction adds up to.
+        run: The run.
+        cashier: Charges dimensions and their budgets.
+
+    """
     if run.priced or not run.llm_calls:
         delta.observe("agentos_run_cost_usd", (delta.agentos, run.root_kind, run.root), run.cost)
     if not run.divided:
@@ -94,7 +110,16 @@ def finish(delta: Delta, run: RunRecord, cashier: Cashier) -> None:
 
 
 def count_call(delta: Delta, call: RunCall, root: str, values: Mapping[str, str], cashier: Cashier) -> None:
-    """Count an LLM call by the values of its run, and charge it to the budgets that these values have."""
+    """Count an LLM call by dimension, and charge it to the budgets of its values.
+
+    Args:
+        delta: What the transaction adds up to.
+        call: The call.
+        root: Name of its outermost run.
+        values: The values of its run, by dimension.
+        cashier: Charges the budgets.
+
+    """
     named, day = cashier.dimensions.named(values), day_of(call.start)
     for name, value in named.items():
         labels = (delta.agentos, name, value, call.model)

@@ -86,7 +86,16 @@ class WaitingCall:
 
 
 def check(trace: Trace, run: Span, root: Span, now: int, *, held: bool) -> WaitingCall:
-    """A run that waits to hear whether a guardrail blocked it; with `held`, its outermost run `root` waits as well."""
+    """A run that waits for its detail, which tells whether a guardrail blocked it.
+
+    Args:
+        trace: The trace of the run.
+        run: The span of the run.
+        root: The span of its outermost run.
+        now: When the run was counted, in microseconds.
+        held: Whether the outermost run waits for this detail as well.
+
+    """
     return WaitingCall(
         span=run.id,
         trace=trace.id,

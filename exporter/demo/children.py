@@ -36,7 +36,16 @@ class Child:
         scratch: Path | None,
         environment: Mapping[str, str] | None = None,
     ) -> Child:
-        """Start `command`; `scratch` is removed with the last child, None keeps it."""
+        """Start a command as a child process.
+
+        Args:
+            name: What messages call it.
+            command: The program and its arguments.
+            log: The file that takes its output.
+            scratch: A folder that is removed with the last child; None keeps it.
+            environment: Its environment variables; None for those of this process.
+
+        """
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 # Isolated, and without site-packages: the leash is up in a few milliseconds.

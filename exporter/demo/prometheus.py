@@ -33,7 +33,19 @@ def configuration(target: str) -> str:
 
 
 async def start(binary: str, *, port: int, target: str, scratch: Path, keep: bool) -> Child:
-    """Start it on the loopback interface and wait until it answers. Raises ChildFailedError."""
+    """Start Prometheus on the loopback interface, and wait until it answers.
+
+    Args:
+        binary: Path of the program.
+        port: Port that it listens on.
+        target: Address that it scrapes.
+        scratch: Folder for its files.
+        keep: Whether the folder stays after the end.
+
+    Raises:
+        ChildFailedError: It does not answer.
+
+    """
     file = scratch / "prometheus.yml"
     file.write_text(configuration(target))
     command = (

@@ -110,7 +110,15 @@ def random_for(messages: Sequence[Message]) -> Random:
 
 
 def usage_for(messages: Sequence[Message], text: str = "", *, cached: float = 0.0, reasoning: int = 0) -> Usage:
-    """Return token counts of a plausible size for this conversation; `cached` is the share read from a prompt cache."""
+    """Token counts of a plausible size for a conversation.
+
+    Args:
+        messages: The conversation.
+        text: The answer.
+        cached: The share of the prompt that is read from a prompt cache.
+        reasoning: Reasoning tokens.
+
+    """
     size = sum(len(str(message.content or "")) for message in messages)
     prompt = 20 + size // 4 + random_for(messages).randrange(200)
     return Usage(

@@ -68,9 +68,13 @@ _BURST: Final = (25.0, 6)
 
 
 async def keep_up(url: str, rate: float, served: Callable[[], None]) -> None:
-    """Send `rate` runs a second on average until cancelled: one of each kind first, then as users come.
+    """Send runs until cancelled: one of each kind first, then as users would.
 
-    Calls `served` when a few of the first runs have ended.
+    Args:
+        url: Address of AgentOS.
+        rate: Runs a second, on average.
+        served: Called when a few of the first runs have ended.
+
     """
     users = _Users(url)
     running: set[asyncio.Task[None]] = set()
@@ -146,9 +150,9 @@ class _Users:
 
     def _session(self, user: str, component: str) -> str:
         """The session that a user has with a component; after some runs a new one."""
-        session, left = self._sessions.get((user, component), ("", 0))
-        if left <= 0:
+        session, remaining = self._sessions.get((user, component), ("", 0))
+        if remaining <= 0:
             self._number += 1
-            session, left = f"{component}-{self._number}", self.random.randrange(1, 8)
-        self._sessions[user, component] = session, left - 1
+            session, remaining = f"{component}-{self._number}", self.random.randrange(1, 8)
+        self._sessions[user, component] = session, remaining - 1
         return session

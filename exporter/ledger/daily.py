@@ -44,7 +44,18 @@ class Days(NamedTuple):
 
 
 def read(connection: sa.Connection, agentos: str | None, first: dt.date, last: dt.date) -> Days:
-    """The sums of an AgentOS, or of all, from the first to the last of these days. Raises ValueError."""
+    """The daily sums of an AgentOS, or of all.
+
+    Args:
+        connection: An open transaction.
+        agentos: Name of the instance; None for all.
+        first: The first day.
+        last: The last day.
+
+    Raises:
+        ValueError: The state holds something else than sums.
+
+    """
     kept = tables.daily
     query = sa.select(kept).where(kept.c.day.between(_number(first), _number(last)))
     if agentos is not None:

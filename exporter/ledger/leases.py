@@ -115,7 +115,14 @@ class Leases:
     """The leases that one process holds. What takes no connection returns at once, and is for any thread."""
 
     def __init__(self, holder: str, seconds: float, monotonic: Callable[[], float] = monotonic) -> None:
-        """`holder` names the process, unlike any other; a lease lasts `seconds` since it was last renewed."""
+        """Hold no lease yet.
+
+        Args:
+            holder: Name of this process, unlike that of any other.
+            seconds: How long a lease lasts after it was renewed.
+            monotonic: A monotonic clock, in seconds.
+
+        """
         self.holder = holder
         self.seconds = seconds
         self.now = monotonic
@@ -158,9 +165,13 @@ class Leases:
             return self._held.get(row)
 
     def elected(self, renewed: Mapping[str, Lease], won: Mapping[str, Lease], began: float) -> None:
-        """Take note of the leases of a vote that is committed; it `began` at this monotonic time.
+        """Take note of the leases of a committed vote. A lease that was lost during the vote stays lost.
 
-        What was lost while the vote was under way stays lost, whatever the vote renewed.
+        Args:
+            renewed: Leases that were renewed, by row.
+            won: New leases, by row.
+            began: When the vote began, in monotonic seconds.
+
         """
         with self._guard:
             kept = {row: lease for row, lease in renewed.items() if self._held.get(row) is lease}
@@ -193,21 +204,41 @@ class Leases:
         won: dict[str, Lease] = {}
         # What was just lost is not taken back in the same turn: what it was to this process is to be forgotten first.
         free = [row for row in rows if row not in held]
-        more = most - len(renewed.keys() & {*rows})
-        if free and more > 0 and self.owner(connection) is None:
+        free_share = most - len(renewed.keys() & {*rows})
+        if free and free_share > 0 and self.owner(connection) is None:
             self._send(connection, _INTRODUCE, names=free)
-            taken = self._send(connection, _ACQUIRE, names=free, most=more).all()
+            taken = self._send(connection, _ACQUIRE, names=free, most=free_share).all()
             won = {row: Lease(token, commits) for row, token, commits in taken}
         leaders = self._send(connection, _LEADERS, names=rows).all()
         return Election({_name(row): holder for row, holder in leaders}, most), renewed, won
 
     def hold(self, connection: sa.Connection, row: str, lease: Lease) -> bool:
-        """Lock a lease for this transaction, and count its commit; False if the lease is lost."""
+        """Lock a lease for this transaction, and count its commit.
+
+        Args:
+            connection: An open transaction.
+            row: The row of the lease.
+            lease: The lease as this process knows it.
+
+        Returns:
+            False if the lease is lost.
+
+        """
         held = self._send(connection, _HOLD, name=row, token=lease.token, commits=lease.commits)
         return held.first() is not None
 
     def was_committed(self, connection: sa.Connection, row: str, lease: Lease) -> bool | None:
-        """Whether one transaction more than `lease` says was committed; None if the lease is lost."""
+        """Find out whether the transaction was committed during which the connection broke.
+
+        Args:
+            connection: An open transaction.
+            row: The row of the lease.
+            lease: The lease, with the number of commits before that transaction.
+
+        Returns:
+            Whether it was committed; None if the lease is lost.
+
+        """
         # Locked, it cannot be counted behind our back any more by a transaction that broke.
         token, holder, commits = self._send(connection, _FIND, name=row).one()
         if (token, holder) != (lease.token, self.holder) or commits not in {lease.commits, lease.commits + 1}:
@@ -266,9 +297,16 @@ def _name(row: str) -> str:
 
 
 def share(count: int, replicas: list[str], me: str) -> int:
-    """How many of `count` are for `me`: as many as for each other of the replicas; what is left, for the first of them.
+    """How many of the instances one replica may lead.
 
-    When one of them goes, nobody's share becomes less.
+    All replicas get the same number, and the first ones in order one of the remainder each. When a replica goes, no
+    other gets less.
+
+    Args:
+        count: The number of instances.
+        replicas: The living replicas.
+        me: This replica.
+
     """
     if me not in replicas:
         return 0

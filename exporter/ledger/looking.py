@@ -29,7 +29,14 @@ def file(path: Path) -> Iterator[sa.Connection]:
 
 @contextlib.contextmanager
 def database(connect: Callable[[], object], where: str, schema: str) -> Iterator[sa.Connection]:
-    """Look at a schema of PostgreSQL; `connect` opens a connection of psycopg. Raises as `file` does."""
+    """Read a state in a schema of PostgreSQL. Raises as `file` does.
+
+    Args:
+        connect: Opens a connection of psycopg.
+        where: What the state is called in messages.
+        schema: The schema.
+
+    """
     engine = sa.create_engine("postgresql+psycopg://", creator=connect)
     with _read(engine, where) as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")

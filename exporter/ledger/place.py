@@ -35,10 +35,16 @@ class Place(Protocol):
     def transaction(
         self, *, write: bool, agentos: str | None, lease: Lease | None
     ) -> AbstractContextManager[sa.Connection]:
-        """Begin a transaction; it is committed at the end, or rolled back where something is raised.
+        """Begin a transaction. It is committed at the end, and rolled back after an exception.
 
-        One that is to `write` for an AgentOS fails with StateRefused where this process does not lead that one, or
-        under another `lease` than this.
+        Args:
+            write: Whether it writes.
+            agentos: The AgentOS that it writes for; None for what all share.
+            lease: The lease under which its changes were worked out.
+
+        Raises:
+            StateRefused: This process does not lead the AgentOS, or under another lease.
+
         """
 
     def elect(self, wanted: Collection[str], mark: str) -> Election:

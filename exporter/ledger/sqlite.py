@@ -202,7 +202,14 @@ def _inspect_database(path: Path) -> None:
 
 
 def explain(path: Path | None, error: Exception, *, started: bool) -> StateError:
-    """What an error of SQLite means, and the cure; `started`: the file was in use already."""
+    """An error of SQLite as a StateError with its cure.
+
+    Args:
+        path: The file; None in memory.
+        error: SQLite's error.
+        started: Whether the file was in use already, so that polling goes on.
+
+    """
     reason = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
     where = path if path is not None else "in memory"
     text = reason.lower()

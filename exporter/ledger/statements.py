@@ -160,8 +160,8 @@ class _Write:
             return
         head, further, tail = self._text(connection.dialect)
         start = 0
-        while left := len(rows) - start:
-            size = min(self._most, 1 << left.bit_length() - 1)
+        while remaining := len(rows) - start:
+            size = min(self._most, 1 << remaining.bit_length() - 1)
             values = tuple(chain.from_iterable(rows[start : start + size]))
             connection.exec_driver_sql(f"{head}{further * (size - 1)}{tail}", values)
             start += size

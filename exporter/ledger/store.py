@@ -131,9 +131,16 @@ class Ledger:
     def transaction(
         self, *, write: bool = False, agentos: str | None = None, lease: Lease | None = None
     ) -> Iterator[sa.Connection]:
-        """All or nothing of what is done in it. Raises StateError.
+        """A transaction: all of it is committed, or nothing.
 
-        What it writes may be that of one AgentOS, and worked out under one `lease`.
+        Args:
+            write: Whether it writes.
+            agentos: The AgentOS that it writes for; None for what all share.
+            lease: The lease under which its changes were worked out.
+
+        Raises:
+            StateError: The database failed, or the lease is lost.
+
         """
         place = self._place
         with (
@@ -223,7 +230,16 @@ class Ledger:
         return self._known(statements.OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
     def unsettled(self, agentos: str, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
-        """Complete traces that are to settle by `due` and ended before `before`, the most overdue first."""
+        """Complete traces that are about to settle, the most overdue first.
+
+        Args:
+            agentos: Name of the instance.
+            db: The database.
+            limit: Most traces.
+            due: The time by which they settle unless they change, in microseconds.
+            before: They ended before this time of the source's clock, in microseconds.
+
+        """
         values = {"agentos": agentos, "db": db, "before": before, "due": due, "most": limit}
         return self._known(statements.UNSETTLED, values)
 
@@ -233,7 +249,14 @@ class Ledger:
             return [KnownTrace(trace, db, TraceState(state), *numbers) for trace, db, state, *numbers in rows]
 
     def sentinels(self, agentos: str, db: str, ages: Sequence[int]) -> list[str]:
-        """Ids of known traces: for each of `ages` (source's clock, microseconds) the newest that ended before it."""
+        """Ids of traces that are known to exist.
+
+        Args:
+            agentos: Name of the instance.
+            db: The database.
+            ages: Times of the source's clock, in microseconds: for each, the newest trace that ended before it.
+
+        """
         chosen: list[str] = []
         with self.transaction() as connection:
             for age in ages:
@@ -265,10 +288,20 @@ class Ledger:
         query = sa.select(activity.agentos, activity.what, *counts).where(activity.seen >= min(since))
         with self.transaction() as connection:
             rows = connection.execute(query.group_by(activity.agentos, activity.what))
-            return {(agentos, what): tuple(active) for agentos, what, *active in rows}
+            return {(agentos, kind): tuple(active) for agentos, kind, *active in rows}
 
     def idle_sessions(self, agentos: str, before: int, limit: int = 1000) -> dict[int, SessionPart]:
-        """Sessions whose last run ended before `before` (microseconds) and whose cost is complete."""
+        """Sessions to be observed: the cost of all their runs is known.
+
+        Args:
+            agentos: Name of the instance.
+            before: Their last run ended before this time, in microseconds.
+            limit: Most sessions.
+
+        Returns:
+            The sessions, by digest of their id.
+
+        """
         with self.transaction() as connection:
             awaited = sa.select(tables.waiting.c.session).where(
                 tables.waiting.c.agentos == agentos, tables.waiting.c.session.is_not(None)
@@ -284,9 +317,18 @@ class Ledger:
             return {(row.budget, row.start): int(row.spent) for row in rows}
 
     def allowances(self, budget: str, start: int, *, most: int, at_least: int, top: int) -> dict[str, int]:
-        """What values have spent of a budget that each has, in the period of this start; in 10**-18 USD.
+        """The values of a dimension that have spent most of the budget that each of them has.
 
-        The `top` of them, and those that have spent `at_least` so much; at the `most` so many, the largest first.
+        Args:
+            budget: Name of the budget.
+            start: Start of the period, in microseconds.
+            most: Most values.
+            at_least: All values are returned that have spent so much, in 10**-18 USD.
+            top: So many values are returned in any case.
+
+        Returns:
+            What each has spent, in 10**-18 USD, the largest first.
+
         """
         with self.transaction() as connection, self._understood("a budget"):
             columns = tables.allowances.c
@@ -322,7 +364,14 @@ class Ledger:
             return None if oldest is None else (int(oldest), int(newest))
 
     def seen(self, agentos: str, what: str, digests: Iterable[int]) -> set[int]:
-        """Those of the digests that are noted as activity of this kind."""
+        """The digests that are noted as activity of a kind.
+
+        Args:
+            agentos: Name of the instance.
+            what: The kind of activity.
+            digests: The digests in question.
+
+        """
         wanted = list(digests)
         noted: set[int] = set()
         with self.transaction() as connection:
@@ -344,7 +393,14 @@ class Ledger:
             return None if position is None else dict(json.loads(position))
 
     def ended(self, agentos: str, surface: str, ids: Iterable[str]) -> set[str]:
-        """Those of the rows of a list that are counted."""
+        """The rows of a list that are counted already.
+
+        Args:
+            agentos: Name of the instance.
+            surface: Name of the list.
+            ids: Ids of the rows in question.
+
+        """
         with self.transaction() as connection:
             rows = statements.find_ended(connection, agentos, list(ids))
             return {row for row_surface, row in rows if row_surface == surface}
@@ -438,8 +494,8 @@ class Ledger:
                 tables.sessions.c.agentos == changes.agentos, tables.sessions.c.digest.in_(changes.observed_sessions)
             )
             connection.execute(gone)
-        seen = changes.activity.items()
-        statements.write_activity(connection, [(changes.agentos, what, digest, at) for (what, digest), at in seen])
+        last_seen = changes.activity.items()
+        statements.write_activity(connection, [(changes.agentos, kind, digest, at) for (kind, digest), at in last_seen])
         self._write_sessions(connection, changes)
 
     @staticmethod
@@ -447,10 +503,12 @@ class Ledger:
         before = parts_of(statements.find_parts(connection, changes.agentos, list(changes.sessions)))
         rows = []
         for session, session_part in changes.sessions.items():
-            whole = before.get(session, session_part)
-            if whole is not session_part:
-                whole.join(session_part)
-            rows.append((changes.agentos, session, whole.first, whole.last, whole.runs, str(whole.cost)))
+            session_sum = before.get(session, session_part)
+            if session_sum is not session_part:
+                session_sum.join(session_part)
+            rows.append(
+                (changes.agentos, session, session_sum.first, session_sum.last, session_sum.runs, str(session_sum.cost))
+            )
         statements.write_sessions(connection, rows)
 
     def _write_spending(self, connection: sa.Connection, spending: Mapping[Charge, int]) -> None:

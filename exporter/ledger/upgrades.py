@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def upgrade(connection: sa.Connection, have: Container[str], version: int) -> None:
-    """Bring a file of an earlier schema, which has these tables, to this one, with all that it holds."""
+    """Bring the file of an earlier schema to the present one, with all that it holds.
+
+    Args:
+        connection: An open transaction.
+        have: Names of the tables of the file.
+        version: Its schema version.
+
+    """
     # Before schema 3, calls that wait were known by their span alone.
     by_span = version < 3 and tables.waiting.name in have  # noqa: PLR2004
     if by_span:

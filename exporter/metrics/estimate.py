@@ -43,7 +43,14 @@ class Cost:
 
 
 def estimate(families: Sequence[Family], limits: Limits, dropped: Dropped) -> list[Cost]:
-    """What families cost, in the order of the catalog, if they were counted so; they were counted without both."""
+    """How many time series families make, in the order of the catalog.
+
+    Args:
+        families: Metric families that were counted without limits and with all labels.
+        limits: The limits of the configuration.
+        dropped: Its dropped labels.
+
+    """
     kept, undropped = _label_sets(families, limits, dropped), _label_sets(families, limits, {})
     return [Cost(METRICS[name], kept[name], undropped[name]) for name in METRICS if undropped[name]]
 

@@ -64,7 +64,14 @@ class HistogramDelta:
         self.total += sum(values)
 
     def time(self, duration: int, trace_id: str, at: int) -> None:
-        """Add a duration that ended at a time, with its trace as an exemplar; all in microseconds."""
+        """Add a duration, with its trace as an exemplar.
+
+        Args:
+            duration: Microseconds.
+            trace_id: The trace.
+            at: When it ended, in microseconds.
+
+        """
         keep_newest(self.exemplars, self.observe(duration), Exemplar(trace_id, duration, at))
 
 
@@ -89,7 +96,15 @@ class Increments:
         self._counters[key] = self._counters.get(key, 0) + amount
 
     def add_on(self, day: int, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a `DAILY` counter what belongs to this day in UTC, counted from the epoch."""
+        """Add to a `DAILY` counter, and to its sum of a day.
+
+        Args:
+            day: The day in UTC, counted from the epoch.
+            metric: Name of the counter.
+            labels: Values of its labels, in the order of the catalog.
+            amount: What to add, in storage units; 0 creates the series.
+
+        """
         self.add(metric, labels, amount)
         key = (day, metric, labels)
         self.days[key] = self.days.get(key, 0) + amount
@@ -108,7 +123,15 @@ class Increments:
         return delta
 
     def error(self, metric: str, labels: Labels, trace_id: str, at: int) -> None:
-        """Count one error and remember its trace; `at` is in microseconds."""
+        """Count one error, with its trace as an exemplar.
+
+        Args:
+            metric: Name of the counter.
+            labels: Values of its labels, in the order of the catalog.
+            trace_id: The trace.
+            at: When it happened, in microseconds.
+
+        """
         self.add(metric, labels)
         self._remember(metric, labels, trace_id, at)
 

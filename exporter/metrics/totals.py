@@ -121,7 +121,14 @@ class Totals:
     """Every series of the process. All methods may be called from any thread."""
 
     def __init__(self, limits: Limits, *, zero_hold: float, dropped: Dropped | None = None) -> None:
-        """`zero_hold` is in seconds."""
+        """Begin without any series.
+
+        Args:
+            limits: The limits of the configuration.
+            zero_hold: Seconds for which a new series shows 0.
+            dropped: The dropped labels, by metric.
+
+        """
         self._limits = limits
         self._zero_hold = zero_hold
         self._dropped = _places(dropped or {})
@@ -139,7 +146,14 @@ class Totals:
         """(version, monotonic time) of the first scrape of each version that was scraped, in order"""
 
     def use(self, limits: Limits, *, zero_hold: float, dropped: Dropped) -> None:
-        """Hold what is counted from now on to these limits; `zero_hold` is in seconds. Series that are there stay."""
+        """Apply these limits from now on. Existing series stay.
+
+        Args:
+            limits: The limits of the configuration.
+            zero_hold: Seconds for which a new series shows 0.
+            dropped: The dropped labels, by metric.
+
+        """
         with self._lock:
             self._limits, self._zero_hold, self._dropped = limits, zero_hold, _places(dropped)
 
@@ -277,7 +291,14 @@ class Totals:
             self._changed[metric] += 1
 
     def gauge(self, metric: str, labels: Labels, value: float | None) -> None:
-        """Set a gauge, in storage units; None removes it: unknown is not zero."""
+        """Set a gauge.
+
+        Args:
+            metric: Name of the gauge.
+            labels: Values of its labels, in the order of the catalog.
+            value: The value in storage units; None removes the series, since unknown is not zero.
+
+        """
         with self._lock:
             family = self._series[metric]
             if value is None:
@@ -290,7 +311,14 @@ class Totals:
                 self._changed[metric] += 1
 
     def gauges(self, metric: str, agentos: str, values: dict[Labels, float]) -> None:
-        """Replace all series of a gauge that belong to one AgentOS (its first label); other labels are shortened."""
+        """Replace all series of a gauge that belong to one AgentOS. Long label values are shortened.
+
+        Args:
+            metric: Name of the gauge; its first label is the AgentOS.
+            agentos: Name of the instance.
+            values: Values in storage units, by labels.
+
+        """
         length = self._limits.label_value_length
         values = {
             (agentos, *(shorten(label, length) for label in labels[1:])): value for labels, value in values.items()

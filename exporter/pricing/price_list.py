@@ -99,7 +99,15 @@ class PriceList:
         return midnight(release_date) if release_date is not None else newest_price(self.snapshot.providers, now)
 
     def find(self, provider: str, model: str, *, model_class: str = "", alias: bool = False) -> ListPrice:
-        """The price without the user's file. `alias` also takes ids of genai-prices for providers."""
+        """The price of a model without the user's price file.
+
+        Args:
+            provider: The provider as spans name it, '' if unknown.
+            model: The model.
+            model_class: Name of agno's model class, which the API shows instead of the provider.
+            alias: Whether `provider` may also be an id of genai-prices.
+
+        """
         kind, genai = route(provider, model_class)
         if alias and kind is Kind.UNKNOWN and provider in GENAI_IDS:
             kind, genai = Kind.LISTED, provider

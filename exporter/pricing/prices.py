@@ -186,7 +186,15 @@ class Pricer:
         return self._priced(plan, Quote(builtin.source, builtin.rule, builtin.at(at)), usage, classes)
 
     def quote(self, provider: str, model: str, *, at: int, model_class: str = "") -> Quote:
-        """Which rule prices this model at `at`, unless the span reports its cost and the user has no price for it."""
+        """The rule that prices a model, unless the span reports its cost and the price file does not have the model.
+
+        Args:
+            provider: The provider as spans name it, '' if unknown.
+            model: The model.
+            at: When the call began, in microseconds.
+            model_class: Name of agno's model class.
+
+        """
         plan = self._plan(provider, model, model_class)
         custom = self._custom(plan.candidates, at)
         if custom is not None:
@@ -197,7 +205,16 @@ class Pricer:
     def one_price(
         self, provider: str, model: str, calls: Iterable[tuple[int, int]], *, cached: int, model_class: str = ""
     ) -> bool:
-        """Whether calls, each (start, prompt), share prices and tier, however `cached` tokens spread over them."""
+        """Whether some calls have the same prices and tier, however their cached tokens are divided among them.
+
+        Args:
+            provider: The provider as spans name it, '' if unknown.
+            model: The model.
+            calls: Start (microseconds) and prompt tokens of each call.
+            cached: Their cached tokens together.
+            model_class: Name of agno's model class.
+
+        """
         plan = self._plan(provider, model, model_class)
         spread = cached if plan.habits.without_cache else 0
         met: set[object] = set()
@@ -210,10 +227,18 @@ class Pricer:
         return len(met) <= 1
 
     def common_name(self, provider: str, model: str, genai: str) -> str:
-        """What all spellings of a model have in common: aliases, names with a date and names for a region.
+        """The name that all spellings of a model share: aliases, names with a date, names with a region.
 
-        It is the model's id in the price list `genai`, in lower case; where that has no such model, the model itself.
-        An alias of the user's file for a model of that list counts as what it stands for.
+        An alias of the user's price file counts as the model that it stands for.
+
+        Args:
+            provider: The provider as spans name it, '' if unknown.
+            model: The model.
+            genai: Id of a provider in genai-prices, in whose price list the model is looked up.
+
+        Returns:
+            The model's id there, in lower case; the model itself if it is not there.
+
         """
         uses = (entry.use for entry in self.file.candidates(clean_provider(provider), model) if entry.use is not None)
         aliased = next((use.model for use in uses if route(use.provider).genai == genai), model)

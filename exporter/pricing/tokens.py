@@ -70,7 +70,14 @@ def habits_of(provider: str) -> Habits:
 
 
 def classify(usage: TokenUsage, habits: Habits, *, exact: bool) -> Classes:
-    """The exclusive classes of these counts; `exact`: the source knows cache detail, so what it leaves out is 0."""
+    """Divide token counts into classes that do not overlap.
+
+    Args:
+        usage: The counts as the span reports them.
+        habits: Which counts of the provider include which others.
+        exact: Whether the source knows cache detail, so that a missing count is 0.
+
+    """
     without_cache = habits.without_cache
     prompt, completion, total = usage.prompt, usage.completion, usage.total
     read, write, reasoning = usage.cache_read, usage.cache_write, usage.reasoning
@@ -81,11 +88,11 @@ def classify(usage: TokenUsage, habits: Habits, *, exact: bool) -> Classes:
         if prompt is None and completion is None and not (read or write or reasoning):
             return NO_CLASSES
         read, write = read or 0, write or 0
-        rest = None if without_cache else total  # where it may include cached tokens, the total tells nothing
+        uncached = None if without_cache else total  # where it may include cached tokens, the total tells nothing
         if prompt is None:
-            prompt = 0 if rest is None else max(0, rest - (completion or 0))
+            prompt = 0 if uncached is None else max(0, uncached - (completion or 0))
         if completion is None:
-            completion = 0 if rest is None else max(0, rest - prompt)
+            completion = 0 if uncached is None else max(0, uncached - prompt)
     fresh = prompt
     if prompt is not None and not without_cache:
         cached = (read or 0) + (write or 0)

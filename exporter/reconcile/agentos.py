@@ -17,10 +17,16 @@ _NO_SESSION: Final = {Measure.RUNS: 0, Measure.PROMPT: 0, Measure.COMPLETION: 0}
 
 
 def statement(daily: Sequence[DailyMetrics], first: dt.date, last: dt.date) -> Statement:
-    """What AgentOS says of these days.
+    """AgentOS's own daily metrics as a statement.
 
-    AgentOS leaves out days on which no session began, so their figures are 0. Where it has no day at all, its database
-    may fail as well, which it does not tell: then it says nothing of any day.
+    AgentOS leaves out days on which no session began, so their figures are 0. If it has no day at all, its database may
+    be failing, which AgentOS does not tell: then the statement says nothing of any day.
+
+    Args:
+        daily: The days that AgentOS lists.
+        first: The first day.
+        last: The last day.
+
     """
     days = frozenset(days_between(first, last) if daily else ())
     rows: dict[Key, Counter[Measure]] = {(day, ""): Counter(_NO_SESSION) for day in days}

@@ -15,10 +15,19 @@ if TYPE_CHECKING:
 
 
 def capture_ratio(ours: Ours, statement: Statement, *, days: int, today: dt.date) -> Decimal | None:
-    """Our cost over the vendor's, of the last days before today that both sides tell whole.
+    """The part of a vendor's bill that is in our costs.
 
-    None where there is no such day, or where the vendor states no cost of them. What costs money and is no token is a
-    part of the vendor's cost.
+    Money for other things than tokens is a part of the bill.
+
+    Args:
+        ours: Our figures.
+        statement: The bill.
+        days: How many days before today are compared; only those that both sides have completely.
+        today: The present day in UTC.
+
+    Returns:
+        Our cost divided by the vendor's; None if no day can be compared or the vendor states no cost.
+
     """
     window = days_between(today - dt.timedelta(days=days), today - dt.timedelta(days=1))
     since = ours.since
@@ -26,14 +35,14 @@ def capture_ratio(ours: Ours, statement: Statement, *, days: int, today: dt.date
         return None
     stated = {day for (day, _), figures in statement.rows.items() if Measure.COST in figures}
     stated |= {day for day, _ in statement.beyond}
-    whole = {day for day in window if day in statement.complete & stated and since <= start_of(day)}
-    theirs = sum(figures.get(Measure.COST, 0) for (day, _), figures in statement.rows.items() if day in whole)
-    theirs += sum(amount for (day, _), amount in statement.beyond.items() if day in whole)
+    complete_days = {day for day in window if day in statement.complete & stated and since <= start_of(day)}
+    theirs = sum(figures.get(Measure.COST, 0) for (day, _), figures in statement.rows.items() if day in complete_days)
+    theirs += sum(amount for (day, _), amount in statement.beyond.items() if day in complete_days)
     if theirs <= 0:
         return None
-    mine = sum(
+    counted = sum(
         tally.costs.total()
         for (day, provider, model), tally in ours.tallies.items()
-        if day in whole and seller_of(provider, model) == statement.vendor
+        if day in complete_days and seller_of(provider, model) == statement.vendor
     )
-    return Decimal(mine) / theirs
+    return Decimal(counted) / theirs

@@ -89,9 +89,14 @@ class Period(NamedTuple):
 
 
 def compare(ours: Ours, mine: Mapping[Key, Tally], statement: Statement, period: Period) -> Report:
-    """Compare tallies of the ledger, by the names that both sides have in common, with a statement.
+    """Compare our figures with a statement.
 
-    `statement` has the same names; '' stands for all models together.
+    Args:
+        ours: Our figures.
+        mine: Our tallies, by the names that both sides have in common.
+        statement: The other side, with the same names; '' stands for all models together.
+        period: The days that are compared.
+
     """
     return _Comparison(ours, mine, statement, period).report()
 
@@ -133,26 +138,26 @@ class _Comparison:
         return None
 
     def _cases(self, day: dt.date) -> Iterator[Case]:
-        theirs, mine = self._theirs.get(day, {}), self._by_model.get(day, {})
+        theirs, counted = self._theirs.get(day, {}), self._by_model.get(day, {})
         stated = {measure for figures in theirs.values() for measure in figures} or self._all_stated
-        whole = set(theirs.get("", {}))
-        if whole:
+        stated_measures = set(theirs.get("", {}))
+        if stated_measures:
             total, sums = Tally(), Counter[Measure]()
-            for tally in mine.values():
+            for tally in counted.values():
                 total.join(tally)
             for figures in theirs.values():
-                sums.update({measure: amount for measure, amount in figures.items() if measure in whole})
-            yield from self._group(day, "", total, sums, whole)
-        for model in sorted({*mine, *theirs} - {""} if stated - whole else ()):
-            yield from self._group(day, model, mine.get(model), theirs.get(model), stated - whole)
+                sums.update({measure: amount for measure, amount in figures.items() if measure in stated_measures})
+            yield from self._group(day, "", total, sums, stated_measures)
+        for model in sorted({*counted, *theirs} - {""} if stated - stated_measures else ()):
+            yield from self._group(day, model, counted.get(model), theirs.get(model), stated - stated_measures)
 
     def _group(
         self, day: dt.date, model: str, tally: Tally | None, theirs: Figures | None, measures: set[Measure]
     ) -> Iterator[Case]:
-        mine = (tally or Tally()).figures(cache_known=self._ours.cache_known)
+        counted = (tally or Tally()).figures(cache_known=self._ours.cache_known)
         for measure in Measure:
             if measure in measures:
-                yield Case(self._ours, self._statement, self._period.today, day, model, measure, tally, mine, theirs)
+                yield Case(self._ours, self._statement, self._period.today, day, model, measure, tally, counted, theirs)
 
     def _line(self, case: Case) -> Line:
         differs = self._differs(case)
@@ -174,11 +179,11 @@ class _Comparison:
                 yield Line(day, item, Measure.COST, None, amount, differs=True, findings=(finding,))
 
     def _unmatched(self, days: list[dt.date]) -> Iterator[tuple[str, str]]:
-        mine = {model for day in days for model in self._by_model.get(day, ())}
+        counted = {model for day in days for model in self._by_model.get(day, ())}
         theirs = {model for day in days for model in self._theirs.get(day, ())}
         if theirs - {""}:
-            yield from (("ours", model) for model in sorted(mine - theirs))
-            yield from (("theirs", model) for model in sorted(theirs - mine - {""}))
+            yield from (("ours", model) for model in sorted(counted - theirs))
+            yield from (("theirs", model) for model in sorted(theirs - counted - {""}))
 
 
 def _by_day(rows: Mapping[Key, T]) -> dict[dt.date, dict[str, T]]:

@@ -65,8 +65,8 @@ class Case(NamedTuple):
     def both(self, measure: Measure) -> tuple[int, int] | None:
         """(ours, theirs) of another measure of this group; None unless both are known."""
         theirs = None if self.stated is None else self.stated.get(measure)
-        mine = self.group.get(measure)
-        return None if mine is None or theirs is None else (mine, theirs)
+        counted = self.group.get(measure)
+        return None if counted is None or theirs is None else (counted, theirs)
 
 
 Rule = Callable[[Case], Finding | None]

@@ -152,7 +152,14 @@ class Ours:
 
 
 def ours(days: Days, agentos: Iterable[str], *, cache_known: bool) -> Ours:
-    """What daily sums say of these AgentOS instances together."""
+    """The figures of some AgentOS instances together, from daily sums.
+
+    Args:
+        days: The daily sums.
+        agentos: Names of the instances.
+        cache_known: Whether cached tokens of all of them are known.
+
+    """
     names = set(agentos)
     tallies: dict[tuple[dt.date, str, str], Tally] = {}
     for row in days.rows:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 
 def with_vendor(ours: Ours, statement: Statement, pricer: Pricer, period: Period) -> Report:
-    """Compare calls that a vendor bills with its export. Not for use by several threads at once, as a pricer is not."""
+    """Compare the calls that a vendor bills with its export. A pricer is not safe for threads, and neither is this.
+
+    Args:
+        ours: Our figures.
+        statement: The export.
+        pricer: Knows spellings of models, and whose they are.
+        period: The days that are compared.
+
+    """
     vendor = statement.vendor
 
     def name(provider: str, model: str) -> str | None:
@@ -55,7 +63,13 @@ def _not_attributed(ours: Ours) -> Iterator[Finding]:
 def with_agentos(ours: Ours, statement: Statement, period: Period) -> Report:
     """Compare all calls and runs with AgentOS's own daily metrics.
 
-    They tell models of runs, not of calls: a model that the ledger has no call of is listed.
+    These name models of runs, not of calls: a model of which the ledger has no call is listed.
+
+    Args:
+        ours: Our figures.
+        statement: AgentOS's daily metrics.
+        period: The days that are compared.
+
     """
     report = compare(ours, ours.grouped(lambda _provider, _model: ""), statement, period)
     models = {model for _, _, model in ours.tallies}

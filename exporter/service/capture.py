@@ -47,7 +47,15 @@ class CostCapture:
         config: Callable[[], Config],
         configured: Callable[[], Sequence[AgentOS]],
     ) -> None:
-        """`config` is what is in force, `configured` all instances that are read, those of lists too."""
+        """Compare bills once a day.
+
+        Args:
+            shared: What all instances share.
+            jobs: Takes the job.
+            config: Returns the configuration in force.
+            configured: Returns all instances that are read, including those of lists.
+
+        """
         self._shared = shared
         self._config = config
         self._configured = configured

@@ -109,7 +109,18 @@ def look_at_state(state: Path | SharedState | None, agentos: str) -> Coverage:
 
 
 def look_at_days(state: Path | SharedState | None, agentos: str | None, first: date, last: date) -> Days:
-    """The daily sums of an AgentOS, or of all, from the first to the last of these days. Raises StateError."""
+    """The daily sums in a state, which its daemon may be using.
+
+    Args:
+        state: Where the state is; None for memory.
+        agentos: Name of an instance; None for all.
+        first: The first day.
+        last: The last day.
+
+    Raises:
+        StateError: The state cannot be read.
+
+    """
     with _looking(state) as connection:
         return Days() if connection is None else daily.read(connection, agentos, first, last)
 

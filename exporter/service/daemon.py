@@ -145,12 +145,19 @@ class Daemon:
 async def running(
     config: Config, clock: Clock = SYSTEM_CLOCK, load: Callable[[], Config] | None = None
 ) -> AsyncIterator[Daemon]:
-    """Open the state, serve what it holds, then poll. In the end finish what is in hand and close all, in 5 seconds.
+    """Run the daemon: open the state, serve its totals, then poll.
+
+    At the end, finish and close everything within 5 seconds.
+
+    Args:
+        config: The configuration.
+        clock: The clocks.
+        load: Reads the configuration again, for a reload; None if there is no file.
 
     Raises:
         StateError: The state cannot be used.
-        ListenError: Somebody else has the port.
-        ConfigError: An AgentOS or the prices cannot be read as they are configured.
+        ListenError: The port is in use.
+        ConfigError: An AgentOS or the prices cannot be read as configured.
 
     """
     # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
@@ -172,14 +179,14 @@ async def running(
         stack.push_async_callback(fleet.aclose)
         discoverer = Discoverer(shared, jobs)
         await discoverer.use(await discoverer.prepare(config.discovery))
-        whole = replace(config, agentos=discoverer.instances(config.agentos))
+        complete = replace(config, agentos=discoverer.instances(config.agentos))
         leadership = None
         if shared.ledger.leases is not None:
             leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names, lambda: fleet.unreadable)
-            await leadership.begin([agentos.name for agentos in whole.own])
+            await leadership.begin([agentos.name for agentos in complete.own])
             stack.push_async_callback(_cancelled, asyncio.create_task(leadership.keep()))
-        await put_budgets_in_force(treasury, shared, whole)
-        await fleet.apply(await fleet.prepare(whole))
+        await put_budgets_in_force(treasury, shared, complete)
+        await fleet.apply(await fleet.prepare(complete))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
         publisher = await _publisher(shared, fleet, treasury, prices, live)
         site = Site(publisher, fleet, discoverer, leadership)

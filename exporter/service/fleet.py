@@ -220,12 +220,12 @@ class Fleet:
         for member in self._members:
             member.refresh(figures)
         now = self._shared.clock.monotonic()
-        for name, left in list(self._leaving.items()):
-            if now - left >= LET_GO and name not in self._let_go:
+        for name, left_at in list(self._leaving.items()):
+            if now - left_at >= LET_GO and name not in self._let_go:
                 if self._shared.leads(name):
                     await self._resolve_waiting(name)
                 self._let_go.add(name)
-            if now - left >= GRACE:
+            if now - left_at >= GRACE:
                 self._shared.totals.take_off(name)
                 del self._leaving[name]
 
@@ -296,7 +296,7 @@ def _timing(config: Config) -> tuple[object, ...]:
 
 
 def _job_names(member: Member) -> tuple[str, ...]:
-    return tuple(f"{what} of {member.agentos.name}" for what in ("traces", "sessions", "operations"))
+    return tuple(f"{kind} of {member.agentos.name}" for kind in ("traces", "sessions", "operations"))
 
 
 def _member(agentos: AgentOS, config: Config, shared: Shared, cashier: Cashier) -> Member:

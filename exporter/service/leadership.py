@@ -43,9 +43,14 @@ class Leadership:
         wanted: Callable[[], Collection[str]],
         unreadable: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`wanted` names the instances that are to be read, by this process or another.
+        """Lead no instance yet.
 
-        `unreadable` names those that this process leads, and cannot read as they are configured.
+        Args:
+            shared: What all instances share.
+            leases: The leases of this process.
+            wanted: Names the instances that are to be read, by this process or another.
+            unreadable: Names those that this process leads but cannot read as configured.
+
         """
         self._shared = shared
         self._leases = leases

@@ -115,7 +115,19 @@ class Poller:
         hold: float = 60.0,
         enricher: Enricher | None = None,
     ) -> None:
-        """`interval` and `deadline` are in seconds, and so is `hold`: for how long Prometheus is to see a backlog."""
+        """Poll one AgentOS.
+
+        Args:
+            name: Name of the instance.
+            source: Reads it.
+            intake: Counts its batches.
+            shared: What all instances share.
+            interval: Seconds between two polls.
+            deadline: Seconds that a poll may take.
+            hold: Seconds for which a backlog is shown after it was read, so that Prometheus scrapes it.
+            enricher: Reads details of runs.
+
+        """
         self.name = name
         self.health = Health()
         self.source = source
@@ -334,8 +346,8 @@ class Poller:
         """Set the gauges that change with time alone."""
         totals, clock = self._shared.totals, self._shared.clock
         fresh = self.health.last_success is not None and clock.now() - self.health.last_success <= STALE_AFTER
-        for metric, what in (("agentos_active_sessions", SESSION), ("agentos_active_users", USER)):
-            counts = figures.active.get((self.name, what), (0,) * len(WINDOWS))
+        for metric, kind in (("agentos_active_sessions", SESSION), ("agentos_active_users", USER)):
+            counts = figures.active.get((self.name, kind), (0,) * len(WINDOWS))
             for window, active in zip(WINDOWS, counts, strict=True):
                 totals.gauge(metric, (self.name, window), active if fresh else None)
         totals.gauge("agentos_exporter_open_traces", (self.name,), figures.open_traces.get(self.name, 0))

@@ -36,7 +36,14 @@ class Prices:
     """Keeps a pricer up to date, and shows how old it is and whether the user's file could be read."""
 
     def __init__(self, pricer: Pricer, path: Path | None, shared: Shared) -> None:
-        """`path` is that of the user's file, which `pricer` has read."""
+        """Keep the prices in force.
+
+        Args:
+            pricer: Prices calls.
+            path: The user's price file, which `pricer` has read; None if there is none.
+            shared: What all instances share.
+
+        """
         self.pricer = pricer
         self._shared = shared
         pricer.start_updates()

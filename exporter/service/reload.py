@@ -48,7 +48,18 @@ class Reloader:
         prices: Prices,
         discoverer: Discoverer,
     ) -> None:
-        """`load` reads the configuration, except for the price file itself; None: there is nothing to read."""
+        """Reload the configuration.
+
+        Args:
+            config: The configuration in force.
+            load: Reads it again, without the price file; None if there is nothing to read.
+            shared: What all instances share.
+            fleet: The instances.
+            treasury: The budgets.
+            prices: The prices.
+            discoverer: The lists of instances.
+
+        """
         self.config = config
         self._load = load
         self._shared = shared
@@ -105,15 +116,15 @@ class Reloader:
     async def _put_in_force(self, new: Config, changed: tuple[str, ...], *, strict: bool = True) -> None:
         """Raises ConfigError and StateError; nothing has changed then."""
         lists = await self._discoverer.prepare(new.discovery) if "discovery" in changed else None
-        whole = replace(new, agentos=self._discoverer.instances(new.agentos, lists))
+        complete = replace(new, agentos=self._discoverer.instances(new.agentos, lists))
         led = self._shared.led
-        plan = await self._fleet.prepare(whole, strict=strict)
+        plan = await self._fleet.prepare(complete, strict=strict)
         try:
             divided = {"labels.user", "dimensions"} & set(changed)
             if divided:
                 await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
             if {"budgets", "agentos", "discovery", "dimensions"} & set(changed):
-                await put_budgets_in_force(self._treasury, self._shared, whole)
+                await put_budgets_in_force(self._treasury, self._shared, complete)
             if divided:
                 async with self._shared.lock:
                     await asyncio.to_thread(self._treasury.divide, new.user_labels, new.dimensions)
@@ -124,7 +135,7 @@ class Reloader:
         if lists is not None:
             await self._discoverer.use(lists)
         await self._fleet.apply(plan)
-        self._applied = (whole.agentos, led)
+        self._applied = (complete.agentos, led)
 
     async def rediscover(self) -> None:
         """Read what lists name now, and what is led now, if that changed. What keeps it from being read is logged."""
@@ -153,7 +164,17 @@ class Reloader:
 
 
 async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Config) -> None:
-    """Raises StateError; the budgets before then hold."""
+    """Use the budgets of a configuration. If that fails, the earlier budgets stay.
+
+    Args:
+        treasury: Keeps the budgets.
+        shared: What all instances share.
+        config: The configuration.
+
+    Raises:
+        StateError: The state cannot be written.
+
+    """
     names = [agentos.name for agentos in config.own]
     # What is spent on an AgentOS is known to the shard that reads it alone.
     budgets = [budget for budget in config.budgets if not budget.agentos or config.shard.has(budget.agentos)]

@@ -56,9 +56,14 @@ class LedgerView(Protocol):
         """Open traces whose time to be asked for again has come, the most overdue first."""
 
     async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
-        """Complete traces that are to settle by `due` if they do not change, the most overdue first.
+        """Complete traces that are about to settle, the most overdue first.
 
-        Of those whose end (source's clock) lies before `before`.
+        Args:
+            db: The database.
+            limit: Most traces.
+            due: The time by which they settle unless they change, in microseconds.
+            before: They ended before this time of the source's clock, in microseconds.
+
         """
 
     async def sentinels(self, db: str, ages: Sequence[int]) -> list[str]:
@@ -151,12 +156,19 @@ class PastSource(Protocol):
         """Figures of the reading under way."""
 
     def past(self, since: int, until: int, reached: Mapping[str, int]) -> AsyncGenerator[Batch]:
-        """Every trace that ended in [since, until), oldest first and as far as it shows; times are in microseconds.
+        """Every trace that ended in a time, oldest first as far as that can be known.
 
-        A trace may be handed over more than once. A batch with a cursor says that all before `cursor["reached"]` was
-        handed over; `reached` has the last of these by database, for a reading that goes on.
+        A trace may be handed over more than once. A batch with a cursor says that all traces before
+        `cursor["reached"]` were handed over.
 
-        Raises SourceError when it cannot go on; it may be called again.
+        Args:
+            since: The first end, in microseconds.
+            until: The end of the time, in microseconds.
+            reached: By database, the last `reached` of a reading that continues.
+
+        Raises:
+            SourceError: Reading cannot go on; it may be called again.
+
         """
 
     async def aclose(self) -> None:
@@ -168,9 +180,20 @@ class DetailsOnRequest(Protocol):
     """A source that has to be asked for the details of runs, one at a time. Others hand them over with the traces."""
 
     async def run_detail(self, session_id: str, run_id: str, db: str, wait: float) -> Mapping[str, RunDetail] | None:
-        """Details of a run and of the runs inside it, by run id; None where it is not stored.
+        """The detail of a run, and of the runs inside it.
 
-        `wait` is in seconds. Raises SourceError.
+        Args:
+            session_id: The session.
+            run_id: The run.
+            db: The database, '' if AgentOS does not name it.
+            wait: Seconds.
+
+        Returns:
+            The details, by run id; None if the run is not stored.
+
+        Raises:
+            SourceError: AgentOS does not answer.
+
         """
 
     def session_databases(self) -> Sequence[str]:

@@ -21,9 +21,17 @@ _LONGEST_TEXT: Final = 256
 
 
 def run_detail(run_id: str, metrics: object, metadata: object = None, *, guardrail: str = "") -> RunDetail | None:
-    """What the metrics and the metadata of a run tell, each the JSON object that agno calls so; None for neither.
+    """The detail of a run, from the JSON objects that agno stores.
 
-    `guardrail` is what blocked the run.
+    Args:
+        run_id: The run.
+        metrics: Its `metrics`.
+        metadata: Its `metadata`.
+        guardrail: The guardrail that blocked it.
+
+    Returns:
+        The detail; None if the objects tell nothing.
+
     """
     if not isinstance(metrics, dict) and not isinstance(metadata, dict) and not guardrail:
         return None
@@ -52,12 +60,12 @@ def _is_scalar(value: object) -> bool:
 
 def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:
     """Every model of the run, whatever its part in it (`model`, `memory_model`, ...), the run's own first."""
-    left = _MOST_USES
+    remaining = _MOST_USES
     for role in sorted(details, key=lambda role: (role != "model", role)):
         entries = details[role]
         for entry in entries if isinstance(entries, list) else ():
-            if left and isinstance(entry, dict):
-                left -= 1
+            if remaining and isinstance(entry, dict):
+                remaining -= 1
                 yield _use(entry, role_of(role))
 
 

@@ -68,7 +68,14 @@ def _draw_table(console: Console, columns: Sequence[_Column]) -> None:
 
 
 def draw_list(console: Console, rows: Sequence[TraceView], *, several: bool) -> None:
-    """A table of traces; `several` databases have them."""
+    """Draw a table of traces.
+
+    Args:
+        console: Where to draw.
+        rows: The traces.
+        several: Whether they come from several databases.
+
+    """
     if not rows:
         console.print("no traces found")
         return
@@ -107,7 +114,14 @@ def _spans_shown(trace: TraceView) -> str:
 
 
 def draw_sessions(console: Console, rows: Sequence[Session], *, derived: bool) -> None:
-    """A table of sessions; `derived`: worked out from traces, which tell more."""
+    """Draw a table of sessions.
+
+    Args:
+        console: Where to draw.
+        rows: The sessions.
+        derived: Whether they were derived from traces, which have more figures than AgentOS's own statistics.
+
+    """
     if not rows:
         console.print("no sessions found")
         return
@@ -133,7 +147,14 @@ def draw_sessions(console: Console, rows: Sequence[Session], *, derived: bool) -
 
 
 def draw_trace(console: Console, trace: TraceView, *, content: bool) -> None:
-    """A trace and its spans as a tree; `content`: with prompts, answers and arguments."""
+    """Draw a trace, and its spans as a tree.
+
+    Args:
+        console: Where to draw.
+        trace: The trace.
+        content: Whether to show prompts, answers and arguments.
+
+    """
     from rich.text import Text  # noqa: PLC0415
 
     kind, name = _root_name(trace)

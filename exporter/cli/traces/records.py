@@ -66,7 +66,14 @@ def _usage(calls: Sequence[SpanView]) -> dict[str, Any]:
 
 
 def span_record(trace: TraceView, span: SpanView, *, content: bool) -> dict[str, Any]:
-    """A span of a trace; `content`: with prompt, answer and arguments."""
+    """A span of a trace, for JSON.
+
+    Args:
+        trace: The trace.
+        span: The span.
+        content: Whether to include prompt, answer and arguments.
+
+    """
     record = {
         "span_id": span.id,
         "parent_span_id": trace.spans[span.parent].id if span.parent >= 0 else None,

@@ -141,7 +141,15 @@ class Collector:
 
 
 def remark_unknown(names: Iterable[str], known: frozenset[str], file: str, remark: Remark) -> None:
-    """Say which fields of a file are not known, so that nobody takes them for compared."""
+    """Name the fields of a file that are not compared.
+
+    Args:
+        names: The fields of the file.
+        known: The fields that are compared.
+        file: The file.
+        remark: Takes the remark.
+
+    """
     if unknown := sorted(set(names) - known):
         remark(Reason.PASSED_OVER, f"{file}: fields that are not known: {shown(', '.join(unknown), 300)}")
 

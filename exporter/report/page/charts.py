@@ -38,7 +38,17 @@ class Series:
 
 
 def stacked(days: Sequence[dt.date], series: Sequence[Series], partial: Collection[dt.date]) -> str:
-    """Bars by day, of several series; '' where nothing cost anything. Days of which some is missing are marked."""
+    """Stacked bars by day, as SVG.
+
+    Args:
+        days: The days.
+        series: The amounts of each bar's segments.
+        partial: Days that are incomplete, which are marked.
+
+    Returns:
+        The SVG; '' if nothing cost anything.
+
+    """
     sums = [sum(model.values.get(day, 0) for model in series) for day in days]
     if not any(sums):
         return ""

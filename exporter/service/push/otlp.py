@@ -119,7 +119,14 @@ class _Points:
     """Makes points of the samples of one metric."""
 
     def __init__(self, at: int, since: int, *, is_gone: bool) -> None:
-        """`at` and `since`, which gauges do not have, are in nanoseconds since the epoch."""
+        """Make data points of one metric.
+
+        Args:
+            at: The time of the snapshot, in nanoseconds since the epoch.
+            since: The time since which the metric counts, likewise; gauges do not use it.
+            is_gone: Whether the series have ended.
+
+        """
         self._at, self._since, self._flags = at, since, _NO_VALUE if is_gone else 0
 
     def numbers(self, metric: metrics_core.Metric) -> Iterator[NumberDataPoint]:

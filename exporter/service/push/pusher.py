@@ -28,7 +28,19 @@ class Pusher:
     """Sends what is published to all targets, each by a job of its own, so that none waits for another."""
 
     def __init__(self, pushes: Sequence[Push], instance: str, publisher: Publisher, shared: Shared, jobs: Jobs) -> None:
-        """`instance` tells this exporter from others. Raises ConfigError."""
+        """Push to all configured targets.
+
+        Args:
+            pushes: The targets.
+            instance: Name of this exporter among others.
+            publisher: Has the snapshots.
+            shared: What all instances share.
+            jobs: Takes a job for each target.
+
+        Raises:
+            ConfigError: A target cannot be used as configured.
+
+        """
         self._publisher = publisher
         self._targets = [Target(push, _labels(push.protocol, instance), publisher, shared) for push in pushes]
         for target in self._targets:

@@ -73,7 +73,18 @@ class Target:
     """Sends the newest snapshot at each interval, and sooner where that failed and may succeed."""
 
     def __init__(self, push: Push, labels: Mapping[str, str], publisher: Publisher, shared: Shared) -> None:
-        """`labels` are those of the exporter; the configuration has the last word. Raises ConfigError."""
+        """Push to one target.
+
+        Args:
+            push: Its configuration.
+            labels: Labels of the exporter, which the configuration may override.
+            publisher: Has the snapshots.
+            shared: What all instances share.
+
+        Raises:
+            ConfigError: The target cannot be used as configured.
+
+        """
         self.name = push.name
         self._push = push
         self._labels = {**labels, **dict(push.labels)}
@@ -138,18 +149,18 @@ class Target:
             headers = await asyncio.to_thread(self._headers)
             gone = [] if self._taken is None else await asyncio.to_thread(snapshot.gone_since, self._taken)
             bodies = self._codec.requests(snapshot, gone, self._labels)
-            whole = Verdict("ok")
+            result = Verdict("ok")
             while (body := await asyncio.to_thread(next, bodies, None)) is not None:
                 verdict = await self._post(body, headers)
                 if verdict.outcome not in _TAKEN:
                     return verdict
-                whole = verdict if whole.outcome == "ok" else whole
+                result = verdict if result.outcome == "ok" else result
         except RefusedError as error:
             return Verdict("unauthorized", str(error))
         except Exception:
             log.exception("push_bug", target=self.name)
             return Verdict("bug", "a bug of agentos-exporter, please report it")
-        return whole
+        return result
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> Verdict:
         tls = self._push.tls

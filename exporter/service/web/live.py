@@ -43,8 +43,8 @@ class LiveWebConfig:
         interpreter's lock anew a dozen times, while threads decode and render. What was refused is read again in any
         case: a file that it names may be there now.
         """
-        seen = tuple(map(_content, self._watched))
-        if self.path is None or (seen == self._seen and not self.problems):
+        contents = tuple(map(_content, self._watched))
+        if self.path is None or (contents == self._seen and not self.problems):
             return
         before, config = self._seen, self.config
         try:
@@ -64,7 +64,7 @@ class LiveWebConfig:
                 log.info("web_config", reason="read anew")
         watched = (self.path, *(config.tls.files if config.tls is not None else ()))
         # What was seen before the files were read: a change in between is noticed the next time.
-        self._seen, self._watched = (seen if watched == self._watched else None), watched
+        self._seen, self._watched = (contents if watched == self._watched else None), watched
 
     @staticmethod
     def _context(config: WebConfig) -> ssl.SSLContext | None:

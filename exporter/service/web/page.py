@@ -35,7 +35,14 @@ _USERINFO: Final = re.compile(r"(://)[^\s/]*@")
 
 
 def landing_page(site: Site, now: float, paths: Paths) -> bytes:
-    """The page of every AgentOS; `now` is in seconds since the epoch."""
+    """The landing page, with a table of the instances.
+
+    Args:
+        site: What the page shows.
+        now: Seconds since the epoch.
+        paths: The paths of the routes.
+
+    """
     rows = "\n".join(_row(instance, now) for instance in site.instances())
     empty = '<tr><td colspan="6">None yet.</td></tr>'
     page = _PAGE.substitute(

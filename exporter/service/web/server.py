@@ -198,7 +198,14 @@ class Server:
     """Serves an application on listening sockets, in the running event loop. Installs no signal handlers."""
 
     def __init__(self, app: ASGIApp, listeners: Sequence[socket.socket], live: LiveWebConfig | None = None) -> None:
-        """Take over `listeners`; `live` says whether there is TLS."""
+        """Serve on sockets that listen already.
+
+        Args:
+            app: Answers requests.
+            listeners: The sockets; the server closes them.
+            live: The file of `--web.config.file` in force, which says whether there is TLS.
+
+        """
         self._listeners = list(listeners)
         config = _Config(
             app,

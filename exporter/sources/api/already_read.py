@@ -84,18 +84,25 @@ class AlreadyRead:
             del self._unreadable[trace_id]
         return {trace_id: unreadable.end for trace_id, unreadable in self._unreadable.items()}
 
-    def is_new(self, seen: ListedTrace) -> bool:
+    def is_new(self, listed: ListedTrace) -> bool:
         """Whether this listed trace was not asked for lately, or ends later than it did then."""
-        grown = seen.id not in self._read or seen.end > self._read[seen.id][1]
-        return grown and not self.still_unreadable(seen)
+        grown = listed.id not in self._read or listed.end > self._read[listed.id][1]
+        return grown and not self.still_unreadable(listed)
 
-    def still_unreadable(self, seen: ListedTrace) -> bool:
+    def still_unreadable(self, listed: ListedTrace) -> bool:
         """Whether this listed trace is one that AgentOS cannot serve, and has not grown since."""
-        unreadable = self._unreadable.get(seen.id)
-        return unreadable is not None and seen.end <= unreadable.end
+        unreadable = self._unreadable.get(listed.id)
+        return unreadable is not None and listed.end <= unreadable.end
 
     def recent(self, lo: int, hi: int | None, most: int) -> list[str]:
-        """Ids read within the last 2.5 overlaps that a search for ends in [lo, hi) would return again, newest last."""
+        """Traces that need not be read again, newest last: those read within the last 2.5 overlaps.
+
+        Args:
+            lo: Only traces that end at or after this time, in microseconds.
+            hi: Only traces that end before this time; None for no end.
+            most: Most ids.
+
+        """
         since = self._clock.monotonic() - 2.5 * self._settings.overlap / MICROSECONDS
         for trace_id in [trace_id for trace_id, (at, _) in self._read.items() if at < since]:
             del self._read[trace_id]

@@ -68,9 +68,17 @@ _decoder: Final = msgspec.json.Decoder(_Answer)
 async def read_daily(
     api: Api, places: Iterable[Mapping[str, str]], first: dt.date, last: dt.date
 ) -> Sequence[DailyMetrics]:
-    """The days from the first to the last on which a session began, of all these databases: one request for each.
+    """AgentOS's own daily metrics: the days on which a session began, in one request for each database.
 
-    Raises SourceError.
+    Args:
+        api: Sends the requests.
+        places: The databases, as parameters of a request.
+        first: The first day.
+        last: The last day.
+
+    Raises:
+        SourceError: AgentOS does not answer.
+
     """
     days: list[DailyMetrics] = []
     for place in places:

@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Head:
-    """What one head request found. `request_at` is monotonic seconds, the rest microseconds; `date` the server's."""
+    """What one head request found. Times are in microseconds.
+
+    Attributes:
+        request_at: When it was sent, in monotonic seconds.
+        own_now: Our clock.
+        date: The server's clock, None where it does not tell.
+        newest: The latest end of a trace.
+        rows: How many traces were read.
+        complete: Whether all traces since the cutoff were read.
+        too_many: Whether there are more than one pass may read: a backlog.
+
+    """
 
     request_at: float
     own_now: int
@@ -21,6 +32,7 @@ class Head:
     newest: int = 0
     rows: int = 0
     complete: bool = False
+    too_many: bool = False
 
     @property
     def as_of(self) -> int:

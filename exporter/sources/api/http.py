@@ -87,9 +87,17 @@ class Api:
         monotonic: Callable[[], float],
         on_answer: Callable[[str, str, int], None] = not_counted,
     ) -> None:
-        """`on_answer(endpoint, status code or '', bytes of the body)` is called once a request.
+        """Send requests to one AgentOS.
 
-        `proxy` is the URL of a proxy; None: straight to AgentOS, whatever the environment says.
+        Args:
+            base_url: Its address.
+            read_token: Returns the bearer token; None for none.
+            tls: Certificates that are trusted and shown.
+            server_name: The name in its certificate, if it is not the host of the address.
+            proxy: URL of a proxy; None connects directly, whatever the environment says.
+            monotonic: A monotonic clock, in seconds.
+            on_answer: Called once for each request with the endpoint, the status code or '', and the bytes of the body.
+
         """
         self.base_url = base_url.rstrip("/")
         self._read_token = read_token
@@ -138,7 +146,19 @@ class Api:
     async def post(
         self, path: str, params: Mapping[str, Any], body: object, *, endpoint: str, timeout: float
     ) -> Answer:
-        """Send a POST with JSON; see `get`. Raises SourceError."""
+        """Send a POST with JSON.
+
+        Args:
+            path: The path below the address.
+            params: The query parameters.
+            body: What is sent as JSON.
+            endpoint: The value of the label `endpoint`.
+            timeout: Seconds.
+
+        Raises:
+            SourceError: See `get`.
+
+        """
         url = self.base_url + path
         if params:
             url += "?" + urlencode(params)

@@ -95,7 +95,15 @@ class Inspector:
         return self._agent_ids.get(name, name)
 
     async def traces(self, db: str | None, query: Query, *, page: int, size: int) -> Traces:
-        """One page of traces with their trees."""
+        """One page of traces with their trees.
+
+        Args:
+            db: The database; None if AgentOS does not name it.
+            query: The filters.
+            page: Number of the page, from 1.
+            size: Most traces.
+
+        """
         searched = await self._searched(db, _conditions(query), page, size)
         return await self._list(db, query, page, size) if searched is None else searched
 
@@ -128,7 +136,19 @@ class Inspector:
     async def sessions(
         self, db: str | None, *, user: str | None, agent: str | None, page: int, size: int
     ) -> tuple[list[SessionView], int]:
-        """(one page of AgentOS's own session statistics, how many there are)."""
+        """One page of AgentOS's own session statistics.
+
+        Args:
+            db: The database; None if AgentOS does not name it.
+            user: Only sessions of this user.
+            agent: Only sessions with this agent.
+            page: Number of the page, from 1.
+            size: Most sessions.
+
+        Returns:
+            The sessions, and how many there are on all pages.
+
+        """
         answer = await _checked(
             self._client.get_trace_session_stats(user_id=user, agent_id=agent, page=page, limit=size, db_id=db),
             "/trace_session_stats",
@@ -175,7 +195,7 @@ class Inspector:
 
     async def _search_singly(self, db: str | None, condition: dict[str, Any], page: int, size: int) -> Traces:
         """The same page row by row: one that AgentOS cannot serve, or that makes no sense, costs all of them."""
-        whole = Traces([], 0, 0)
+        gathered = Traces([], 0, 0)
         failure: SourceError | None = None
         for number in range((page - 1) * size + 1, page * size + 1):
             try:
@@ -185,16 +205,16 @@ class Inspector:
                     raise
                 failure = error
                 self.unreadable += 1
-                if not whole.total and whole.rows + 1 >= _FAILURES:
+                if not gathered.total and gathered.rows + 1 >= _FAILURES:
                     break  # rather all of them
-                whole = Traces(whole.traces, whole.rows + 1, whole.total)
+                gathered = Traces(gathered.traces, gathered.rows + 1, gathered.total)
                 continue
-            whole = Traces([*whole.traces, *single.traces], whole.rows + single.rows, single.total)
+            gathered = Traces([*gathered.traces, *single.traces], gathered.rows + single.rows, single.total)
             if not single.rows:
                 break
-        if failure is not None and not whole.total:
+        if failure is not None and not gathered.total:
             raise failure
-        return whole
+        return gathered
 
     async def _list(self, db: str | None, query: Query, page: int, size: int) -> Traces:
         start, ids = moment(query.since) if query.since is not None else None, dict(query.ids)

@@ -56,7 +56,7 @@ class ListReader(Reader):
     async def _list(self, since: int, head: Head) -> list[ListedTrace] | None:
         listed = await self.list_all({"start_time": moment(since)}, head)
         if listed:
-            head.newest = max(seen.end for seen in listed)
+            head.newest = max(trace.end for trace in listed)
         return listed
 
     async def _read_new(self, ledger: LedgerView, listed: Sequence[ListedTrace], head: Head) -> AsyncGenerator[Batch]:
@@ -70,14 +70,14 @@ class ListReader(Reader):
                 as_of=head.as_of,
             )
         # What was read and is not known was malformed: it is not read again at once.
-        recorded = await ledger.known_traces(self.db, [seen.id for seen in verdict.fetch])
-        new = [seen for seen in verdict.fetch if seen.id in recorded or seen.id not in self.already_read]
+        recorded = await ledger.known_traces(self.db, [trace.id for trace in verdict.fetch])
+        new = [trace for trace in verdict.fetch if trace.id in recorded or trace.id not in self.already_read]
         self.catching_up = len(new) > _BACKLOG
         for start in range(0, len(new), _BATCH):
             chunk = new[start : start + _BATCH]
             if self.catching_up and self.left < 1:
                 return
-            async for batch in self.read_by_id([seen.id for seen in chunk], head):
+            async for batch in self.read_by_id([trace.id for trace in chunk], head):
                 yield batch
             if self.catching_up:
                 cutoff = max(self.loaded_position.cutoff, min(chunk[0].end, head.as_of) - self.settings.overlap)
@@ -97,7 +97,7 @@ class ListReader(Reader):
     async def fetch(self, ids: Sequence[str]) -> AsyncGenerator[wire.Page]:
         """See Reader. 404 also means that AgentOS's database is down: the caller decides whether to believe it."""
         for start in range(0, len(ids), _BATCH):
-            whole = wire.Page([], {}, [], 0, 0.0)
+            gathered = wire.Page([], {}, [], 0, 0.0)
             for trace_id in ids[start : start + _BATCH]:
                 try:
                     answer = await self.get(trace_path(trace_id), {}, "trace_detail")
@@ -105,19 +105,19 @@ class ListReader(Reader):
                     continue
                 except SourceTimeout:
                     # What was read is handed over first: the next poll goes on from there.
-                    yield whole
+                    yield gathered
                     raise
                 except SourceError as error:
                     if not may_be_one_row(error) or await self.quiet():
                         raise
                     self.already_read.leave_out(trace_id, self.loaded_position.newest)
-                    whole.unreadable.append(trace_id)
+                    gathered.unreadable.append(trace_id)
                     continue
                 page = await asyncio.to_thread(wire.one_trace, answer.body, self.db, trace_id)
                 await correct_roots(page, self.get, clean_ids=self.clean_ids)
-                whole.traces += page.traces
-                whole.malformed += page.malformed
-            yield whole
+                gathered.traces += page.traces
+                gathered.malformed += page.malformed
+            yield gathered
 
     async def quiet(self) -> bool:
         """See Reader."""

@@ -59,7 +59,16 @@ class Reader(ABC):
     """Reads one database of one AgentOS."""
 
     def __init__(self, api: Api, db: str | None, settings: Settings, clock: Clock, stats: PollStats) -> None:
-        """`db` None: the AgentOS has one database and does not name it."""
+        """Read one database of an AgentOS.
+
+        Args:
+            api: Sends the requests.
+            db: The database; None if AgentOS has one only and does not name it.
+            settings: How it is read.
+            clock: The clocks.
+            stats: Takes the figures of the poll.
+
+        """
         self.api = api
         self.db_id = db
         self.db = db or ""
@@ -281,47 +290,55 @@ class Reader(ABC):
         """Read known or listed traces; those that a believed answer does not hold are missed."""
         if not ids:
             return
-        left = set(ids)
+        unanswered = set(ids)
         async for page in self.fetch(ids):
             traces, ignored = self.sort(page)
-            left -= page.ids
+            unanswered -= page.ids
             yield Batch(self.db, traces, ignored=ignored, first=self.loaded_position.first, as_of=head.as_of)
             self.mark(traces, page.malformed)
-        if left:
-            await self.believe([trace_id for trace_id in ids if trace_id not in left])
-            yield Batch(self.db, missed=sorted(left), as_of=head.as_of)
+        if unanswered:
+            await self.believe([trace_id for trace_id in ids if trace_id not in unanswered])
+            yield Batch(self.db, missed=sorted(unanswered), as_of=head.as_of)
 
     async def examine(self, ledger: LedgerView, listed: Sequence[ListedTrace]) -> Verdict:
         """Hold a believed listing against the ledger."""
-        now, recorded_traces = self.clock.now_us(), await ledger.known_traces(self.db, [seen.id for seen in listed])
+        now, recorded_traces = self.clock.now_us(), await ledger.known_traces(self.db, [trace.id for trace in listed])
         verdict = Verdict()
-        for seen in sorted(listed, key=lambda seen: seen.end):
-            recorded = recorded_traces.get(seen.id)
-            if self.already_read.still_unreadable(seen):
+        for trace in sorted(listed, key=lambda trace: trace.end):
+            recorded = recorded_traces.get(trace.id)
+            if self.already_read.still_unreadable(trace):
                 continue
-            if recorded is None and seen.created < self.oldest:
-                verdict.too_old.append((seen.id, "too_old"))
+            if recorded is None and trace.created < self.oldest:
+                verdict.too_old.append((trace.id, "too_old"))
             elif recorded is None:
-                if seen.end >= self.loaded_position.floor:
-                    verdict.fetch.append(seen)
-            elif (recorded.total_spans, recorded.end) != (seen.total_spans, seen.end):
-                verdict.fetch.append(seen)
+                if trace.end >= self.loaded_position.floor:
+                    verdict.fetch.append(trace)
+            elif (recorded.total_spans, recorded.end) != (trace.total_spans, trace.end):
+                verdict.fetch.append(trace)
             elif recorded.state is TraceState.COMPLETE and now >= recorded.next_ask:
-                verdict.settled.append(seen.id)
+                verdict.settled.append(trace.id)
         return verdict
 
     async def settle_listed(
         self, ledger: LedgerView, listed: Sequence[ListedTrace], head: Head, *, before: int
     ) -> AsyncGenerator[Batch]:
-        """Act on a believed listing: fetch what is new or changed, settle what is not, ask for what it leaves out."""
+        """Act on a list that is believed: fetch new and changed traces, settle unchanged ones, ask for missing ones.
+
+        Args:
+            ledger: What is known of traces.
+            listed: The list.
+            head: What the poll has found so far.
+            before: Traces settle if they ended before this time, in microseconds.
+
+        """
         position, now = self.loaded_position, self.clock.now_us()
         verdict = await self.examine(ledger, listed)
         if verdict.settled or verdict.too_old:
             yield Batch(
                 self.db, settled=verdict.settled, ignored=verdict.too_old, first=position.first, as_of=head.as_of
             )
-        fetch = [seen.id for seen in verdict.fetch]
-        names = {seen.id for seen in listed}
+        fetch = [trace.id for trace in verdict.fetch]
+        names = {trace.id for trace in listed}
         waiting = await ledger.unsettled(self.db, UNSETTLED, due=now, before=before)
         fetch += [trace.id for trace in waiting if trace.id not in names]
         self.stats.details["swept"] = len(listed)
@@ -333,10 +350,19 @@ class Reader(ABC):
     async def list_all(
         self, params: dict[str, Any], head: Head, *, most: int | None = None
     ) -> list[ListedTrace] | None:
-        """All rows of a list. None if there are more than `most`, or if its pages, read twice, do not show them all.
+        """All rows of a list.
 
-        Order among equal start times is not defined, so pages may repeat rows and leave others out: the second try
-        asks for one page of all, which has no trees and no upper limit.
+        The order of equal start times is undefined, so pages may repeat rows and leave others out. So the second
+        try asks for all rows as one page, which has no trees and no upper limit.
+
+        Args:
+            params: Filters of the list.
+            head: Takes the server's clock.
+            most: Most rows.
+
+        Returns:
+            The rows; None if there are more than `most`, or if two readings do not show all of them.
+
         """
         size, met = self.page_size.rows, False
         for _ in range(2):
@@ -363,9 +389,19 @@ class Reader(ABC):
         return None
 
     def own_among(self, listed: Sequence[ListedTrace], since: int, until: int) -> tuple[list[ListedTrace], int]:
-        """(the others, how many traces of our own requests ended in (since, until])."""
-        others = [seen for seen in listed if not seen.id.startswith(OWN_TRACE_PREFIX)]
-        own = sum(1 for seen in listed if seen.id.startswith(OWN_TRACE_PREFIX) and since < seen.end <= until)
+        """Separate the traces of our own requests.
+
+        Args:
+            listed: A list of traces.
+            since: Our own are counted if they ended after this time, in microseconds.
+            until: They are counted if they ended at or before this time.
+
+        Returns:
+            The other traces, and how many of our own ended in (since, until].
+
+        """
+        others = [trace for trace in listed if not trace.id.startswith(OWN_TRACE_PREFIX)]
+        own = sum(1 for trace in listed if trace.id.startswith(OWN_TRACE_PREFIX) and since < trace.end <= until)
         if own and not self._warned_own:
             self._warned_own = True
             log.warning(
@@ -382,10 +418,10 @@ class Reader(ABC):
     @property
     def left(self) -> float:
         """Seconds until the deadline of the poll. Raises SourceTimeout when there are none."""
-        left = self.deadline - self.clock.monotonic()
-        if left <= 0:
+        remaining = self.deadline - self.clock.monotonic()
+        if remaining <= 0:
             raise SourceTimeout("the poll took longer than poll_deadline; what was read so far is counted")
-        return left
+        return remaining
 
     def _params(self, params: dict[str, Any]) -> dict[str, Any]:
         return params if self.db_id is None else {**params, "db_id": self.db_id}

@@ -41,9 +41,22 @@ _run = msgspec.json.Decoder(_Run)
 
 
 async def fetch_run(api: Api, session_id: str, run_id: str, db: str, *, wait: float) -> Mapping[str, RunDetail]:
-    """The detail of a run and of the runs inside it, by run id.
+    """The detail of a run, and of the runs inside it.
 
-    `wait` is in seconds. Raises SourceError; UnknownRoute if the run is not there.
+    Args:
+        api: Sends the request.
+        session_id: The session.
+        run_id: The run.
+        db: The database, '' if AgentOS does not name it.
+        wait: Seconds.
+
+    Returns:
+        The details, by run id.
+
+    Raises:
+        UnknownRoute: The run is not there.
+        SourceError: AgentOS does not answer.
+
     """
     path = f"/sessions/{quote(session_id, safe='')}/runs/{quote(run_id, safe='')}"
     answer = await api.get(path, {"db_id": db} if db else {}, endpoint=ENDPOINT, timeout=wait)
@@ -67,10 +80,10 @@ def decode(body: bytes) -> dict[str, RunDetail]:
 
 
 def _runs(run: _Run) -> Iterator[_Run]:
-    stack, left = [run], _MOST_RUNS
-    while stack and left:
+    stack, remaining = [run], _MOST_RUNS
+    while stack and remaining:
         run = stack.pop()
-        left -= 1
+        remaining -= 1
         yield run
         stack.extend(run.step_executor_runs or ())
         stack.extend(run.member_responses or ())

@@ -82,12 +82,11 @@ class SearchReader(Reader):
                     head.complete = False
                     return
                 lo = max(lo, self._read_until)
-            too_many, before = False, head.rows
+            before = head.rows
             async for batch in self._range(lo, None, head):
-                if batch is None:
-                    too_many, remaining = True, await self._count(lo, None, head)
-                    break
                 yield batch
+            if too_many := head.too_many:
+                remaining = await self._count(lo, None, head)
         if head.rows == before > first:
             await self._doubt()
         if head.complete:
@@ -160,7 +159,7 @@ class SearchReader(Reader):
         self._step = max(step, MICROSECONDS // 10)
         return lo + step
 
-    async def _range(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Any]:
+    async def _range(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Batch]:
         """As `_pass`; where AgentOS cannot serve one of the traces, all others are read nevertheless."""
         try:
             async for batch in self._pass(lo, hi, head):
@@ -174,15 +173,14 @@ class SearchReader(Reader):
             async for batch in self._pass(lo, hi, head):
                 yield batch
 
-    async def _pass(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Any]:
-        """Read all traces that end in [lo, hi); sets `head.complete`.
+    async def _pass(self, lo: int, hi: int | None, head: Head) -> AsyncGenerator[Batch]:
+        """Read all traces that end in [lo, hi). Sets `head.complete`, or `head.too_many` and yields nothing.
 
-        Yields None, once, if an open range holds a backlog. Order among equal start times is not defined and rows may
-        vanish meanwhile: a pass is complete when it has met as many distinct traces as its first page counted, and else
-        goes on with those it has not met.
+        The order of equal start times is undefined, and rows may vanish during a pass. So a pass is complete when it
+        has met as many distinct traces as its first page counted; otherwise it goes on with those that it has not met.
         """
         started = self.clock.monotonic()
-        head.complete = False
+        head.complete = head.too_many = False
         met: list[str] = []
         emptied = False
         for attempt in range(PASSES):
@@ -196,7 +194,7 @@ class SearchReader(Reader):
                 if number == 1:
                     wanted = page.total_count
                     if hi is None and wanted > self._most and attempt == 0:
-                        yield None
+                        head.too_many = True
                         return
                     if attempt and not wanted and not emptied:
                         # There were more. Believed only if it is said again after traces known to exist have answered.
@@ -232,8 +230,8 @@ class SearchReader(Reader):
         for back in (2 * self.settings.overlap, self.settings.horizon, DAY):
             until = {} if hi is None else {"end_time": moment(hi)}
             listed = await self.list_all({"start_time": moment(lo - back), **until}, head, most=_LISTED)
-            ended = [seen for seen in listed or () if seen.end >= lo and not seen.id.startswith(OWN_TRACE_PREFIX)]
-            new = {seen.id: seen.end for seen in ended if self.already_read.is_new(seen)}
+            ended = [trace for trace in listed or () if trace.end >= lo and not trace.id.startswith(OWN_TRACE_PREFIX)]
+            new = {trace.id: trace.end for trace in ended if self.already_read.is_new(trace)}
             head.rows += len(new)
             async for page in self.fetch(list(new)):
                 traces, ignored = self.sort(page, head)
@@ -345,14 +343,14 @@ class SearchReader(Reader):
             _not({"op": "STARTSWITH", "key": "trace_id", "value": OWN_TRACE_PREFIX}),
         ]
         every = {"op": "AND", "conditions": conditions}
-        left, number, size = await self._probe(every, head), 1, self.page_size.rows
-        while left > 0:
+        remaining, number, size = await self._probe(every, head), 1, self.page_size.rows
+        while remaining > 0:
             page = await self._search(every, number, size, None)
             if page is None or not page.ids:
                 return
             traces, ignored = self.sort(page)
             yield Batch(self.db, traces, ignored=ignored, as_of=head.as_of)
-            left, number = left - len(page.ids), number + 1
+            remaining, number = remaining - len(page.ids), number + 1
 
     # Sweep
 

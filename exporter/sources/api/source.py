@@ -74,7 +74,15 @@ class AgentOSSource:
         *,
         on_answer: Callable[[str, str, int], None] = not_counted,
     ) -> None:
-        """`on_answer(endpoint, code, bytes)` is called once a request."""
+        """Read one AgentOS over its HTTP API. Opens no connection yet.
+
+        Args:
+            target: What is configured of it.
+            settings: How it is read.
+            clock: The clocks.
+            on_answer: Called once for each request with the endpoint, the status code or '', and the bytes of the body.
+
+        """
         self.target = target
         self._settings = settings
         self._clock = clock
@@ -117,12 +125,12 @@ class AgentOSSource:
     @property
     def watermark(self) -> int | None:
         """The cutoff of the database that is furthest behind, plus the overlap; None before any trace was seen."""
-        seen = [
+        reached = [
             reader.position.cutoff + self._settings.overlap
             for reader in self._readers.values()
             if reader.position is not None and reader.position.seen
         ]
-        return min(seen, default=None)
+        return min(reached, default=None)
 
     @property
     def floors(self) -> dict[str, int]:

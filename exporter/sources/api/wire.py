@@ -192,7 +192,7 @@ def search_page(body: bytes, db: str) -> Page:
 def list_page(body: bytes) -> Listing:
     """Decode an answer of GET /traces. Raises BadAnswer where it is no such answer at all."""
     rows, malformed, meta = _rows(body, _list, _row)
-    seen = [
+    listed = [
         ListedTrace(
             clean_id(row.trace_id),
             row.total_spans,
@@ -204,11 +204,21 @@ def list_page(body: bytes) -> Listing:
         if _plausible(row)
     ]
     malformed += [_stand_in(raw, row.trace_id or None) for row, raw in rows if not _plausible(row)]
-    return Listing(seen, malformed, meta.total_count, meta.search_time_ms)
+    return Listing(listed, malformed, meta.total_count, meta.search_time_ms)
 
 
 def one_trace(body: bytes, db: str, asked: str) -> Page:
-    """Decode an answer of GET /traces/{id} as a page of one. Raises BadAnswer where it is not even JSON."""
+    """An answer of GET /traces/{id} as a page of one trace.
+
+    Args:
+        body: The answer.
+        db: The database.
+        asked: Id of the trace that was asked for.
+
+    Raises:
+        BadAnswer: The answer is not JSON.
+
+    """
     try:
         trace, doubt = _trace(_detail.decode(body), db)
     except (msgspec.ValidationError, _Malformed, RecursionError):
@@ -219,7 +229,19 @@ def one_trace(body: bytes, db: str, asked: str) -> Page:
 
 
 def correct_root(trace: Trace, index: int, body: bytes, *, times: bool, ids: bool) -> Trace:
-    """Replace the facts of a root by those that GET /traces/{id}?span_id= gives. Raises BadAnswer."""
+    """Replace the facts of a root by those that GET /traces/{id}?span_id= answers.
+
+    Args:
+        trace: The trace.
+        index: Place of the root in `trace.spans`.
+        body: The answer.
+        times: Whether start and end are replaced.
+        ids: Whether ids of run, session and user are replaced.
+
+    Raises:
+        BadAnswer: The answer is not a span of AgentOS.
+
+    """
     try:
         node = _node.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -138,7 +138,18 @@ class Connection(ABC):
         return await self._timed(sql, params, wait, lambda: self._rows(sql, params))
 
     async def inserted(self, since: str, after: Sequence[Any] | None, most: int, *, wait: float) -> Rows:
-        """Up to so many spans, `after` one or since a moment: (created_at, span_id, trace_id) as they were written."""
+        """Spans in the order in which they were inserted.
+
+        Args:
+            since: The first `created_at`, as it is stored.
+            after: The `created_at` and span id of the last span that is known; None to start at `since`.
+            most: Most spans.
+            wait: Seconds.
+
+        Returns:
+            Rows of created_at, span_id and trace_id, as they were written.
+
+        """
         params = (since, most) if after is None else (after[0], after[0], after[1], most)
         return await self.rows(self.sql.inserted(after=after is not None), params, wait=wait)
 

@@ -66,7 +66,16 @@ class Feed:
     def __init__(
         self, connection: Connection, db: str, settings: Settings, clock: Clock, *, details: bool = False
     ) -> None:
-        """With `details` the metrics of runs are read, too."""
+        """Follow one database.
+
+        Args:
+            connection: Its connection.
+            db: Its key in the ledger.
+            settings: How it is read.
+            clock: The clocks.
+            details: Whether metrics of runs are read, too.
+
+        """
         self.connection = connection
         self._details = details or settings.metadata
         self.db = db
@@ -217,15 +226,15 @@ class Feed:
 
     async def _readings(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Reading, bool]]:
         """Read these traces, some at a time: (reading, whether it is the last). The next is read ahead, one at most."""
-        rest = list(ids)
+        unread = list(ids)
 
         def begin() -> asyncio.Task[Reading]:
-            some, rest[:] = rest[: self._chunk], rest[self._chunk :]
+            some, unread[:] = unread[: self._chunk], unread[self._chunk :]
             return asyncio.create_task(self._spans(some, some if self.gives_up else ()))
 
         coming = begin()
         try:
-            while rest:
+            while unread:
                 reading = await coming
                 coming = begin()
                 yield reading, False

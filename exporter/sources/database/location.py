@@ -117,9 +117,17 @@ class Location:
 
 
 def parse(text: str, base: Path, schema: str | None = None, tables: Tables | None = None) -> Location:
-    """The location that a URL names; files are relative to `base`.
+    """The location that a URL names.
 
-    Raises ValueError that never repeats the URL: a password may be in it.
+    Args:
+        text: The URL.
+        base: The folder that relative paths of files start from.
+        schema: The schema of the tables; None for the default.
+        tables: Names of the tables; None for the defaults.
+
+    Raises:
+        ValueError: The URL is refused. The message never repeats the URL, since a password may be in it.
+
     """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - most configurations name no database
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415

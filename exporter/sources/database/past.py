@@ -28,9 +28,18 @@ class PastFeed(Feed):
     gives_up = True
 
     async def past(self, since: int, until: int, reached: int) -> AsyncGenerator[Batch]:
-        """Hand over all traces that ended in [since, until), of spans written since `reached`. Raises SourceError.
+        """Hand over all traces that ended in a time.
 
-        A span is written some time after it ended; the horizon allows for that, at both ends.
+        A span is written some time after its end; the horizon allows for that on both sides.
+
+        Args:
+            since: The first end, in microseconds.
+            until: The end of the time, in microseconds.
+            reached: Only spans that were written since, in microseconds.
+
+        Raises:
+            SourceError: The database does not answer.
+
         """
         last = stamp(until + self.settings.horizon)
         after, before = None, frozenset[str]()

@@ -191,8 +191,8 @@ def moment_of(value: Any) -> int:  # noqa: ANN401 - whatever the column holds
     if isinstance(value, str):
         if value[26:] == _ZONE:  # as agno writes it: a thousand times as often as anything else
             seconds = _seconds.get(value[:20])
-            if seconds is not None and (rest := value[20:26]).isdigit():
-                return seconds + int(rest)
+            if seconds is not None and (fraction := value[20:26]).isdigit():
+                return seconds + int(fraction)
             return _first_of(value)
         return micros(datetime.fromisoformat(value))
     if isinstance(value, datetime):
@@ -213,9 +213,14 @@ def _first_of(value: str) -> int:
 
 
 def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Reading:
-    """Traces from all rows of theirs, in any order.
+    """Make traces of the rows of their spans.
 
-    Of the traces in `given_up`, spans whose ancestors never came are shown too, the topmost as if they were roots.
+    Args:
+        rows: All rows of the traces, in any order.
+        db: The database.
+        given_up: Ids of traces whose missing ancestors are no longer waited for: their orphans are shown, the topmost
+            as if they were roots.
+
     """
     reading = Reading()
     by_trace: dict[str, list[Row]] = {}
@@ -329,7 +334,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
     if kind is None or kind == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
-    what = (
+    key = (
         row.name,
         kind,
         attributes.model,
@@ -337,7 +342,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         bool(attributes.agno_team or attributes.team),
     )
     kind, name, model, provider, called, continued, streamed = (
-        _what(*what) if all(map(_is_short, what[:4])) else _told(*what)
+        _what(*key) if all(map(_is_short, key[:4])) else _told(*key)
     )
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:

@@ -23,9 +23,19 @@ _MOST_TAGS: Final = 100
 
 
 async def read_details(connection: Connection, traces: Sequence[Trace], *, wait: float) -> dict[str, RunDetail]:
-    """Details of the runs in these traces, by run id, as far as they are stored.
+    """Details of the runs in some traces. agno has a table of runs since its third major version.
 
-    agno has a table of runs since its third major version. `wait` is in seconds. Raises SourceError.
+    Args:
+        connection: The connection.
+        traces: The traces.
+        wait: Seconds for each statement.
+
+    Returns:
+        The details that are stored, by run id.
+
+    Raises:
+        SourceError: The database does not answer.
+
     """
     if missing(connection.sql.layout, connection.location.tables.runs_table, RUN_COLUMNS):
         return {}

@@ -56,7 +56,16 @@ class DatabaseSource:
         *,
         details: bool = False,
     ) -> None:
-        """With `details` the metrics of runs are read, too."""
+        """Read one AgentOS from its tables. Opens no connection yet.
+
+        Args:
+            name: Name of the instance.
+            targets: Its databases.
+            settings: How they are read.
+            clock: The clocks.
+            details: Whether metrics of runs are read, too.
+
+        """
         self.name = name
         self._settings = settings
         self._clock = clock
@@ -92,12 +101,12 @@ class DatabaseSource:
     @property
     def watermark(self) -> int | None:
         """The cutoff of the database that is furthest behind, plus the overlap; None before any trace was seen."""
-        seen = [
+        reached = [
             feed.position.cutoff + self._settings.overlap
             for feed in self._feeds
             if feed.position is not None and feed.position.seen
         ]
-        return min(seen, default=None)
+        return min(reached, default=None)
 
     @property
     def floors(self) -> dict[str, int]:

@@ -159,14 +159,14 @@ class Schedules:
             }
 
         missing = {run_id: run for run_id, run in before.waiting.items() if run_id not in waiting | done}
-        more = await follow(missing, find, most=self._rows.most, believed=read_to.some)
-        for run_id, run in list((waiting | more.waiting).items()):
+        asked_for = await follow(missing, find, most=self._rows.most, believed=read_to.some)
+        for run_id, run in list((waiting | asked_for.waiting).items()):
             waiting[run_id] = run
             if now - run.created > STUCK_AFTER:
                 del waiting[run_id]
-                more.lose("stuck")
-        ended.extend((done | more.ended).values())
-        for reason, number in more.lost.items():
+                asked_for.lose("stuck")
+        ended.extend((done | asked_for.ended).values())
+        for reason, number in asked_for.lost.items():
             followed.lost[reason] = followed.lost.get(reason, 0) + number
         return FollowedSchedule(read_to, schedule.next_run or 0, last, waiting)
 

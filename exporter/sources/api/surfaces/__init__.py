@@ -65,7 +65,15 @@ class ApiSurfaces:
     def __init__(
         self, api: Api, clock: Clock, *, lookback: int, places: Callable[[str], Sequence[Mapping[str, str]]]
     ) -> None:
-        """`lookback` is in microseconds; `places` names the databases of a part, as parameters of a request."""
+        """Read approvals, schedules and the like of one AgentOS.
+
+        Args:
+            api: Sends the requests.
+            clock: The clocks.
+            lookback: Microseconds of history that are read at first.
+            places: Names the databases of a part, as parameters of a request.
+
+        """
         self._clock = clock
         self._places = places
         self._lookback = lookback

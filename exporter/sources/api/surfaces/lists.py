@@ -140,12 +140,12 @@ async def walk(
             look = (answer.total, _newest(ats, answer.date))
             began = max(answer.date - SKEW, look[1])
         rows.extend(row for row, at in zip(answer.data, ats, strict=True) if at is not None and at >= floor)
-        whole = len(answer.data) < asked or any(at is not None and at < floor for at in ats)
+        last_page = len(answer.data) < asked or any(at is not None and at < floor for at in ats)
         alike = position.alike + 1 if not thorough and len(sizes) > 1 and look == position.look else 0
-        if whole or 0 < alike <= ALIKE:
+        if last_page or 0 < alike <= ALIKE:
             # An empty list may be a database that fails: it moves nothing.
             read_to = max(position.read_to, began) if some else position.read_to
-            return rows, Position(read_to, some=some, look=look, alike=0 if whole else alike)
+            return rows, Position(read_to, some=some, look=look, alike=0 if last_page else alike)
         if len(sizes) > 1:
             sizes = sizes[1:]  # the whole again, in one answer: between two pages rows of one second get lost
         else:

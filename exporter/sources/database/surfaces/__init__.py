@@ -54,7 +54,14 @@ class DatabaseSurfaces:
     """The surfaces of one AgentOS. See OperationsSource."""
 
     def __init__(self, connections: Sequence[Connection], clock: Clock, *, lookback: int) -> None:
-        """`lookback` is in microseconds; the connections are used by nobody else."""
+        """Read approvals, schedules and the like of one AgentOS.
+
+        Args:
+            connections: Connections that nothing else uses.
+            clock: The clocks.
+            lookback: Microseconds of history that are read at first.
+
+        """
         self._clock = clock
         self._lookback = lookback
         self._databases = databases = Databases(connections, clock)

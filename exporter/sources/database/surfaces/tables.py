@@ -118,9 +118,15 @@ class Databases:
     async def every(
         self, table: str, columns: Sequence[str], statement: Statement, params: Sequence[Any] = (), *, index: str = ""
     ) -> Rows:
-        """The rows of a statement on each database that has the table with these columns, one after the other.
+        """The rows of a statement, on each database that has the table, one database after the other.
 
-        MySQL, which may prefer to scan, is told to use the index on the column `index`.
+        Args:
+            table: Name of the table.
+            columns: The columns that it must have.
+            statement: Makes the statement for a database.
+            params: Its parameters.
+            index: MySQL, which may prefer to scan, is told to use the index on this column.
+
         """
         rows: Rows = []
         for connection in await self._having(table, columns):
