@@ -1,7 +1,7 @@
-"""Traces → increments, each at the sample that first shows what ended by then; counted as the daemon counts.
+"""Traces → increments, each at the first sample at or after its time; counted as the daemon counts.
 
-What a trace or a run adds up to as a whole is counted at the end of the trace. A session is observed when it has been
-idle for as long as the daemon waits, and what is idle later is observed at the last sample.
+Figures of a whole trace or run count at the end of the trace. A session is observed when it has been idle for as long
+as the daemon waits; a session that is not idle by the end is observed at the last sample.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Counter:
         self._totals.restore(map(_empty, work.keys()), work.admitted())
 
     def absorb(self, batch: Batch) -> int:
-        """Count what is new in a batch, and keep it with the batch's cursor; return how many traces were new."""
+        """Count the new spans of a batch, and keep them with the batch's cursor; return how many traces were new."""
         deltas: dict[int, Delta] = {}
         counted_spans = self._work.counted([trace.id for trace in batch.traces])
         counted: dict[str, set[int]] = {}
@@ -89,7 +89,7 @@ class Counter:
         return new
 
     def _count(self, deltas: dict[int, Delta], trace: Trace, counted: set[int], *, reported: bool) -> set[int]:
-        """Add what is new of a trace to the deltas of its samples; return the ids of spans that are counted by that."""
+        """Add the new spans of a trace to the deltas of their samples; return the ids of the spans that count then."""
         runs: dict[int, RunRecord] = {}
         fresh: set[int] = set()
         ids = {span.id for span in trace.spans}
@@ -169,7 +169,7 @@ class Counter:
 
 
 def _idle(parts: Iterable[tuple[int, SessionPart]]) -> Iterator[SessionPart]:
-    """What each session did until it was idle; one that goes on later begins anew, as the daemon has it."""
+    """The activity of each session until it was idle; if it goes on later, it begins again, as in the daemon."""
     session, open_part = None, None
     for digest, session_part in parts:
         if open_part is not None and digest == session and session_part.last - open_part.last <= SESSION_IDLE:

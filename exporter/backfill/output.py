@@ -1,10 +1,10 @@
-"""The work file becomes files of OpenMetrics: one of all, or one for each day in UTC.
+"""The work file becomes files of OpenMetrics: one for all days, or one for each day in UTC.
 
-promtool reads a file once for each block of two hours, so files of a day take it least time. A file appears under its
-name when it is whole. Equal work files make equal bytes.
+promtool reads a file once for each block of two hours, so files of a day are the fastest. A file gets its name when it
+is complete. Equal work files make equal bytes.
 
-A series shows 0 one sample before its first increment, and each sample after that. At the end stands a 0: a counter
-that falls began anew, so what the daemon counts from there, and shows at once, adds to what was counted here.
+A series shows 0 one sample before its first increment, and has a value at each sample after that. It ends with a 0: a
+counter that falls was reset, so the value that the daemon shows at once is added to what was counted here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Event = tuple[int, int, tuple[int, ...]]
 
 
 class Output:
-    """Writes what a work file holds."""
+    """Writes the content of a work file as OpenMetrics."""
 
     def __init__(
         self,

@@ -39,10 +39,10 @@ class Period:
         return self.last + 1
 
     def sample_of(self, end: int) -> int:
-        """The first sample that shows what ended at `end`, in microseconds.
+        """The first sample at or after `end`, in microseconds.
 
-        What ended before the period, or after it, belongs to a trace that ended in it: the first or last sample that
-        can show it does.
+        A span that ended before or after the period is part of a trace that ended in it: it counts at the first or last
+        sample.
         """
         step = self.step * _MILLISECOND
         at = -(-end // step) * self.step

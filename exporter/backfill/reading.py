@@ -75,7 +75,7 @@ class Reading:
         self._newest = 0
 
     async def run(self, period: Period) -> None:
-        """Read all of it. Raises SourceError; what was read until then is kept."""
+        """Read the whole period. Raises SourceError; what was read until then is kept."""
         while True:
             try:
                 await self._read(period)

@@ -1,7 +1,7 @@
-"""The work file: what a backfill has read and counted so far. A batch is one transaction, so a kill loses nothing.
+"""The work file: the increments of a backfill so far. A batch is one transaction, so a kill loses nothing.
 
-It is a database of SQLite beside the output. Increments are kept, not sums: traces come in the order of their ends,
-and spans of one that took long ended before what was counted already.
+It is a SQLite database beside the output. It keeps increments, not sums: traces come in the order of their ends, and
+spans of a long trace may have ended before spans that are counted already.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CREATE TABLE sessions (digest INTEGER, first INTEGER, last INTEGER, runs INTEGER
 
 
 class WorkError(ExporterError):
-    """The work file is of another backfill, somebody uses it, or it cannot be written."""
+    """The work file belongs to another backfill, is in use, or cannot be written."""
 
 
 class Row(NamedTuple):
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series: `born` is its first sample with an increment, None where the daemon alone has counted in it."""
+    """One series: `born` is its first sample with an increment, None if only the daemon has counted in it."""
 
     id: int
     labels: tuple[str, ...]
@@ -103,7 +103,7 @@ class Work:
             self._series[_NAMES[metric], tuple(json.loads(labels))] = number
 
     def close(self) -> None:
-        """Let go of the file; closing twice is harmless."""
+        """Close the file; closing twice is harmless."""
         self._connection.close()
 
     def remove(self) -> None:
@@ -114,7 +114,7 @@ class Work:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what is done in it. Raises WorkError."""
+        """A transaction: all of it is committed, or nothing. Raises WorkError."""
         execute = self._connection.execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -133,7 +133,7 @@ class Work:
         return dict(self._connection.execute("SELECT db, at FROM reached"))
 
     def figures(self) -> dict[str, int]:
-        """What was counted for people: traces, spans and the like."""
+        """Figures for people: traces, spans and the like."""
         return dict(self._connection.execute("SELECT name, value FROM figures"))
 
     def counted(self, ids: Sequence[str]) -> dict[str, set[int]]:
@@ -166,7 +166,7 @@ class Work:
         self._connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?)", rows)
 
     def add_figures(self, figures: Mapping[str, int]) -> None:
-        """Add to what is counted for people."""
+        """Add to the figures for people."""
         query = "INSERT INTO figures VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
         self._connection.executemany(query, list(figures.items()))
 

@@ -1,9 +1,9 @@
-"""What the detail of a run adds: LLM calls wait for it, are split by it, and go out without it when it is late.
+"""Details of runs: LLM calls wait for them, and are counted without them when they are late.
 
-It also tells whether a guardrail blocked the run; runs that may have been wait for it as well.
+A detail also tells whether a guardrail blocked the run, so runs that may have been blocked wait for it as well.
 
-A call that waits is a row in the ledger, written in the transaction that counts its span. It is deleted in the
-transaction that adds its tokens and its cost, so whatever crashes, it brings them once. Nothing here ever fails a poll.
+A waiting call is a row in the ledger. The transaction that counts its span writes the row, and the transaction that
+adds its tokens and cost deletes it. So they are added once, whatever crashes. An error here never fails a poll.
 """
 
 from __future__ import annotations
@@ -110,15 +110,15 @@ class Enricher:
         return self._clock.monotonic() >= self._off_until
 
     def stop(self) -> None:
-        """Finish the request in hand, then ask for no more."""
+        """Finish the current request, and send no more."""
         self._stopping = True
 
     # Once a poll
 
     async def run(self, deadline: float) -> int:
-        """Ask for the details of runs whose calls wait, and add what they tell; returns the requests made.
+        """Read details of runs whose calls wait, and count the calls; return the number of requests.
 
-        `deadline` is a monotonic time in seconds. Raises StateError alone.
+        `deadline` is a monotonic time in seconds. Raises only StateError.
         """
         calls = await asyncio.to_thread(self._ledger.waiting, self.agentos)
         self.history = any(call.first for call in calls)
@@ -133,9 +133,9 @@ class Enricher:
         return requests
 
     async def expire(self) -> bool:
-        """Let go what waited long enough or for nothing, whether AgentOS answers or not; returns if there was any.
+        """Count the calls that waited long enough, or whose detail cannot come, even if AgentOS does not answer.
 
-        Raises StateError.
+        Returns whether there was any. Raises StateError.
         """
         waiting = await asyncio.to_thread(self._ledger.waiting_since, self.agentos)
         off = not self.active()
@@ -193,7 +193,7 @@ class Enricher:
         return requests
 
     async def _ask_one(self, ask: _Ask, details: dict[str, RunDetail], deadline: float) -> None:
-        """Ask for one run, where it may be. Raises SourceError."""
+        """Read the detail of one run from the databases that may have it. Raises SourceError."""
         dbs = [ask.db, *(db for db in self._databases() if db != ask.db)]
         for run_id, db in ((run_id, db) for run_id in (ask.run_id, ask.outer_run_id) if run_id for db in dbs):
             wait = deadline - self._clock.monotonic()
@@ -203,13 +203,13 @@ class Enricher:
             details.update(await self._fetch(ask.session_id, run_id, db, wait) or {})
 
     def _again(self, run_id: str) -> None:
-        """Not before a while; forgotten once nothing of the run waits any more."""
+        """Do not ask again for a while. The run is forgotten once none of its calls waits."""
         tried = self._tried.get(run_id, (0, 0.0))[0]
         pause = _RETRIES[min(tried, len(_RETRIES) - 1)]
         self._tried[run_id] = (tried + 1, self._clock.monotonic() + pause)
 
     def _refuse(self, error: ExporterError, *, off: bool) -> None:
-        """AgentOS does not tell. `off`: nor will it, for a while."""
+        """AgentOS refuses the detail; with `off`, do not ask for any detail for a while."""
         if not off:
             self._say(error)
             return
@@ -230,9 +230,9 @@ class Enricher:
     # Transactions
 
     def resolve(self, details: Mapping[str, RunDetail], *, everything: bool = False) -> int:
-        """Add tokens and cost of calls that a detail speaks of, and of those that waited long enough; return how many.
+        """Count calls whose detail came, and calls that waited long enough; return how many.
 
-        `everything` waits for nothing any more. Blocks. Raises StateError; nothing is added then.
+        With `everything`, count all calls that wait. Blocks. Raises StateError; nothing is counted then.
         """
         done = 0
         calls = self._ledger.waiting(self.agentos)
@@ -305,7 +305,7 @@ class Enricher:
     def _count_details(
         self, delta: Delta, runs: Mapping[str, list[WaitingCall]], details: Mapping[str, RunDetail]
     ) -> None:
-        """Count what details tell beside tokens of calls, of runs whose detail is here for the first time."""
+        """Count the other figures of details, for runs whose detail came for the first time."""
         fetched = {run_id: detail for run_id, detail in details.items() if run_id in runs}
         counted = self._ledger.seen(self.agentos, _DETAILED, map(digest, fetched))
         new = [detail for run_id, detail in fetched.items() if digest(run_id) not in counted]
@@ -328,7 +328,7 @@ class Enricher:
 
 
 class _Bills:
-    """The runs and sessions that resolved calls belong to."""
+    """The runs and sessions of the calls that are resolved in one transaction."""
 
     def __init__(self, records: Mapping[str, list[Record]], cashier: Cashier) -> None:
         self._records = records
@@ -343,7 +343,7 @@ class _Bills:
         return list(self._touched.values())
 
     def note(self, detail: RunDetail, calls: Sequence[WaitingCall]) -> None:
-        """Note what the detail of a run tells of dimensions, in the outermost runs that its calls belong to."""
+        """Note values of dimensions from the detail of a run, in the outermost runs of its calls."""
         metadata_values = self._values[detail.run_id] = self._cashier.dimensions.of_metadata(detail.metadata)
         if not metadata_values:
             return
@@ -371,14 +371,14 @@ class _Bills:
             self._finish(delta, check, *place)
 
     def _finish(self, delta: Delta, call: WaitingCall, record: Record, run: RunRecord) -> None:
-        """Count what the run adds up to, if nothing of it waits any more."""
+        """Count the figures of the run if none of its calls waits any more."""
         if run.settled and not run.waiting:
             finish(delta, run, self._cashier)
             del record.runs[call.root]
         self._touched[record.id, record.db] = record
 
     def _find(self, call: WaitingCall) -> tuple[Record, RunRecord] | None:
-        """The run that a call belongs to, in its record; None where it is settled without the call."""
+        """The run of a call, and its record; None if the run settled without the call."""
         for record in self._records.get(call.trace, ()):
             if (run := record.runs.get(call.root)) is not None:
                 return record, run
@@ -418,7 +418,7 @@ async def no_details(*_: object) -> None:
 
 
 async def expire_quietly(enricher: Enricher) -> bool:
-    """`Enricher.expire` for a scheduler: what goes wrong is logged, and tried again."""
+    """`Enricher.expire` for a scheduler: an error is logged, and the next turn tries again."""
     try:
         return await enricher.expire()
     except StateError as error:

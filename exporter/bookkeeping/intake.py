@@ -1,8 +1,9 @@
-"""One batch → one transaction: which spans are new, what they add up to, where each trace stands.
+"""One batch becomes one transaction: which spans are new, their increments, and the state of each trace.
 
-Life of a trace: OPEN while spans are hidden → COMPLETE → SETTLED once unchanged for an overlap, or for the horizon
-while all it shows is a request whose run may still go on in the background; an OPEN trace that did not change for the
-horizon is EXPIRED, and what it never showed is counted as hidden. Any reading that shows more reopens it.
+States of a trace: OPEN while spans are hidden → COMPLETE → SETTLED. It settles when it is unchanged for an overlap; if
+it shows only a request whose run may still be going on in the background, when it is unchanged for the horizon. An OPEN
+trace that is unchanged for the horizon is EXPIRED, and its missing spans count as hidden. A reading that shows more
+opens the trace again.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Intake:
         self._enriches = enriches or (lambda: False)
 
     def announce(self) -> None:
-        """Give birth, at 0, to the series whose labels are known beforehand. Raises StateError."""
+        """Create, at 0, the series whose labels are known from the start. Raises StateError."""
         delta = Delta(self.agentos)
         name = (self.agentos,)
         for metric in _ANNOUNCED:
@@ -121,7 +122,7 @@ class Intake:
         self._shared.commit(Changes(self.agentos, lease=self._lease), delta, show=True)
 
     def absorb(self, batch: Batch) -> Absorbed:
-        """Count what is new in the batch and commit it. Raises StateError; nothing is counted then."""
+        """Count the new spans of the batch and commit them. Raises StateError; nothing is counted then."""
         delta = Delta(self.agentos)
         book = _Book(self._ledger.records(self.agentos, _named(batch)))
         absorbed = self._count(delta, book, batch)
@@ -163,7 +164,7 @@ class Intake:
         return Absorbed(len(batch.traces), delta.spans, skipped, late)
 
     def _read(self, delta: Delta, book: _Book, trace: Trace, batch: Batch, *, now: int, as_of: int) -> None:
-        """Count the new spans of one reading of a trace, and say where the trace stands from now on.
+        """Count the new spans of one reading of a trace, and update the state of the trace.
 
         Args:
             delta: What the transaction adds up to.
@@ -239,7 +240,7 @@ class Intake:
     def _count_details(
         self, delta: Delta, trace: Trace, batch: Batch, fresh: Collection[int], runs: dict[int, RunRecord]
     ) -> None:
-        """Count what details tell of runs whose spans are `fresh`, and note values of dimensions."""
+        """Count details of runs whose spans are `fresh`, and note values of dimensions."""
         if batch.details:
             count_details(delta, trace, fresh, batch.details, self._cashier)
             blocked = {run for run, detail in batch.details.items() if detail.guardrail}
@@ -288,7 +289,7 @@ class Intake:
         self._report(delta, book, record)
 
     def _report(self, delta: Delta, book: _Book, record: Record) -> None:
-        """Count the trace itself, once whatever number of databases hold it, and what its whole runs add up to."""
+        """Count the trace itself and the figures of its whole runs. Several databases with the trace count it once."""
         if not book.reported(record.id):
             delta.add("agentos_traces_total", (self.agentos, record.root_kind))
         record.reported = True

@@ -1,4 +1,4 @@
-"""One reading of a surface → one transaction: which rows that ended are new, and what they add up to."""
+"""One reading of a surface becomes one transaction: which ended rows are new, and their increments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ends:
         self._lease = shared.lease(agentos)
 
     def position(self, surface: str) -> dict[str, Any] | None:
-        """How far a surface was read; None where it never was. Raises StateError."""
+        """The position in the list of a surface; None if it was never read. Raises StateError."""
         return self._shared.ledger.position(self.agentos, surface)
 
     def absorb(self, surface: str, reading: Reading, *, first: bool) -> int:

@@ -67,5 +67,5 @@ class Shared:
                 self.totals.apply(changes.plan)
 
     def lease(self, agentos: str) -> Lease | None:
-        """Under which this process reads this AgentOS; None where it needs none."""
+        """The lease under which this process reads an AgentOS; None if the state needs none."""
         return None if self.led is None else self.led.get(agentos)

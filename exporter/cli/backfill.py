@@ -80,7 +80,7 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class BackfillOptions:
-    """What is backfilled, and where to; times are in microseconds since the epoch."""
+    """The period of a backfill and its output; times are in microseconds since the epoch."""
 
     since: Annotated[int, Parameter(name="--from", metavar="DATE", help="begin, in UTC", converter=read_by(_moment))]
     output: Annotated[str, Parameter(metavar="PATH", help="a file, or with a / at its end a folder: a file a day")]
@@ -166,7 +166,7 @@ def _place(output: str) -> tuple[Path, bool]:
 
 
 def _check_place(path: Path, beside: Path, *, by_day: bool) -> None:
-    """Raises ConfigError where files cannot be written, or would take the place of others."""
+    """Raises ConfigError if files cannot be written there, or would replace others."""
     if not path.absolute().parent.is_dir():
         raise ConfigError([f"--output: there is no folder {path.absolute().parent}"])
     if by_day and path.exists() and not path.is_dir():
@@ -180,7 +180,7 @@ def _check_place(path: Path, beside: Path, *, by_day: bool) -> None:
 
 
 def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:
-    """What is to be backfilled: what the daemon counts already is not. Raises ConfigError."""
+    """The period of the backfill, without what the daemon counts already. Raises ConfigError."""
     from exporter.backfill.period import Period  # noqa: PLC0415
 
     ends = [at for at in (options.until, coverage.since) if at is not None]
@@ -201,7 +201,7 @@ def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:
 
 
 def _plan(options: BackfillOptions, config: Config, agentos: AgentOS, period: Period) -> dict[str, object]:
-    """All that decides on the counted numbers; whoever goes on must have the same."""
+    """All that the counted numbers depend on; a backfill that continues must have the same."""
     prices = config.prices.read_bytes() if config.prices is not None else b""
     return {
         "version": __version__,
@@ -227,7 +227,7 @@ async def _read(
     work: Work,
     user_label: Callable[[str], str] | None,
 ) -> None:
-    """Read and count what the work file does not have yet."""
+    """Read and count the traces that are not in the work file yet."""
     from exporter.backfill.counting import Counter  # noqa: PLC0415
     from exporter.backfill.reading import Reading  # noqa: PLC0415
     from exporter.metrics.totals import Totals  # noqa: PLC0415
@@ -292,7 +292,7 @@ def _bar(period: Period) -> Iterator[Callable[[Progress], None]]:
 
 
 def _summarise(work: Work, paths: list[Path]) -> None:
-    """Say what was counted, what was not, and what comes next."""
+    """Print what was counted, what was not, and the next step."""
     figures = work.figures()
     files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
     _say(f"{figures.get('traces', 0)} traces, {figures.get('spans', 0)} spans, {files}")

@@ -22,7 +22,7 @@ def parse(text: str) -> dt.date:
 
 
 def check(first: dt.date, last: dt.date) -> None:
-    """Refuse what is no period, or too long. Raises ConfigError."""
+    """Refuse a period that ends before it begins, or is too long. Raises ConfigError."""
     if last < first:
         raise ConfigError(["--to: must not be before --from"])
     if (last - first).days >= _MOST:

@@ -1,4 +1,4 @@
-"""What a configuration was understood as, for `check-config`."""
+"""The meaning of a configuration, for `check-config`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe(config: Config) -> list[str]:
-    """What the configuration was understood as, in lines; of tokens only where they come from."""
+    """The meaning of the configuration, in lines; of tokens only their places."""
     source = str(config.config_file) if config.config_file is not None else "none: flags and environment only"
     durations = (
         *("poll_interval", "poll_deadline", "sessions_interval", "operations_interval"),

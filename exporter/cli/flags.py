@@ -43,7 +43,7 @@ class DaemonFlags:
 
 
 def given(flags: DaemonFlags) -> dict[str, Any]:
-    """The flags as `exporter.config.load` takes them: None stands for not given."""
+    """The flags in the form of `exporter.config.load`: None for a flag that is not given."""
     return asdict(flags)
 
 

@@ -1,8 +1,8 @@
-"""The commands of `agentos-exporter`. Exit codes: 0 done, 1 failed or refused, 2 not understood, 130 interrupted.
+"""The commands of `agentos-exporter`. Exit codes: 0 done, 1 failed or refused, 2 usage error, 130 interrupted.
 
-Those of `reconcile` are diff's: 0 the same, 1 different, 2 not understood or not compared.
+The codes of `reconcile` are those of diff: 0 the same, 1 different, 2 usage error or not compared.
 
-What is slow to import (agno takes a second, rich and the daemon their part) is imported by the command that needs it.
+Slow imports (agno takes a second, rich and the daemon some time too) are done by the command that needs them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _not_understood(message: str, chain: Sequence[str] = ()) -> int:
-    """Say what is wrong with a command line, in one line that leads to the help."""
+    """Print the mistake in a command line, in one line that leads to the help."""
     program = " ".join((PROGRAM, *chain))
     sys.stderr.write(f"{program}: error: {escaped(message)}\nTry '{program} --help'.\n")
     return _USAGE

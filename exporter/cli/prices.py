@@ -1,6 +1,6 @@
-"""`agentos-exporter prices explain|check`: which rule prices a model, and whether a price file is in order.
+"""`agentos-exporter prices explain|check`: the rule that prices a model, and checking a price file.
 
-Whatever comes from outside goes to a terminal, so every text passes `escaped`.
+Every text passes `escaped`, since texts from outside go to a terminal.
 """
 
 from __future__ import annotations

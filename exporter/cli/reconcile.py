@@ -45,7 +45,7 @@ def _percent(text: str) -> Decimal:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ReconcileOptions:
-    """What is compared, and with what."""
+    """The two sides of a comparison, and its period."""
 
     first: Annotated[
         dt.date, Parameter(name="--from", metavar="DAY", help="first day, in UTC", converter=read_by(days.parse))

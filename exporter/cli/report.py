@@ -1,4 +1,4 @@
-"""`agentos-exporter report`: what a period cost, from the daily sums of the state."""
+"""`agentos-exporter report`: the cost of a period, from the daily sums of the state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PIPED_WIDTH: Final = 1000
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What is reported, and how."""
+    """The period and the form of a report."""
 
     first: Annotated[
         dt.date | None,
@@ -106,7 +106,7 @@ def _report(options: ReportOptions) -> Report:
 
 
 def _check_state(config: Config) -> None:
-    """Raises ConfigError where there is no state to be read: an empty report would look like no cost."""
+    """Raises ConfigError if there is no state to be read: an empty report would look like no cost."""
     if config.state is None:
         raise ConfigError(["state: memory keeps no daily sums; a report needs a state that lasts"])
     if isinstance(config.state, Path) and not config.state.exists():
@@ -127,7 +127,7 @@ def _period(options: ReportOptions) -> Period:
 
 
 def _groupings(options: ReportOptions, config: Config) -> list[Grouping]:
-    """What was asked for, and for a page whatever else one wants to see. Raises ConfigError."""
+    """The groups that were asked for, and for a page some more. Raises ConfigError."""
     from exporter.report.columns import grouping  # noqa: PLC0415
 
     dimensions = [dimension.name for dimension in config.dimensions]
@@ -166,7 +166,7 @@ def _names(options: ReportOptions, config: Config, days: Days) -> list[str]:
 
 
 def _print(output: str, document: Report) -> None:
-    """Write the report; what its form has no room for goes to standard error."""
+    """Write the report; notes for which its format has no place go to standard error."""
     if output == "table":
         _draw(document)
         return

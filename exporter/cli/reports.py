@@ -23,7 +23,7 @@ _UNKNOWN: Final = "?"
 
 
 def record(report: Report) -> dict[str, Any]:
-    """A report for programs: money as decimal text in USD, what is not known as null."""
+    """A report for programs: money as decimal text in USD, unknown values as null."""
     return {
         "against": report.by,
         "exit_code": report.code,

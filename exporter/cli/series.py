@@ -1,4 +1,4 @@
-"""`agentos-exporter series`: what a configuration costs in time series, from what each AgentOS shows."""
+"""`agentos-exporter series`: how many time series a configuration makes, estimated from what each AgentOS shows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def series(
 
 
 def _document(config: Config, sampled: Sample) -> dict[str, Any]:
-    """What was found, for programs."""
+    """The result, for programs."""
     costs = estimate(sampled.families, config.limits, config.dropped_labels)
     of_users = [cost for cost in costs if "user" in cost.metric.labels]
     if config.user_labels is UserLabels.OFF:

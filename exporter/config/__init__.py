@@ -1,4 +1,4 @@
-"""What the daemon runs with: `settings` says what there is, `loader` reads it from file, environment and flags."""
+"""The configuration of the daemon: `settings` has its classes, `loader` reads it from file, environment and flags."""
 
 from __future__ import annotations
 

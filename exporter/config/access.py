@@ -19,7 +19,7 @@ _TLS: Final = ("ca_file", "cert_file", "key_file", "server_name")
 
 
 class Access:
-    """Reads what leads to others; what is wrong with it is a problem.
+    """Reads tokens, certificates and proxies of a configuration, and notes problems.
 
     Attributes:
         base: The folder that paths of the file are relative to.
@@ -99,7 +99,7 @@ class Access:
         return None if proxy is None else proxy[0]
 
     def environment_proxy(self, url: str) -> Secret | None:
-        """The proxy that the environment names for a URL; None where there is none."""
+        """The proxy that the environment names for a URL; None if there is none."""
         try:
             proxy = proxies.chosen(url, self.environ)
         except proxies.ProxyRefused as error:

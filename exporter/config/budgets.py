@@ -1,4 +1,4 @@
-"""`budgets` of the configuration: what may be spent on whom."""
+"""`budgets` of the configuration: the limits of spending."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED: Final = 10
 
 
 class Budgets:
-    """The budgets that a configuration names; what is wrong with them is a problem of the table.
+    """The budgets of a configuration; mistakes are problems of the table.
 
     Attributes:
         read: Those without a mistake.
@@ -42,7 +42,7 @@ class Budgets:
         self.read = tuple(read)
 
     def check_dimensions(self, dimensions: Sequence[str]) -> None:
-        """Refuse a budget per dimension that is none: it would never see any spending."""
+        """Refuse a budget per dimension that does not exist: it would never see any spending."""
         for entry in self._entries:
             name = _text(entry, "per")
             if name and name not in dimensions:
@@ -50,13 +50,13 @@ class Budgets:
                 entry.add("per", f"{quoted(name)} is no dimension; {cure}")
 
     def check_instances(self, names: Collection[str]) -> None:
-        """Refuse a budget for an AgentOS that nobody reads: it would never see any spending."""
+        """Refuse a budget for an AgentOS that is not read: it would never see any spending."""
         for entry in self._entries:
             check_instance(entry, names)
 
 
 def check_instance(entry: Table, names: Collection[str]) -> None:
-    """Refuse an entry whose key `agentos` names an AgentOS that nobody reads. Without any name, nothing is known."""
+    """Refuse an entry whose key `agentos` names an AgentOS that is not read. Without any names, nothing is checked."""
     instances, name = sorted(names), _text(entry, "agentos")
     if instances and name and name not in instances:
         shown = ", ".join(instances[:_NAMED]) + (", …" if len(instances) > _NAMED else "")
@@ -64,7 +64,7 @@ def check_instance(entry: Table, names: Collection[str]) -> None:
 
 
 def _text(entry: Table, key: str) -> str:
-    """A single value as it is written; '' where there is none, which is a problem noted elsewhere."""
+    """A single value as it is written; '' if there is none, which is a problem noted elsewhere."""
     node = entry.entries.get(key)
     return str(node.value) if isinstance(node, yaml.ScalarNode) and not is_null(node) else ""
 

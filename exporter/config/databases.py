@@ -70,7 +70,7 @@ def read_databases(entry: Table, node: yaml.Node | None, access: Access) -> tupl
 def _database(
     entry: Table, where: str, node: yaml.Node, shared: _Shared, access: Access, known: set[str]
 ) -> Database | None:
-    """One database: its URL, or a mapping with the URL and what is beside it."""
+    """One database: its URL, or a mapping with the URL and further keys."""
     if isinstance(node, yaml.MappingNode):
         table = entry.nested(node, where, _DATABASE)
         if "url" not in table.entries:
@@ -100,7 +100,7 @@ def _location(text: str, base: Path, shared: _Shared) -> location.Location:
 
 
 def _shared_of(table: Table, access: Access, outer: _Shared | None = None) -> _Shared:
-    """What stands beside a URL; what it leaves out is taken from `outer`."""
+    """The keys beside a URL; missing ones are taken from `outer`."""
     outer = outer or _Shared()
     schema = table.parsed("schema", parse_identifier)
     tables = {key: name for key in _TABLES if (name := table.parsed(key, parse_identifier)) is not None}

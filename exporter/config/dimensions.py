@@ -41,7 +41,7 @@ class _Names(Table):
 
 
 def read_dimensions(table: Table, base: Path) -> tuple[Dimension, ...]:
-    """The dimensions that a configuration names; what is wrong with them is a problem of the table.
+    """The dimensions of a configuration; mistakes are problems of the table.
 
     Paths of mapping files are relative to `base`.
     """
@@ -110,7 +110,7 @@ def _read_map(path: Path) -> dict[str, str]:
 
 
 def untold(dimensions: Sequence[Dimension], instances: Sequence[AgentOS]) -> list[str]:
-    """Warnings where nothing will tell the values of a dimension."""
+    """Warnings about dimensions whose values will stay unknown."""
     warnings = []
     for dimension in dimensions:
         for agentos in instances:

@@ -38,7 +38,7 @@ _HTTP_SD: Final = ("url", "refresh_interval", "name_label", "endpoint_token_file
 
 
 def read_discovery(table: Table, access: Access) -> tuple[Discovery, ...]:
-    """The lists of instances that a configuration names; what is wrong with them is a problem of the table."""
+    """The lists of instances of a configuration; mistakes are problems of the table."""
     discoveries: list[Discovery] = []
     for _, entry in table.mappings("agentos_file_sd", "[{files: [targets/*.yml]}]", _FILE_SD):
         files = _files(entry, access.base)

@@ -31,7 +31,7 @@ def parse_path(base: Path) -> Callable[[str], Path]:
 
 
 def mode(path: Path, test: Callable[[int], bool]) -> bool:
-    """Whether there is a file there whose mode passes the test."""
+    """Whether there is a file whose mode passes the test."""
     try:
         return test(path.stat().st_mode)
     except (OSError, ValueError):

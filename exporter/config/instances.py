@@ -23,7 +23,7 @@ _INSTANCE: Final = ("name", "url", *API_KEYS, "enrich_runs", "database", *DATABA
 
 @dataclass(slots=True)
 class Instances:
-    """What the list of AgentOS instances says.
+    """The list of AgentOS instances of a configuration.
 
     Attributes:
         read: Those without a mistake; None where there is no list, or an empty one.
@@ -38,7 +38,7 @@ class Instances:
 
 
 def read_instances(table: Table, access: Access) -> Instances:
-    """The AgentOS instances that a configuration lists; what is wrong with them is a problem of the table."""
+    """The AgentOS instances of a configuration; mistakes are problems of the table."""
     instances = Instances()
     read: list[tuple[int, AgentOS]] = []
     names = instances.names

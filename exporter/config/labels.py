@@ -25,7 +25,7 @@ _DROPPABLE: Final = tuple(name for name, metric in METRICS.items() if metric.dro
 
 
 def read_labels(table: Table) -> dict[str, Any]:
-    """The values of `labels`, by the names of `Config`; what is wrong with them is a problem of the table."""
+    """The values of `labels`, by the names of `Config`; mistakes are problems of the table."""
     labels = table.mapping("labels", ("user", "drop"))
     if labels is None:
         return {}

@@ -82,7 +82,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], *, check_price
 
 
 def _compose(path: Path, where: str) -> yaml.MappingNode | None:
-    """The top mapping of a file, None if the file says nothing. Raises ConfigError."""
+    """The top mapping of a file, None if the file is empty. Raises ConfigError."""
     try:
         raw = content(path)
     except RefusedError as error:
@@ -201,7 +201,7 @@ class _Loader:
         return Config(config_file=self.file, warnings=tuple(self.warnings), **values)
 
     def _check_named(self, values: Mapping[str, Any]) -> None:
-        """Refuse budgets and checks of what is not there."""
+        """Refuse budgets and checks that name instances or dimensions which do not exist."""
         if self.budgets is None or self.checks is None:
             return
         self.budgets.check_dimensions([dimension.name for dimension in values["dimensions"]])
@@ -335,7 +335,7 @@ class _Loader:
     # The file
 
     def _read_file(self) -> tuple[Path | None, _Table | None]:
-        """The path of --config.file, and what the file holds. Raises ConfigError where it cannot be read."""
+        """The path of --config.file, and the content of the file. Raises ConfigError if it cannot be read."""
         flag = self._given("--config.file")
         path = None if flag is None else attempt(parse_path(_here()), flag[0], flag[1], self.problems)
         if flag is None or path is None:
@@ -395,7 +395,7 @@ class _Loader:
 
     @staticmethod
     def _relations(table: _Table, values: Mapping[str, float]) -> None:
-        """Some times must not be shorter than others; only what was given and is itself in order is compared."""
+        """Some times must not be shorter than others. Only given and valid values are compared."""
         defaults = Config(agentos=())
         for key, floor, why in _NOT_SHORTER:
             refused = any(k in table.entries and k not in values for k in (key, floor))

@@ -50,7 +50,7 @@ class _Free(Table):
 
 
 def read_push(table: Table, access: Access) -> tuple[Push, ...]:
-    """The targets that a configuration names; what is wrong with them is a problem of the table."""
+    """The push targets of a configuration; mistakes are problems of the table."""
     targets: dict[str, Push] = {}
     for _, entry in table.mappings("push", "[{otlp_url: https://example.com/v1/metrics}]", _KEYS):
         protocol, url = _url(entry)
@@ -80,7 +80,7 @@ def read_push(table: Table, access: Access) -> tuple[Push, ...]:
 
 
 def _url(entry: Table) -> tuple[Protocol, str | None]:
-    """What a target speaks, and its URL; None where that is missing or refused."""
+    """The protocol of a target, and its URL; None if the URL is missing or refused."""
     url_keys = [key for key in _URLS if key in entry.entries]
     if len(url_keys) != 1:
         key = url_keys[1] if url_keys else "otlp_url"

@@ -19,7 +19,7 @@ _SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 
 
 class Checks:
-    """The bills that a configuration lets check; what is wrong with them is a problem of the table.
+    """The bills that the daemon compares; mistakes are problems of the table.
 
     Attributes:
         read: Those without a mistake.
@@ -44,7 +44,7 @@ class Checks:
         self.read = tuple(read)
 
     def check_instances(self, names: Collection[str]) -> None:
-        """Refuse a check of an AgentOS that nobody reads."""
+        """Refuse a check of an AgentOS that is not read."""
         for entry in self._entries:
             check_instance(entry, names)
 

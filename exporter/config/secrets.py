@@ -1,4 +1,4 @@
-"""Tokens and passwords: held so that they do not show, read from files and variables that hold nothing else."""
+"""Tokens and passwords: kept so that they do not show, and read from files and variables that hold nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BYTES: Final = 16 * 1024
 
 
 class Secret:
-    """A text that shows only to who asks for it by `reveal()`: never in str, repr, format strings or tracebacks."""
+    """A text that only `reveal()` returns: it never shows in str, repr, format strings or tracebacks."""
 
     __slots__ = ("_value",)
 
@@ -43,7 +43,7 @@ Found = tuple[Path | None, str | None, Secret | None]
 
 
 def read_secret(path: Path, noun: Noun) -> str:
-    """The token or password that a file holds. Raises RefusedError that names the file and the cure."""
+    """The token or password in a file. Raises RefusedError that names the file and the cure."""
     shown, wanted = path_shown(path), f"it must be a file that holds the {noun}"
     try:
         regular = stat.S_ISREG(path.stat().st_mode)  # a pipe could be read only once, and might block
@@ -58,7 +58,7 @@ def read_secret(path: Path, noun: Noun) -> str:
 
 
 def secret_path(base: Path, noun: Noun) -> Callable[[str], Path]:
-    """A parser of paths, relative to `base`, of files that hold a token or password and can be read."""
+    """A parser of paths, relative to `base`, of readable files that hold a token or password."""
 
     def parse(text: str) -> Path:
         path = parse_path(base)(text)
@@ -106,7 +106,7 @@ def _password(raw: bytes, holder: str) -> str:
 
 
 def like_secret(text: str) -> bool:
-    """Whether a path that leads nowhere is rather the secret itself, put where its file belongs."""
+    """Whether the path of a missing file looks like the secret itself, written where its file belongs."""
     if "/" in text:
         return False
     return text.startswith(("eyJ", "sk-", "Bearer ")) or (

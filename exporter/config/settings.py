@@ -1,4 +1,4 @@
-"""What can be configured: the flags, and what the daemon runs with."""
+"""The settings: the flags, and the configuration of the daemon as frozen classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOG_FORMATS: Final = ("logfmt", "json")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag of `run`. `default` is what the help shows; a flag that is not given is None in the `flags` of `load`.
+    """A flag of `run`. `default` is shown in the help; a flag that is not given is None in the `flags` of `load`.
 
     A flag without a `metavar` takes no value.
     """
@@ -93,9 +93,9 @@ class Tls:
     server_name: str | None = None
 
     def context(self) -> ssl.SSLContext:
-        """A client context with these files, read anew; without `ca_file` it trusts the system's authorities.
+        """A client context with the present content of these files; without `ca_file` it trusts the system's CAs.
 
-        Raises OSError (ssl.SSLError is one) when a file cannot be read or is not what it should be.
+        Raises OSError (ssl.SSLError is one) if a file cannot be read or has the wrong content.
         """
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.cert_file is not None:
@@ -130,7 +130,7 @@ class Database:
 class SharedState(Database):
     """A PostgreSQL database that holds the state, in the schema of its location.
 
-    `lease` is in seconds: so long after the last sign of life of a daemon, another may take over.
+    `lease` is in seconds: another daemon may take over when a daemon has given no sign of life for so long.
     """
 
     lease: float = DEFAULT_LEASE
@@ -140,11 +140,11 @@ class SharedState(Database):
 class AgentOS:
     """One AgentOS instance, read through its API (`url`) or from its `databases`.
 
-    `name` is the value of the label `agentos`; `url` has no trailing slash, and is empty where there are databases.
-    `token` is what `token_env` held at start; a `token_file` is read again at each `read_token`. `db_ids` is None where
-    all databases are to be read. `enrich_runs` asks for the detail of each run: cache and reasoning tokens, time to
-    first token. `proxy` is the URL of the proxy that leads to `url`, None for none: that of `proxy_url`, else what the
-    proxy variables of the environment say.
+    `name` is the value of the label `agentos`; `url` has no trailing slash, and is empty if there are databases.
+    `token` is the value of `token_env` at the start; a `token_file` is read again at each `read_token`. `db_ids` is
+    None if all databases are read. `enrich_runs` reads the detail of each run: cache and reasoning tokens, time to
+    first token. `proxy` is the URL of the proxy on the way to `url`, None for none: that of `proxy_url`, else that of
+    the proxy variables of the environment.
     """
 
     name: str
@@ -162,7 +162,7 @@ class AgentOS:
 
     @property
     def where(self) -> str:
-        """Where it is read, for people: its URL, or its databases without users and passwords."""
+        """Its address, for people: its URL, or its databases without users and passwords."""
         return self.url or ", ".join(str(database.location) for database in self.databases)
 
     def read_token(self) -> str | None:
@@ -205,7 +205,7 @@ class Discovery:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A token or password: `value` is what the environment variable held at start; a `file` is read again."""
+    """A token or password: `value` is that of the environment variable at the start; a `file` is read again."""
 
     noun: Noun
     value: Secret | None = None
@@ -213,14 +213,14 @@ class Credential:
     variable: str | None = None
 
     def read(self) -> str | None:
-        """What it is at this moment; None where none is configured. Raises RefusedError that names the file."""
+        """The present token or password; None if none is configured. Raises RefusedError that names the file."""
         if self.file is not None:
             return read_secret(self.file, self.noun)
         return None if self.value is None else self.value.reveal()
 
 
 class Protocol(enum.StrEnum):
-    """What a target of `push` understands."""
+    """The protocol of a target of `push`."""
 
     OTLP = "otlp"
     REMOTE_WRITE = "remote_write"
@@ -276,7 +276,7 @@ class Check(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where to listen; an empty host stands for all interfaces, port 0 for any free one; `path` is that of a socket."""
+    """A listen address; an empty host means all interfaces, port 0 any free one; `path` is that of a socket."""
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -314,7 +314,7 @@ class Web:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the daemon runs with. Times are in seconds; `state` is None for memory, `log_format` None for automatic."""
+    """The configuration of the daemon. Times are in seconds; `state` None: memory; `log_format` None: automatic."""
 
     agentos: tuple[AgentOS, ...]
     discovery: tuple[Discovery, ...] = ()

@@ -22,7 +22,7 @@ class Shard:
         return f"{self.index} of {self.count}"
 
     def has(self, name: str) -> bool:
-        """Whether the AgentOS of this name belongs to it. Every name belongs to one shard."""
+        """Whether the AgentOS of this name belongs to the shard. Every name belongs to one shard."""
         return _jump(_fnv(name.encode()), self.count) == self.index
 
 

@@ -24,9 +24,9 @@ _POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+\w+)?://", re.IGNORECASE)
 
 
 def read_state(table: Table, access: Access) -> tuple[Path | SharedState | None] | None:
-    """The key `state`: a path, memory, a URL, or a mapping of a URL and what is beside it.
+    """The key `state`: a path, memory, a URL, or a mapping of a URL and further keys.
 
-    Its value stands in a tuple, as it is None for memory. None without a tuple: it is absent or refused.
+    Returns the value in a tuple, since it is None for memory; without a tuple, None means absent or refused.
     """
     node = table.entries.get("state")
     if not isinstance(node, yaml.MappingNode):

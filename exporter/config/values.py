@@ -1,6 +1,6 @@
-"""Values of the configuration: text in, value out.
+"""Parsers of single values of the configuration: text in, value out.
 
-Each parser raises RefusedError, which says what is wrong and repeats nothing that may be secret.
+Each raises RefusedError, whose text says what is wrong and repeats nothing that may be secret.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ _USER: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """How the server proves itself, and whom it asks to prove themselves. Texts are PEM, and win over no file.
+    """The certificate of the server, and the certificates that it asks clients for. Texts are PEM.
 
     Attributes:
         client_auth: Whether a client's certificate is asked for, and whether it must be there.
@@ -103,7 +103,7 @@ class ServerTls:
         return tuple(path for path in (self.cert_file, self.key_file, self.client_ca_file) if path is not None)
 
     def context(self) -> ssl.SSLContext:
-        """A server's context with what the files hold at this moment.
+        """A server's context with the present content of the files.
 
         Raises:
             OSError: A file cannot be read or is not what it should be (ssl.SSLError is an OSError).
@@ -142,7 +142,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """What the file asks for. `users` maps names to bcrypt's hashes of their passwords."""
+    """The content of the file. `users` maps names to bcrypt hashes of their passwords."""
 
     tls: ServerTls | None = None
     headers: tuple[tuple[str, str], ...] = ()
@@ -152,7 +152,7 @@ class WebConfig:
 
 @contextlib.contextmanager
 def _as_file(text: str, path: Path | None) -> Iterator[Path]:
-    """A file that holds the text, where there is no file: OpenSSL's loader takes files alone."""
+    """A file with the text, if there is no file: OpenSSL's loader takes only files."""
     if path is not None:
         yield path
         return
@@ -193,7 +193,7 @@ class _Table(Table):
     """A mapping of the file. Its values may be secrets: names alone are repeated."""
 
     def given(self, key: str) -> str:
-        """The text of a key, '' where it is absent or empty: exporter-toolkit takes both for the same."""
+        """The text of a key, '' if it is absent or empty: exporter-toolkit treats both the same."""
         node = self.entries.get(key)
         if node is None or is_null(node) or (isinstance(node, yaml.ScalarNode) and not node.value):
             return ""

@@ -1,6 +1,6 @@
-"""YAML files as tables of nodes with their lines, never as values; and text from outside as messages show it.
+"""YAML files as tables of nodes with lines, never as values; and outside text in a form that is safe in messages.
 
-The configuration and the price file are read by it: all mistakes are found at once, each with its place and line, and
+The configuration and the price file are read with it: all mistakes are found at once, each with its path and line, and
 `off` stays `off`.
 """
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Composer(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them can stand for gigabytes), tags and bottomless nesting."""
+    """Reads YAML without aliases (a few lines can stand for gigabytes), without tags, and with limited nesting."""
 
     depth = 0
     deepest = 0
@@ -46,7 +46,7 @@ class _Composer(yaml.SafeLoader):
 
 
 def compose(raw: bytes, *, deepest: int, hide: bool = False) -> yaml.Node | None:
-    """The top node of a file, None where it says nothing.
+    """The top node of a file; None if the file is empty.
 
     Args:
         raw: The bytes of the file.
@@ -117,7 +117,7 @@ class RefusedError(ValueError):
 
 
 class Problems:
-    """What was found, in the order of the file; what has no line comes first."""
+    """Problems, in the order of the file; those without a line come first."""
 
     def __init__(self) -> None:
         self._found: list[tuple[int, str]] = []
@@ -199,17 +199,17 @@ class Table:
         self.problems.add(self.where(key), message, self.entries.get(key, self.line))
 
     def text(self, key: str) -> str | None:
-        """The value as it is written; None where it is absent or not a single value."""
+        """The value as it is written; None if it is absent or not a single value."""
         node = self.entries.get(key)
         return None if node is None else scalar(node, self.where(key), self.problems)
 
     def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
-        """The value as `parse` reads it; None where it is absent or refused."""
+        """The value as `parse` reads it; None if it is absent or refused."""
         text = self.text(key)
         return None if text is None else attempt(parse, text, self.where(key), self.problems, self.entries[key])
 
     def mapping(self, key: str, known: tuple[str, ...]) -> Self | None:
-        """The mapping under a key; None where it is absent or none."""
+        """The mapping under a key; None if it is absent or no mapping."""
         node = self.entries.get(key)
         if node is None:
             return None
@@ -230,7 +230,7 @@ class Table:
         return type(self)(node, path, known, self.problems)
 
     def items(self, key: str, example: str) -> list[yaml.Node] | None:
-        """The nodes of the list under a key; None where it is absent or none."""
+        """The nodes of the list under a key; None if it is absent or no list."""
         node = self.entries.get(key)
         if node is None:
             return None
@@ -264,7 +264,7 @@ def is_null(node: yaml.Node) -> bool:
 
 
 def kind(node: yaml.Node) -> str:
-    """What a node is, in words."""
+    """The kind of a node, in words."""
     if is_null(node):
         return "nothing"
     if isinstance(node, yaml.MappingNode):

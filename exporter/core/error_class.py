@@ -302,7 +302,7 @@ _STATUS: Final = re.compile(
 
 
 def error_class(text: str | None) -> str:
-    """Class of the error of an LLM call; `other` where nothing tells, as for None.
+    """The class of the error of an LLM call; `other` if the text does not tell, or is None.
 
     `text` begins with the type of the exception, as in `ModelProviderError: Rate limit reached for gpt-5`.
     """

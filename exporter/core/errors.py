@@ -44,7 +44,7 @@ class ConfigError(ExporterError):
 
 
 class ListenError(ExporterError):
-    """The web server cannot listen where it was told to."""
+    """The web server cannot listen on its configured address."""
 
 
 class ExportError(ExporterError):
@@ -62,7 +62,7 @@ class StateRefused(StateError):
 class SourceError(ExporterError):
     """One poll of one AgentOS failed. `outcome` is its value in `agentos_exporter_polls_total`.
 
-    `status` is that of the HTTP answer, None where it was not refused by one.
+    `status` is the HTTP status of the answer, if an answer caused the failure.
     """
 
     outcome: ClassVar[str] = "bad_answer"
@@ -88,7 +88,7 @@ class Unauthorized(SourceError):
 
 
 class ServerFailed(SourceError):
-    """429 or 5xx. `retry_after` is what the answer asked for, in seconds."""
+    """429 or 5xx. `retry_after` is the Retry-After of the answer, in seconds."""
 
     outcome = "server_error"
 

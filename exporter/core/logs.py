@@ -1,6 +1,6 @@
-"""structlog set-up: one line an event, whoever logs it; no secret, no local variable and no forged line in it.
+"""structlog set-up: one line for each event, without secrets, local variables and forged lines.
 
-All records, ours and those of libraries, pass one handler, and all their values pass `Redactor`.
+All records, ours and those of libraries, go through one handler, and all their values through `Redactor`.
 """
 
 from __future__ import annotations
@@ -116,20 +116,20 @@ def as_logged(text: str) -> str:
 
 
 def complain(text: str, kind: str = "error") -> None:
-    """Write a line to standard error for who gave a command, without secrets. `kind` stands before it, if any."""
+    """Write a line without secrets to standard error, for the user of a command. It begins with `kind`, if given."""
     sys.stderr.write(f"{kind}: " * bool(kind) + escaped(redact(text)) + "\n")
 
 
 def told(error: BaseException) -> str:
-    """What an exception says, where it was raised and what caused it: on one line, without secrets."""
+    """The text of an exception, where it was raised and its causes, on one line and without secrets."""
     return " < ".join(str(_clean(cause)) for cause in _parts(error))
 
 
 class Redactor:
-    """A structlog processor: makes every value safe to log, and an exception one value of bounded length.
+    """A structlog processor that makes every value safe to log, and an exception one value of bounded length.
 
     An exception becomes `Type: text at file:line in function < file:line in function`, innermost frame first, followed
-    by what caused it; local variables and source lines are left out. `separator` stands between these parts.
+    by its causes; local variables and source lines are left out. `separator` is put between these parts.
     """
 
     def __init__(self, separator: str = " < ") -> None:
@@ -241,7 +241,7 @@ class _RepeatLimit:
 
 
 def _no_agno_chatter(record: logging.LogRecord) -> bool:
-    """Agno sets the levels of its loggers anew at each run: its chatter has to stop here."""
+    """Stop agno's own log lines here: agno sets the levels of its loggers again at each run."""
     return record.levelno >= logging.WARNING or not re.match(r"agno(?:[.-]|$)", record.name)
 
 
@@ -262,12 +262,12 @@ def _renderer(log_format: str | None, stream: TextIO) -> list[Any]:
 
 
 def _load_what_errors_need() -> None:
-    """Have loaded by now what the first error would load: it may be that no file can be opened any more."""
+    """Import now the modules that the first error would import: later, no file may be open any more."""
     told(ExceptionGroup("\x1b", [OSError(errno.EMFILE, "\x1b")]))
 
 
 def configure(level: str = "info", log_format: str | None = None, stream: TextIO | None = None) -> None:
-    """Set up the log. It may be called again; the last call holds.
+    """Set up the log. A later call replaces the set-up.
 
     Args:
         level: The lowest level that is logged: debug, info, warn or error.

@@ -1,10 +1,10 @@
-"""What a source reads: traces of spans, without prompts.
+"""Traces and spans as sources read them, without prompts.
 
 All times are integers: microseconds since the Unix epoch, the resolution in which AgentOS stores them. Sums of
-integers do not depend on the order of the addends, which is what makes totals reproducible.
+integers do not depend on the order of the addends, so totals are reproducible.
 
-What there is one of for each span is a `msgspec.Struct`: made many times as fast as a frozen dataclass, and out of
-sight of the garbage collector, as it can be in no cycle.
+Classes of which each span has an instance are `msgspec.Struct`s: they are created many times as fast as a frozen
+dataclass, and the garbage collector does not track them, since they cannot be in a cycle.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ RUN_KINDS: Final = frozenset({SpanKind.AGENT, SpanKind.TEAM, SpanKind.WORKFLOW})
 
 
 class TokenUsage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts as the span reports them; None where the source does not say (unknown is not zero).
+    """Token counts as the span reports them; None where it does not report one (unknown is not zero).
 
-    `detailed`: the source knows cache detail, so what it leaves out is 0.
+    `detailed`: the source has cache detail, so a missing count is 0.
     """
 
     prompt: int | None = None
@@ -70,12 +70,25 @@ NO_USAGE: Final = TokenUsage()
 class Span(msgspec.Struct, frozen=True, gc=False):
     """One visible span.
 
-    `parent` is the index of the parent in `Trace.spans` (-1 for a root); parents stand before their children. `name`
-    has lost its method suffix (`Nesting_Agent.arun` → `Nesting_Agent`); that of `HTTP` is the method of the request, ''
-    without one. `error_type` is None unless the status is ERROR; then `error_class` says why an LLM call failed.
-    `model_class` is the `name` of agno's model class, `reported_cost` what the span itself says it cost, in USD.
-    `not_believed` names the fields that hold what is no plausible number, and count as not reported. `continued`: the
-    span goes on with a run that had paused. `streamed`: the answer of an LLM call came in parts.
+    Attributes:
+        id: Digest of the span id.
+        parent: Index of the parent in `Trace.spans`, -1 for a root. Parents come before their children.
+        kind: Its kind.
+        name: Its name without the method suffix (`Nesting_Agent.arun` → `Nesting_Agent`). For `HTTP` the method of the
+            request, '' without one.
+        start: When it began, in microseconds.
+        end: When it ended, in microseconds.
+        error_type: Type of the exception; None unless the status is ERROR.
+        error_class: Why an LLM call failed.
+        provider: The provider of an LLM call, as a label.
+        model: Its model.
+        model_class: `name` of agno's model class.
+        usage: Its tokens.
+        reported_cost: The cost that the span itself reports, in USD.
+        not_believed: Fields whose numbers are not plausible, and count as not reported.
+        continued: Whether the span continues a run that had paused.
+        streamed: Whether the answer of an LLM call came in parts.
+
     """
 
     id: int
@@ -107,9 +120,17 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 class Trace(msgspec.Struct, frozen=True, gc=False):
     """One reading of one trace: the spans that are visible now.
 
-    `total_spans` is what the source says the trace has; `nodes` how many of them this reading shows. `start`, `end` and
-    `created` are those of the trace row. `db` is the database of the AgentOS that holds it. `orphans` are the indices
-    of spans that are shown although not all of their ancestors ever came: what is missing is waited for no longer.
+    Attributes:
+        id: Id of the trace.
+        db: The database of the AgentOS that has it.
+        start: Start in the trace row, in microseconds.
+        end: End in the trace row.
+        created: When the row was created.
+        total_spans: How many spans the trace has, as the source says.
+        spans: The visible ones.
+        orphans: Indices of spans that are shown although some of their ancestors never came; those are no longer waited
+            for.
+
     """
 
     id: str
@@ -134,7 +155,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ListedTrace:
-    """What a listing without trees says of a trace."""
+    """A trace in a list without span trees."""
 
     id: str
     total_spans: int
@@ -144,7 +165,7 @@ class ListedTrace:
 
 
 class TraceState(enum.IntEnum):
-    """Where a trace stands in the ledger."""
+    """The state of a trace in the ledger."""
 
     OPEN = 0
     COMPLETE = 1
@@ -155,11 +176,21 @@ class TraceState(enum.IntEnum):
 
 @dataclass(slots=True)
 class KnownTrace:
-    """What the ledger knows of a trace in one database (times in microseconds of our own clock unless said otherwise).
+    """A trace of one database as the ledger knows it. Times are microseconds of our own clock unless said otherwise.
 
-    `end` and `created` are the source's. `changed` is when the present (total_spans, nodes, end) was first read,
-    `next_ask` when an open trace is asked for again or a complete one settles, `asks` how often it was asked for,
-    `misses` how often in a row it was not returned.
+    Attributes:
+        id: Id of the trace.
+        db: The database.
+        state: Its state.
+        total_spans: Number of spans at the last reading, as the source said.
+        nodes: How many of them were visible.
+        created: When its row was created (source's clock).
+        end: When it ended (source's clock).
+        changed: When the present `total_spans`, `nodes` and `end` were first read.
+        next_ask: When an open trace is asked for again, or a complete one settles.
+        asks: How often it was asked for.
+        misses: How often in a row it was not returned.
+
     """
 
     id: str
@@ -198,7 +229,7 @@ _ERROR_TEXT: Final = 4096
 
 
 def component_name(span_name: str) -> str:
-    """Name of the agent, team, workflow or step whose span is so named (`Nesting_Agent_v1.2.arun` → …`_v1.2`)."""
+    """Name of the agent, team, workflow or step of a span with this name (`Nesting_Agent_v1.2.arun` → …`_v1.2`)."""
     return _METHOD.sub("", span_name)
 
 
@@ -208,16 +239,16 @@ def is_continuation(span_name: str) -> bool:
 
 
 def http_method(span_name: str) -> str:
-    """Method of the HTTP request whose span is so named (`POST /agents/{agent_id}/runs` → `POST`), '' if there is none.
+    """Method of the HTTP request of a span with this name (`POST /agents/{agent_id}/runs` → `POST`), '' if none.
 
-    The name of such a span is `{method} {route}`, as OpenTelemetry's semantic conventions say.
+    The name of such a span is `{method} {route}`, by OpenTelemetry's semantic conventions.
     """
     method, _, _ = span_name[:_LONGEST_METHOD].partition(" ")
     return method if method in _METHODS else ""
 
 
 def is_streamed(span_name: str) -> bool:
-    """Whether the answer of the LLM call whose span is so named came in parts (`OpenAIChat.ainvoke_stream`)."""
+    """Whether the answer of the LLM call came in parts, by the name of its span (`OpenAIChat.ainvoke_stream`)."""
     return span_name.endswith("_stream")
 
 

@@ -20,7 +20,7 @@ def micros(moment: datetime) -> int:
 
 
 def utc(at: int) -> datetime:
-    """The date and time of so many microseconds since the epoch. Raises OverflowError beyond the year 9999."""
+    """The date and time of microseconds since the epoch. Raises OverflowError beyond the year 9999."""
     return EPOCH + timedelta(microseconds=at)
 
 
@@ -30,12 +30,12 @@ def day_of(at: int) -> int:
 
 
 def stamp(at: int) -> str:
-    """A time as agno writes it: UTC, `+00:00`, six digits. What lies before 1970 or after 9998 is cut off."""
+    """A time as agno writes it: UTC, `+00:00`, six digits. Times before 1970 or after 9998 become the limit."""
     return utc(max(0, min(at, _LATEST))).isoformat(timespec="microseconds")
 
 
 def parse(text: str) -> int:
-    """A date or time in ISO 8601, in UTC where it names no zone.
+    """A date or time in ISO 8601; UTC if it has no zone.
 
     Raises:
         ValueError: for what is no time.

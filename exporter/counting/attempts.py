@@ -1,16 +1,16 @@
-"""Retries and fallbacks, told from the order of the LLM calls below one span. Pure: no clock, no state.
+"""Retries and fallbacks, derived from the order of the LLM calls below one span. Pure: no clock, no state.
 
-agno makes one LLM span of each attempt. A call that failed is followed by the same model again (a retry), or by a
-fallback model of `FallbackConfig`. The spans do not say which it is, so their order must tell:
+agno makes one LLM span for each attempt. After a failed call comes the same model again (a retry), or a fallback model
+of `FallbackConfig`. Spans do not say which of the two a call is, so their order decides:
 
-- A fallback is met for the first time right after the failed call: nothing else ended in between. From then on it is
-  the fallback of that model. A model that was called before, such as one that writes memories, is none.
-- A model that is called again was not replaced, unless its fallback failed too: then the whole run began anew.
-- Any other next call of the failed model is a retry. Calls of one model at the same time cannot be told apart: nothing
-  is said of them.
+- A fallback appears for the first time right after the failed call, with no other call ending in between. From then on
+  it is the fallback of that model. A model that was called before, such as one that writes memories, is no fallback.
+- A model that is called again was not replaced, unless its fallback failed too: then the whole run began again.
+- Any other next call of the failed model is a retry. Calls of one model at the same time cannot be separated, so they
+  count as neither.
 
-A model beside the run looks like a fallback where it is called for the first time right after another model failed for
-good. An agent that begins anew after its fallback failed shows no retry.
+A model beside the run looks like a fallback if it is called for the first time right after another model failed for
+good. An agent that begins again after its fallback failed shows no retry.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int
 def _retried(calls: Sequence[Call], before: Sequence[int | None], again: int | None, fallback: tuple[str, str]) -> bool:
     """Whether the next call, at `again`, of a failed model is a retry, although another model began before it.
 
-    It is none where it follows a failure of that other model: then the run began anew after its fallback failed.
+    After a failure of that other model it is no retry: the run began again after its fallback failed.
     """
     if again is None:
         return False

@@ -1,8 +1,8 @@
 """Budgets: which of them a call is charged to, and in which period of their calendars. Pure: no clock, no state.
 
-A period starts at the first instant of its first day in the budget's time zone: midnight, or where clocks jump over
-midnight the instant of the jump. What clocks show twice belongs to the period that began. So every instant lies in
-exactly one period, and a call belongs to that of its start, whenever it is counted.
+A period starts at the first instant of its first day in the budget's time zone: at midnight, or where clocks jump over
+midnight at the instant of the jump. An hour that clocks show twice belongs to the period that has begun. So every
+instant lies in exactly one period. A call belongs to the period of its start, whenever it is counted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Calendar:
     """The periods of one time zone."""
 
     def __init__(self, period: Period, time_zone: str) -> None:
-        """`time_zone` is an IANA name. Raises ZoneInfoNotFoundError or ValueError where it is none."""
+        """`time_zone` is an IANA name. Raises ZoneInfoNotFoundError or ValueError if there is no such zone."""
         self._period = period
         self._zone = ZoneInfo(time_zone)
         self._remembered: dict[int, int] = {}
@@ -128,7 +128,7 @@ class Budget:
     per: str = ""
 
     def definition(self, user: str, per: str = "") -> str:
-        """What spending depends on, as text: the limit is no part of it.
+        """The parts of the budget that its spending depends on, as text; the limit is not among them.
 
         `user` stands for the user's id, `per` is the mark of the dimension whose values have the budget.
         """

@@ -1,4 +1,4 @@
-"""What calls cost, and to whom they are charged: to their users, and to budgets."""
+"""The cost of calls, and charging it to users, budgets and dimensions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ESTIMATED: Final = "estimated"
 
 
 class Charged(NamedTuple):
-    """What a call took: tokens of all classes, and its cost in 10**-18 USD; None stands for what is not known."""
+    """What a call took: tokens of all classes, and its cost in 10**-18 USD; None if unknown."""
 
     tokens: int | None
     cost: int | None
 
 
 class Cashier:
-    """Prices calls and charges them. What is set here holds from the next batch on.
+    """Prices calls and charges them. Changes take effect from the next batch on.
 
     Attributes:
         user_label: Makes a label of the id of a user. None: there are no metrics by user.
@@ -66,7 +66,7 @@ class Cashier:
         return self.user_label is not None or bool(self.budgets)
 
     def price(self, span: Span) -> Priced | None:
-        """What an LLM span costs; None where nothing has a cost."""
+        """The price of an LLM span; None without a pricer."""
         if self._pricer is None:
             return None
         return self._pricer.price(

@@ -1,7 +1,7 @@
-"""What is to be added to the totals of one AgentOS: increments, summed up. Pure arithmetic on integers.
+"""What one transaction adds to the totals of one AgentOS. Pure arithmetic on integers.
 
-Calls that are alike in all their labels are added up where they meet, in a tally, and become increments of counters
-only when those are asked for: to look up the eight or so series of a call takes longer than to add to them.
+Calls with the same labels are added up in a tally, which becomes increments of counters only when these are read:
+finding the eight or so series of a call takes longer than adding to them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOOL: Final = str(SpanKind.TOOL)
 
 @dataclass(slots=True)
 class SessionPart:
-    """What a session did since it was last observed.
+    """The activity of a session since it was last observed.
 
     `first` start and `last` end in microseconds, number of `runs`, `cost` in 10**-18 USD.
     """
@@ -43,7 +43,7 @@ class SessionPart:
     cost: int = 0
 
     def join(self, other: SessionPart) -> None:
-        """Take the other part in."""
+        """Add another part to this one."""
         self.first = min(self.first, other.first)
         self.last = max(self.last, other.last)
         self.runs += other.runs
@@ -117,7 +117,7 @@ class CallTally:
         _sum_up(self.unpriced, classes)
 
     def add_wasted_cost(self, cost: int) -> None:
-        """Add what a failed call cost."""
+        """Add the cost of a failed call."""
         self.wasted_cost = cost + (self.wasted_cost or 0)
 
     def add_savings(self, saved: int) -> None:
@@ -209,7 +209,7 @@ class ToolTally:
 
 @dataclass(slots=True)
 class Delta(Increments):
-    """What is to be added for one AgentOS: increments of series, and what sessions, users and budgets took part in."""
+    """What one transaction adds for one AgentOS: increments of series, and activity of sessions, users and budgets."""
 
     agentos: str
     activity: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -276,7 +276,7 @@ class Delta(Increments):
         return tally
 
     def take_part(self, session_id: str | None, part: SessionPart) -> None:
-        """Add to what a session did."""
+        """Add to the activity of a session."""
         if session_id:
             recorded = self.sessions.setdefault(self._digest(session_id), part)
             if recorded is not part:

@@ -1,8 +1,8 @@
-"""Dimensions of one's own: which tenant, version or team a run belongs to. Pure: no clock, no network.
+"""Dimensions of the user's own: which tenant, version or team a run belongs to. Pure: no clock, no network.
 
-A run has one value of each dimension. It comes from the metadata of the run, from tags of its spans, or from the id of
-its user or session by a mapping. Where nothing tells it, the value is ''. All calls of a run belong to its values, so
-the sums over the values are those of the whole.
+A run has one value of each dimension: from the metadata of the run, from tags of its spans, or from the id of its user
+or session by a mapping. An unknown value is ''. All calls of a run have its values, so the sums over the values of a
+dimension are the whole.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Dimension:
 
 
 class Dimensions:
-    """All dimensions, ready to tell the values of a run: by `Dimension.mark`. Without any it is false."""
+    """All dimensions; they find the values of a run, by `Dimension.mark`. Without any dimension it is false."""
 
     def __init__(self, dimensions: Sequence[Dimension] = (), *, key: bytes = b"") -> None:
         """`key` is that of the hashes."""
@@ -73,7 +73,7 @@ class Dimensions:
         return bool(self._of[origin])
 
     def of_ids(self, user: str | None, session: str | None) -> dict[str, str]:
-        """Values that the ids of a run's user and session tell."""
+        """Values from the ids of a run's user and session."""
         ids = ((Origin.USER, user), (Origin.SESSION, session))
         return self._found(
             (dimension, (dimension.values.get(identifier) if dimension.values is not None else identifier))
@@ -83,11 +83,11 @@ class Dimensions:
         )
 
     def of_metadata(self, metadata: Mapping[str, str]) -> dict[str, str]:
-        """Values that the metadata of a run tells."""
+        """Values from the metadata of a run."""
         return self._found((dimension, metadata.get(dimension.key)) for dimension in self._of[Origin.METADATA])
 
     def of_tags(self, tags: Sequence[str]) -> dict[str, str]:
-        """Values that tags tell: `tenant:acme` or `tenant=acme`; the first one counts."""
+        """Values from tags: `tenant:acme` or `tenant=acme`; the first one counts."""
         by_key: dict[str, str] = {}
         for tag in tags:
             for separator in ":=":

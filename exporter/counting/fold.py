@@ -42,7 +42,7 @@ def root_kind(trace: Trace) -> str:
 
 
 def awaits_run(trace: Trace) -> bool:
-    """Whether a run may yet show: there is none so far, but a request that can start one, and answer before it ends."""
+    """Whether a run may still appear: there is none yet, but a request that can start one and answer before its end."""
     return root_kind(trace) == "http" and any(span.name == "POST" for span in trace.spans if span.kind is _HTTP)
 
 
@@ -119,7 +119,7 @@ def fold(
 
 
 def _note_attempts(tree: Tree, runs: dict[int, RunRecord]) -> None:
-    """Note, in each run, what followed its failed LLM calls as far as this reading shows it."""
+    """Note, in each run, the retries and fallbacks after its failed LLM calls, as far as this reading shows them."""
     if all(span.error_type is None for span in tree.spans):
         return
     siblings: dict[int, list[Call]] = {}
@@ -171,7 +171,7 @@ def note_values(
 
 
 def _values(tree: Tree, index: int, dimensions: Dimensions) -> dict[str, str]:
-    """What the ids of the user and of the session of a span tell."""
+    """Values of dimensions from the ids of the user and the session of a span."""
     if not (dimensions.needs(Origin.USER) or dimensions.needs(Origin.SESSION)):
         return {}
     root = tree.root[index]
@@ -267,7 +267,7 @@ def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_
 def _waiting(
     trace: Trace, tree: Tree, index: int, tally: CallTally, now: int, dimensions: Dimensions
 ) -> WaitingCall | None:
-    """The call as one that waits for the detail of its run; None where there is nothing to wait for."""
+    """The call as a row that waits for the detail of its run; None if the detail would add nothing."""
     span, agent = tree.spans[index], tree.agent_of(index)
     if agent < 0 or span.usage.detailed:
         return None
@@ -311,11 +311,11 @@ def _waiting(
 def _checks(
     trace: Trace, tree: Tree, index: int, runs: Mapping[int, RunRecord], now: int, dimensions: Dimensions
 ) -> Sequence[WaitingCall]:
-    """The span, if it is of a run that a guardrail may have blocked: it failed and no model call did, or it made none.
+    """The span as a row that waits for its detail, if a guardrail may have blocked its run.
 
-    A run that streams is OK even if it was blocked. Where its answer was, its model calls wait for the detail anyway.
-    Where its detail also tells dimensions, the outermost run waits for it as well, and so does a run with a call that
-    failed: such a call itself may not wait.
+    That is a run that failed although no model call did, or that made no model call. A run that streams is OK even if
+    it was blocked; if its answer was blocked, its model calls wait for the detail anyway. If the detail also has
+    dimensions, the outermost run waits for it as well, and so does a run with a failed call, which may not wait itself.
     """
     span = tree.spans[index]
     if span.kind not in AGENTS or not span.run_id or not span.session_id:

@@ -1,4 +1,4 @@
-"""What the detail of a run adds to the totals: its first token, and what models beside the main one took. Pure."""
+"""Increments from the detail of a run: its first token, and the models beside the main one. Pure."""
 
 from __future__ import annotations
 

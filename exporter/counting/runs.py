@@ -1,4 +1,4 @@
-"""What is gathered of one run until its trace settles, and what it adds to the totals then. Pure."""
+"""The figures that are collected of one run until its trace settles, and the increments that they make then. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunCall(msgspec.Struct, frozen=True, array_like=True):
-    """An LLM call of a run: `start` in microseconds, `cost` in 10**-18 USD; None stands for what is not known."""
+    """An LLM call of a run: `start` in microseconds, `cost` in 10**-18 USD; None if unknown."""
 
     agent: str
     model: str
@@ -27,7 +27,7 @@ class RunCall(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RunRecord(msgspec.Struct, omit_defaults=True):
-    """What is gathered of one run; `cost` in 10**-18 USD, of the calls that are `priced`.
+    """The figures that are collected of one run; `cost` in 10**-18 USD, of the calls that are `priced`.
 
     Attributes:
         root_kind: The kind of its outermost span.

@@ -1,10 +1,10 @@
-"""Where each span of a trace stands: its run, its agent. Pure.
+"""The place of each span in its trace: its run and its agent. Pure.
 
-- `root` is the outermost AGENT, TEAM or WORKFLOW span, `agent` the nearest AGENT or TEAM at or above.
-- In streaming workflows LLM and TOOL spans are siblings of their agent: under a WORKFLOW with exactly one AGENT or TEAM
-  child, that child is their agent. Such spans wait until their trace is complete, and for a while after where no
-  sibling shows: it may be written last.
-- An LLM span whose nearest typed ancestor is an LLM span is a vendor's view of the same call: it counts nowhere.
+- `root` is the outermost AGENT, TEAM or WORKFLOW span, `agent` the nearest AGENT or TEAM at or above the span.
+- In streaming workflows, LLM and TOOL spans are siblings of their agent: under a WORKFLOW with exactly one AGENT or
+  TEAM child, that child is their agent. Such spans wait until their trace is complete. If no such sibling appears, they
+  wait a while longer, since it may be written last.
+- An LLM span whose nearest typed ancestor is an LLM span is a vendor's view of the same call, and is not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATER: Final = -3
 
 
 class Tree:
-    """Where each span of a trace stands. All lists are parallel to `trace.spans`; -1 stands for none."""
+    """The place of each span in a trace. All lists are parallel to `trace.spans`; -1 stands for none."""
 
     def __init__(self, trace: Trace) -> None:
         self.spans = trace.spans
@@ -105,14 +105,14 @@ class Tree:
         return self._model_calls
 
     def beside_agent(self, index: int) -> bool:
-        """Whether the span stands under a workflow step without an agent between: its agent may be a sibling."""
+        """Whether the span is under a workflow step without an agent in between: its agent may be a sibling."""
         owner = self.owner[index]
         return self.spans[index].kind in BESIDE_THEIR_AGENT and owner >= 0 and self.spans[owner].kind is _WORKFLOW
 
     def agent_for(self, index: int, *, final: bool) -> int:
-        """`agent_of` an LLM or TOOL span that is to be counted; `NOWHERE` or `LATER` where it is not, or not yet.
+        """`agent_of` an LLM or TOOL span that is to be counted; `NOWHERE` if it never is, `LATER` if it is not yet.
 
-        A vendor's view of the LLM call above it counts nowhere.
+        A vendor's view of the LLM call above it is never counted.
         """
         above = self.above[index]
         if above >= 0 and self.spans[above].kind is _LLM and self.spans[index].kind is _LLM:
@@ -122,6 +122,6 @@ class Tree:
         return self.agent_of(index)
 
     def agent_of(self, index: int) -> int:
-        """The agent that a span belongs to, -1 for none."""
+        """The agent of a span, -1 for none."""
         siblings = self.agents_below.get(self.owner[index], ()) if self.beside_agent(index) else ()
         return siblings[0] if len(siblings) == 1 else self.agent[index]

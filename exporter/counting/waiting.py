@@ -1,9 +1,9 @@
 """LLM calls that wait for their run's detail, and how the detail is split among them. Pure: no clock, no network.
 
-AgentOS's HTTP API shows prompt and completion of a call; cache and reasoning tokens stand in the detail of its run, by
-model and summed up over the run's calls. The sums are dealt out among the calls in proportion to their own counts, so
-that each call has classes of its own, whose sum is the detail's to the last token. What such a call costs is exact
-wherever all calls of the model share a price: then it does not matter how the tokens were dealt out.
+AgentOS's HTTP API shows prompt and completion tokens of a call. Cache and reasoning tokens are in the detail of its
+run, summed up by model over the run's calls. These sums are divided among the calls in proportion to their own counts,
+so each call has its own classes, which add up to the detail to the last token. The cost of a call is exact if all calls
+of the model share a price: then it does not matter how the tokens were divided.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ CallKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
-    """An LLM call that is counted, but for its tokens and its money.
+    """An LLM call that is counted, except for its tokens and its cost.
 
-    `span` and `root` are span ids; `root` is that of the outermost run whose cost waits for this call, 0 where none
-    does. `run_id` and `session_id` are AgentOS's, `outer_run_id` that of the workflow around it, '' where unknown.
-    `session` is the digest of the session that the cost goes to. `since` is when the span was counted, by our clock, in
-    microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in
-    rows of an earlier release. `streamed`: the answer came in parts. `check`: the row stands for the run itself,
-    which waits because its detail alone can tell whether a guardrail blocked it. `outermost`: the run is not inside
-    another one.
+    `span` and `root` are span ids; `root` is that of the outermost run whose cost waits for this call, 0 if no run
+    does. `run_id` and `session_id` are AgentOS's, `outer_run_id` that of the workflow around it, '' if unknown.
+    `session` is the digest of the session that gets the cost. `since` is when the span was counted, by our clock, in
+    microseconds; `first`: in the first pass over its database. `run_start` is when the run began, 0 in rows of an
+    earlier release. `streamed`: the answer came in parts. `check`: the row stands for the run itself, which waits
+    because only its detail can tell whether a guardrail blocked it. `outermost`: the run is not inside another one.
     """
 
     span: int
@@ -65,11 +64,11 @@ class WaitingCall:
 
     @property
     def key(self) -> CallKey:
-        """What it is known by, within its AgentOS."""
+        """The key of the row, within its AgentOS."""
         return self.trace, self.span
 
     def as_span(self, usage: TokenUsage | None = None, reported: Decimal | None = None) -> Span:
-        """The span, as far as pricing goes; with its own counts unless others are given."""
+        """The call as a span, with the fields that pricing needs; with its own counts unless others are given."""
         return Span(
             self.span,
             -1,
@@ -132,9 +131,10 @@ ROLES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What a run's detail says of one model; counts that it leaves out are 0.
+    """The tokens of one model in a run's detail; counts that the detail leaves out are 0.
 
-    `cost` is in USD, None if not reported. `role` is what the model was for: '' for the run's own, else one of `ROLES`.
+    `cost` is in USD, None if not reported. `role` is the purpose of the model: '' for the run's own, else one of
+    `ROLES`.
     """
 
     model: str
@@ -167,11 +167,11 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """What is told of one run alone: `first_token` in microseconds, `uses` by model, the run's own model first.
+    """The detail of one run: `first_token` in microseconds, `uses` by model, the run's own model first.
 
-    Where AgentOS does not tell models apart (agno before 2.5) `uses` has one entry, without a model. `guardrail` is
-    what blocked the run, '' where nothing did or nothing tells. `metadata` is that of the run, as far as it is short
-    texts and numbers.
+    If AgentOS does not separate models (agno before 2.5), `uses` has one entry, without a model. `guardrail` is the
+    check that blocked the run, '' if none did or AgentOS does not say. `metadata` is that of the run: its short texts
+    and numbers.
     """
 
     run_id: str
@@ -189,16 +189,16 @@ class Share(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The calls of one model in one run, with what the detail says of them; `cached` tokens of all of them."""
+    """The calls of one model in one run with its entry in the detail; `cached` are the cached tokens of all of them."""
 
     shares: tuple[Share, ...]
     cached: int
 
 
 def split(detail: RunDetail, calls: Sequence[WaitingCall]) -> list[Group]:
-    """The calls of a run for which its detail holds: those of a model where the sums agree.
+    """The calls of a run that agree with its detail: the sums of a model's calls are those of the detail.
 
-    Where not all of them together agree, those of each trace may: copies of it.
+    If all calls together do not agree, those of each trace may: the traces are copies.
     """
     groups = _agreeing(detail, calls)
     done = {call.key for group in groups for call, _ in group.shares}
@@ -278,7 +278,7 @@ def _deal(calls: list[WaitingCall], use: ModelUse) -> Group:
 
 
 def deal(total: int, weights: Sequence[int]) -> list[int]:
-    """`total` in parts in proportion to `weights`: whole numbers whose sum it is, none above its weight if all fit."""
+    """Divide `total` in proportion to `weights`: whole numbers that add up to it, none above its weight if all fit."""
     if not any(weights):
         weights = [1] * len(weights)
     whole, before, parts = sum(weights), 0, []

@@ -60,7 +60,7 @@ class Child:
         return cls(name, process, log)
 
     async def line(self) -> str:
-        """The next line of its output, '' where there is none any more."""
+        """The next line of its output, '' at the end."""
         assert self._process.stdout is not None  # noqa: S101 - asked for in start
         return (await self._process.stdout.readline()).decode(errors="replace").rstrip()
 
@@ -69,7 +69,7 @@ class Child:
         await self._process.wait()
 
     def failure(self) -> ChildFailedError:
-        """What to say about an end that nobody asked for."""
+        """The error for an unexpected end."""
         try:
             lines = self._log.read_text(errors="replace").splitlines()[-_TAIL:]
         except OSError:
@@ -77,7 +77,7 @@ class Child:
         return ChildFailedError("\n  ".join([f"{self.name} ended unexpectedly; the end of its log:", *lines]))
 
     async def stop(self) -> None:
-        """Let go of the leash and wait for the end."""
+        """Close the pipe of the leash, and wait for the end."""
         assert self._process.stdin is not None  # noqa: S101 - asked for in start
         self._process.stdin.close()
         try:
@@ -88,7 +88,7 @@ class Child:
 
 
 def quiet_environment() -> dict[str, str]:
-    """This process's environment without what would lead a child to the network or change what it is to show."""
+    """This process's environment without variables that would lead a child to the network or change its output."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,11 +1,11 @@
-"""Runs one command that must not outlive the process that asked for it.
+"""Runs one command that must not outlive the process that started it.
 
 It is run as a script, with the standard library alone.
 
     python leash.py FOLDER COMMAND...
 
-Standard input is a pipe whose other end the demo holds. When that ends (the demo stops, crashes or is killed), the
-command is ended and FOLDER removed; an empty FOLDER keeps all files. Exits with the command's exit code.
+Standard input is a pipe whose other end the demo holds. When that end closes (the demo stops, crashes or is killed),
+the command is ended and FOLDER removed; an empty FOLDER keeps all files. Exits with the command's exit code.
 """
 
 from __future__ import annotations

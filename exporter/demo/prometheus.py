@@ -16,12 +16,12 @@ _PATIENCE: Final = 30.0
 
 
 def installed() -> str | None:
-    """Path of the binary, None where there is none."""
+    """Path of the binary, None if there is none."""
     return shutil.which("prometheus")
 
 
 def configuration(target: str) -> str:
-    """A prometheus.yml; JSON is YAML, and its quotes hold whatever a path holds."""
+    """The text of a prometheus.yml. JSON is YAML, and its quotes can hold any path."""
     return json.dumps(
         {
             "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": "5s"},

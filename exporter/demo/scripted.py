@@ -72,7 +72,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model does on one call: wait, then fail with `error`, or answer with text, tool calls, or both."""
+    """The model's reply to one call: wait, then fail with `error`, or answer with text, tool calls, or both."""
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -86,7 +86,7 @@ Script = Callable[[Sequence[Message]], Reply]
 
 
 def prompt_of(messages: Sequence[Message]) -> str:
-    """Return the text of the last user message, or '' where there is none."""
+    """The text of the last user message, '' if there is none."""
     for message in reversed(messages):
         if message.role == "user":
             return str(message.content or "")
@@ -147,8 +147,8 @@ def _echo(messages: Sequence[Message]) -> Reply:
 class ScriptedModel(Model):
     """An agno model that answers from `script`.
 
-    `name` becomes the name of its spans (`OpenAIChat.ainvoke`), `provider` and `id` travel in their attributes.
-    Subclasses may wrap `call` and `acall`, which stand where a vendor's SDK would send its request.
+    `name` becomes the name of its spans (`OpenAIChat.ainvoke`); `provider` and `id` become attributes. Subclasses may
+    wrap `call` and `acall`, which take the place of a vendor's SDK.
     """
 
     id: str = "scripted"
@@ -195,13 +195,13 @@ class ScriptedModel(Model):
             yield self._response(messages, reply, text=word, final=number == len(words))
 
     def call(self, messages: Sequence[Message], *, share: float = 1.0) -> Reply:
-        """Stand for the vendor's request: look the reply up, spend `share` of its delay, fail where it fails."""
+        """In place of the vendor's request: find the reply, wait for `share` of its delay, and fail if it fails."""
         reply = self.script(messages)
         time.sleep(reply.delay * share)
         return self._checked(reply)
 
     async def acall(self, messages: Sequence[Message], *, share: float = 1.0) -> Reply:
-        """Stand for the vendor's asynchronous request, like `call`."""
+        """In place of the vendor's asynchronous request, like `call`."""
         reply = self.script(messages)
         await asyncio.sleep(reply.delay * share)
         return self._checked(reply)

@@ -179,7 +179,7 @@ async def _imported(module: str) -> None:
 
 
 async def _drain(system: Child) -> None:
-    """Read on: a full pipe would hold the child."""
+    """Read until the end: a full pipe would block the child."""
     while await system.line():
         pass
 
@@ -338,7 +338,7 @@ def _program() -> str:
 
 
 async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
-    """Look at the metrics as a Prometheus would, and say in one line what they show."""
+    """Scrape the metrics as Prometheus would, and print a summary in one line."""
     printed_at = float("-inf")
     while True:
         await asyncio.sleep(_LOOK)

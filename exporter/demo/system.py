@@ -74,7 +74,7 @@ _STARTED: Final = time.monotonic()
 
 @dataclass
 class DemoModel(ScriptedModel):
-    """A scripted model whose vendor has its bad minutes."""
+    """A scripted model whose vendor fails for some minutes now and then."""
 
     async def acall(self, messages: Sequence[Message], *, share: float = 1.0) -> Reply:
         """Answer as scripted, unless the vendor is having an outage."""
@@ -108,12 +108,12 @@ def gemini(script: Script) -> DemoModel:
 
 
 def ollama(script: Script) -> DemoModel:
-    """A model on a machine of one's own, which is asked once more where it fails."""
+    """A model on the user's own machine, which is called once more after a failure."""
     return DemoModel(id="llama3.2:3b", name="Ollama", provider="Ollama", script=script, retries=1)
 
 
 def acme(model: str, script: Script) -> DemoModel:
-    """A company's own model behind its own class: nobody knows its provider, and its price only who writes it down."""
+    """A company's own model with its own class: its provider is unknown, and only the price file has its price."""
     return DemoModel(id=model, name="AcmeModel", provider="Acme", script=script)
 
 
@@ -371,7 +371,7 @@ def _say_ready() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Lets the users in once it serves, and says `ready` once some of them have been served."""
+    """Starts the users once it serves, and prints `ready` once some of them have been served."""
 
     def __init__(self, config: uvicorn.Config, rate: float, db: SqliteDb, queue: QueueConfig) -> None:
         super().__init__(config)

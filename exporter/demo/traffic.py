@@ -103,7 +103,7 @@ async def keep_up(url: str, rate: float, served: Callable[[], None]) -> None:
 
 
 def _pauses(random: Random, rate: float) -> Iterator[float]:
-    """Seconds until the next run: a Poisson process whose rate swings by half, and now and then a burst."""
+    """Seconds until the next run: a Poisson process whose rate varies by half, with a burst now and then."""
     began = time.monotonic()
     every, size = _BURST
     in_bursts = size / every  # share of the runs that come in bursts

@@ -1,7 +1,7 @@
-"""What waits in the demo's AgentOS, beside its runs: approvals, schedules, jobs, evaluations, contents and memories.
+"""The demo's approvals, schedules, jobs, evaluations, contents and memories.
 
-Approvals, runs of schedules and jobs are agno's own doing. Evaluations, contents and memories are written down as agno
-would write them. In each part something goes wrong now and then, so that boards and alerts have something to show.
+agno itself makes approvals, runs of schedules and jobs. Evaluations, contents and memories are written to the database
+as agno would write them. In each part something fails now and then, so that boards and alerts have something to show.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def queue() -> QueueConfig:
 
 
 async def keep_up(url: str, db: SqliteDb, jobs: QueueConfig) -> None:
-    """Let things wait, end and fail until cancelled."""
+    """Make approvals, schedules and the like wait, end and fail, until cancelled."""
     client = AgentOSClient(url, timeout=120)
     executor = ScheduleExecutor(url, internal_service_token="demo", poll_interval=1)  # noqa: S106 - nobody asks for it
     scheduler = SchedulePoller(db, executor, poll_interval=1)
@@ -129,7 +129,7 @@ def _make(db: SqliteDb) -> None:
 
 
 async def _strand(jobs: QueueConfig) -> None:
-    """Queue a job for a deployment that nobody runs any more."""
+    """Queue a job for a deployment that no longer runs."""
     job = QueuedJob("stranded", "agent", "data-analyst", "stranded", deployment_id="gone")
     store: InMemoryQueueStore = jobs.db  # type: ignore[assignment]
     await store.enqueue_job(job.to_dict())
@@ -150,7 +150,7 @@ async def _approve(client: AgentOSClient, db: SqliteDb, decisions: Iterable[str]
 
 
 async def _arm(db: SqliteDb) -> None:
-    """Say when schedules run next whose run has ended."""
+    """Set the next run of schedules whose run has ended."""
     for name, _, _ in _SCHEDULES:
         schedule = db.get_schedule(name)
         if schedule is not None and schedule["next_run_at"] is None:
@@ -158,7 +158,7 @@ async def _arm(db: SqliteDb) -> None:
 
 
 async def _submit(client: AgentOSClient) -> None:
-    """Let some runs be jobs of the queue, and cancel the last of them."""
+    """Submit some runs as jobs of the queue, and cancel the last of them."""
     for agent, prompt in _JOBS:
         number = _CHANCE.randrange(1000, 9999)
         job = await client.run_agent(

@@ -1,1 +1,1 @@
-"""The state file: what is counted, and what it adds up to."""
+"""The durable state: which spans are counted, and the totals."""

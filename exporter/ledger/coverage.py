@@ -1,4 +1,4 @@
-"""What a state says of one AgentOS to others than its daemon."""
+"""What a state tells others than its daemon about one AgentOS."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Coverage:
 
 
 def read(connection: sa.Connection, agentos: str) -> Coverage:
-    """Read what is known of an AgentOS. Raises ValueError, TypeError or KeyError where it cannot be understood."""
+    """Read what the state has of an AgentOS. Raises ValueError, TypeError or KeyError if it cannot be understood."""
     series, admissions = tables.series.c, tables.admissions.c
     metrics = connection.execute(sa.select(series.metric, series.labels).where(series.agentos == agentos))
     key = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == USER_KEY)).scalar()

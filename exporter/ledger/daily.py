@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DaySum(NamedTuple):
-    """What a counter added up to on one day.
+    """The sum of a counter on one day.
 
     Attributes:
         agentos: The name of the AgentOS.

@@ -1,8 +1,9 @@
-"""Which AgentOS instances a process leads, where several share a state: a lease for each, in the state itself.
+"""Which AgentOS instances a process leads, if several processes share a state: a lease for each, in the state itself.
 
-A lease is a row with a number, the fencing token, that grows with each holder, and with the number of commits so far.
-Each transaction that writes for an AgentOS asks for both and keeps the row locked until it ends. So whoever lost a
-lease, however late it notices, commits nothing any more, and whoever missed a commit writes nothing over it.
+A lease is a row with the number of its term (the fencing token), which grows with each holder, and with the number of
+commits so far. Each transaction that writes for an AgentOS checks both and keeps the row locked until it ends. So a
+process that has lost a lease commits nothing any more, however late it notices, and a process that missed a commit
+writes nothing over it.
 """
 
 from __future__ import annotations
@@ -82,15 +83,15 @@ _LEAVE: Final = "DELETE FROM replica WHERE holder = :holder"
 
 
 def monotonic() -> float:
-    """Seconds that go on while the machine is suspended, where the system can tell: leases run out meanwhile."""
+    """Monotonic seconds that go on while the machine is suspended, if the system has such a clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A lease that is held; one that is lost and taken again is another.
+    """A lease that this process holds. A lease that is lost and won again is a different one.
 
-    `commits` are those of all its holders so far, as far as they are known to be done.
+    `commits` are the known commits of all its holders so far.
     """
 
     token: int
@@ -99,7 +100,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """How leadership stands after a vote.
+    """The leaders after a vote.
 
     Attributes:
         leaders: AgentOS → who leads it; those that nobody leads are missing.
@@ -112,7 +113,7 @@ class Election:
 
 
 class Leases:
-    """The leases that one process holds. What takes no connection returns at once, and is for any thread."""
+    """The leases that one process holds. Methods without a connection return at once, and any thread may call them."""
 
     def __init__(self, holder: str, seconds: float, monotonic: Callable[[], float] = monotonic) -> None:
         """Hold no lease yet.
@@ -148,13 +149,13 @@ class Leases:
                 self.term += 1
 
     def lose(self, row: str) -> None:
-        """Hold this lease no more."""
+        """Forget this lease: another process may have it."""
         with self._guard:
             if self._held.pop(row, None) is not None:
                 self.term += 1
 
     def give_up(self, rows: Iterable[str]) -> None:
-        """Hold these leases no more; the term goes on, since nothing that they were for is shown."""
+        """Forget these leases. Their time goes on, since nothing of these instances is shown any more."""
         with self._guard:
             for row in rows:
                 self._held.pop(row, None)
@@ -185,7 +186,7 @@ class Leases:
     def vote(
         self, connection: sa.Connection, wanted: Collection[str]
     ) -> tuple[Election, dict[str, Lease], dict[str, Lease]]:
-        """Renew what is held, and take what is free up to a fair share of `wanted`; see `elected`."""
+        """Renew the leases of this process, and take free ones up to a fair share of `wanted`; see `elected`."""
         # In one order everywhere: two that insert the same rows would wait for each other.
         rows = sorted(row_of(name) for name in wanted)
         wants = digest(json.dumps(rows))
@@ -246,7 +247,7 @@ class Leases:
         return bool(commits == lease.commits + 1)
 
     def own(self, connection: sa.Connection) -> tuple[str, Lease | None]:
-        """Take the whole state, unless somebody else leads a part of it: (who, '' for nobody, the lease)."""
+        """Take the whole state, unless another process leads a part of it: (that process or '', the lease)."""
         self._send(connection, _SERIALISE)
         other = self._send(connection, _IN_USE).scalar()
         if other is not None:
@@ -257,23 +258,23 @@ class Leases:
         return "", Lease(token, commits)
 
     def owner(self, connection: sa.Connection) -> str | None:
-        """Who owns the whole state; None if nobody does."""
+        """The process that owns the whole state; None if none does."""
         return self._send(connection, _OWNER).scalar()
 
     def serialise(self, connection: sa.Connection) -> None:
-        """Let no other process do this, or vote, until the transaction ends."""
+        """Keep all other processes from doing this, and from voting, until the transaction ends."""
         self._send(connection, _SERIALISE)
 
     def fence(self, connection: sa.Connection) -> None:
-        """Take the leases of all others from them."""
+        """End the leases of all other processes."""
         self._send(connection, _FENCE)
 
     def release(self, connection: sa.Connection, names: Iterable[str]) -> None:
-        """Let others lead these AgentOS instances, of which nothing is shown any more."""
+        """Make these AgentOS instances free for other processes. Nothing of them is shown here any more."""
         self._release(connection, [row_of(name) for name in names])
 
     def leave(self, connection: sa.Connection) -> None:
-        """Let others have everything; this process is no replica any more."""
+        """Make all instances free for other processes; this process is a replica no longer."""
         self._release(connection, list(self._held))
         self._send(connection, _LEAVE)
 

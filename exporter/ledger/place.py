@@ -1,4 +1,4 @@
-"""Where a ledger lies: what a file of SQLite and a schema of PostgreSQL have in common."""
+"""The interface of a ledger's database, which a SQLite file and a PostgreSQL schema implement."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Place(Protocol):
         """
 
     def elect(self, wanted: Collection[str], mark: str) -> Election:
-        """Go on leading what this process leads, and lead more of what is `wanted` where it is free.
+        """Renew the leases of this process, and take free ones of `wanted`.
 
-        Raises StateRefused where the state has another `mark` by now: another version writes it.
+        Raises StateRefused if the state has another `mark` by now: another version writes it.
         """
 
     def release(self, names: Collection[str]) -> None:
-        """Let other processes lead these AgentOS instances."""
+        """Make these AgentOS instances free for other processes."""
 
     def fence(self, connection: sa.Connection) -> None:
-        """Let no other process write any more what it now has in hand: the tables change."""
+        """Keep other processes from writing under their present leases: the tables change."""
 
     def version(self, connection: sa.Connection) -> int:
-        """The schema version of the tables; 0 where there are none."""
+        """The schema version of the tables; 0 if there are none."""
 
     def set_version(self, connection: sa.Connection) -> None:
         """Note that the tables are of this program's schema version."""
@@ -69,7 +69,7 @@ class Place(Protocol):
         """What an error of the driver means, and the cure; `started`: the place was in use already."""
 
     def break_off(self, *, for_good: bool) -> None:
-        """Break the connection: who waits for the database in another thread fails now."""
+        """Break the connection, so that threads that wait for the database fail now."""
 
     def close(self) -> None:
-        """Let go of it; closing twice is harmless."""
+        """Close the database; closing twice is harmless."""

@@ -101,7 +101,7 @@ class StateDatabase:
         return f"state {self._where}"
 
     def _prepare(self, *, must_exist: bool) -> None:
-        """Make the schema and the tables of leases, unless it is somebody else's."""
+        """Create the schema and the tables of leases. A schema with foreign tables is refused."""
         with self.engine.begin() as connection:
             encoding = connection.execute(sa.text("SHOW server_encoding")).scalar()
             if encoding != "UTF8":
@@ -172,14 +172,14 @@ class StateDatabase:
         return held
 
     def _lose(self, row: str, why: str) -> StateRefused:
-        """Write no more under this lease; what was committed is there for its next holder."""
+        """Stop writing under this lease; its next holder has what was committed."""
         self._leases.lose(row)
         return StateRefused(f"{self}: {why}")
 
     def _commit(self, connection: sa.Connection, transaction: sa.RootTransaction, row: str, lease: Lease) -> None:
-        """Commit, and where that fails, find out whether it was done.
+        """Commit; if that fails, find out whether it was done.
 
-        To take what is committed for not committed would count it in the state and not in memory.
+        A commit that was done but is taken for failed would be counted in the state and not in memory.
         """
         try:
             transaction.commit()
@@ -197,7 +197,7 @@ class StateDatabase:
         lease.commits += 1
 
     def _was_committed(self, row: str, lease: Lease) -> bool:
-        """Raises StateRefused where it cannot be told, or does not matter any more."""
+        """Raises StateRefused if that cannot be found out, or does not matter any more."""
         deadline = time.monotonic() + _UNCERTAIN
         while time.monotonic() < deadline and not self._ending:
             with contextlib.suppress(sa.exc.DBAPIError), self.engine.begin() as connection:
@@ -232,7 +232,7 @@ class StateDatabase:
         self._leases.fence(connection)
 
     def version(self, connection: sa.Connection) -> int:
-        """See Place. Raises StateRefused for a later schema version, or tables of somebody else."""
+        """See Place. Raises StateRefused for a later schema version, or for foreign tables."""
         table_names = sa.inspect(connection).get_table_names(schema=self.schema)
         if tables.meta.name not in table_names:
             return 0

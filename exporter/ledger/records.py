@@ -1,4 +1,4 @@
-"""What the state file holds, as the rest of the program has it, and as rows of its tables."""
+"""The content of the state, as the program's classes and as rows of tables."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Record(KnownTrace):
-    """A trace in the ledger: what is `KnownTrace` of it, and what was counted of it.
+    """A trace in the ledger, with what was counted of it.
 
-    `spans` are the ids of its counted spans, `hidden` how many of its spans were already reported as never shown,
-    `reported` whether the trace itself was counted, `runs` its runs that are not settled, by id of their outermost
-    span.
+    `spans` are the ids of its counted spans, `hidden` how many of its spans were already reported as hidden, `reported`
+    whether the trace itself was counted, `runs` its unsettled runs, by id of their outermost span.
     """
 
     hidden: int = 0
@@ -48,7 +47,7 @@ class Record(KnownTrace):
 
 @dataclass(frozen=True, slots=True)
 class SurfaceChange:
-    """What a reading of one list of an AgentOS changes.
+    """The changes that a reading of one list of an AgentOS makes.
 
     Attributes:
         surface: The name of the list.
@@ -66,7 +65,7 @@ class SurfaceChange:
 
 @dataclass(slots=True)
 class Changes:
-    """Everything that one transaction makes durable for one AgentOS."""
+    """All changes that one transaction makes for one AgentOS."""
 
     agentos: str
     records: Sequence[Record] = ()
@@ -132,7 +131,7 @@ def _unpack(blob: bytes) -> set[int]:
 
 
 def digest(text: str) -> str:
-    """What stands for a text in a key: an index of PostgreSQL holds no text of any length."""
+    """A digest that stands for a text in a key, since PostgreSQL limits the length of indexed texts."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -150,7 +149,7 @@ def series_row(series: StoredSeries) -> tuple[Any, ...]:
 
 
 def agentos_of(metric: str, labels: Labels) -> str:
-    """The AgentOS of a series; '' where it has none."""
+    """The AgentOS of a series; '' if it has none."""
     described = METRICS.get(metric)
     return "" if described is None or described.agentos is None else labels[described.agentos]
 
@@ -168,7 +167,7 @@ def value_text(series: StoredSeries) -> str:
 
 
 def read_series(row: sa.Row[Any]) -> StoredSeries:
-    """A row of `series`. Raises ValueError where it does not fit the catalog."""
+    """A row of `series`. Raises ValueError if it does not fit the catalog."""
     labels = tuple(str(label) for label in json.loads(row.labels))
     metric = METRICS.get(row.metric)
     if metric is not None and len(labels) != len(metric.labels):

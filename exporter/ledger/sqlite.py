@@ -1,4 +1,4 @@
-"""The state file itself: opened, locked, and refused where it must not be used."""
+"""The state file: opening, locking, and refusing a file that must not be used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class StateFile:
         return self.engine.begin()
 
     def elect(self, wanted: Collection[str], mark: str) -> Election:
-        """See Place: the lock on the file holds as long as the process lives."""
+        """See Place: the process holds the lock on the file for its whole life."""
         raise NotImplementedError
 
     def release(self, names: Collection[str]) -> None:

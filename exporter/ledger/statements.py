@@ -88,9 +88,9 @@ def _upsert(
     keep: tuple[str, ...] = (),
     newest: tuple[str, ...] = (),
 ) -> sa.Insert:
-    """Insert rows, those of a query if there is one.
+    """Insert rows, or the rows of a query.
 
-    Where a row exists: leave `keep`, take the maximum of `newest`, and overwrite the other columns.
+    On conflict: leave the columns `keep`, take the maximum of `newest`, and overwrite the others.
     """
     insert, greatest = (postgresql.insert, sa.func.greatest) if engine == "postgresql" else (sqlite.insert, sa.func.max)
     statement = insert(table) if rows is None else insert(table).from_select([*table.c.keys()], rows)
@@ -135,11 +135,11 @@ class _Find:
 
 
 class _Write:
-    """Writes whole rows of a table: tuples in the order of its columns, with values as drivers take them.
+    """Writes whole rows of a table: tuples in the order of its columns, with values in the form of the drivers.
 
-    Core would look at each value of each row, which takes longer than to write it; so it only compiles the statements.
-    Each takes many rows: a driver lets other threads run whenever it calls the database, and may wait 5 ms for its turn
-    to go on. Their sizes are few, so that a connection has them all ready.
+    SQLAlchemy Core would inspect each value of each row, which takes longer than writing it; so Core only compiles the
+    statements. Each statement takes many rows: a driver releases the interpreter's lock at each call of the database,
+    and may wait 5 ms to get it back. There are few sizes of statements, so that a connection has them all prepared.
     """
 
     def __init__(self, table: sa.Table, *, keep: tuple[str, ...] = (), newest: tuple[str, ...] = ()) -> None:
@@ -167,7 +167,7 @@ class _Write:
             start += size
 
     def _of_columns(self, dialect: sa.Dialect) -> str:
-        """The statement for PostgreSQL, whose values are a list for each column."""
+        """The statement for PostgreSQL, with one list of values for each column."""
         if not self._columns_text:
             columns = self._table.c
             lists = (sa.cast(sa.bindparam(column.name), postgresql.ARRAY(column.type)) for column in columns)

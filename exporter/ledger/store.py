@@ -1,6 +1,6 @@
-"""The one place that is durable: which spans are counted, the totals, the cursors, and what was already exposed.
+"""The durable state: which spans are counted, the totals, the cursors, and which series were exposed.
 
-A batch is committed in one transaction. Whatever crashes, the file holds either all of a batch or nothing of it, so a
+A batch is committed in one transaction. Whatever crashes, the state has either all of a batch or nothing of it. So a
 span is counted if and only if its id is here.
 """
 
@@ -59,9 +59,9 @@ class Ledger:
     """The state. Methods block: call them in a thread. One transaction at a time."""
 
     def __init__(self, place: Place | Path | None) -> None:
-        """Open a place; a path stands for the file there, made on first start, None for memory.
+        """Open a state: a path means a file, which is created on first start; None means memory.
 
-        Raises StateRefused for what must not be used, StateError where it cannot be written just now.
+        Raises StateRefused for a state that must not be used, StateError if it cannot be written at the moment.
         """
         self._place = StateFile(place) if place is None or isinstance(place, Path) else place
         self.begun_anew: list[str] = []
@@ -85,7 +85,7 @@ class Ledger:
             raise
 
     def _put_mark(self, connection: sa.Connection) -> None:
-        """Let no replica of another version write any more: its series have other labels, buckets or units."""
+        """Keep replicas of other versions from writing: their series have other labels, buckets or units."""
         meta = tables.meta
         if connection.execute(sa.select(meta.c.value).where(meta.c.key == tables.MARK)).scalar() == self._mark:
             return
@@ -95,7 +95,7 @@ class Ledger:
 
     @property
     def durable(self) -> bool:
-        """Whether what is committed survives the process."""
+        """Whether committed data survives the process."""
         return self._place.durable
 
     @property
@@ -104,24 +104,24 @@ class Ledger:
         return self._place.leases
 
     def elect(self, wanted: Collection[str]) -> Election:
-        """Go on leading what this process leads, and lead more of what is `wanted` where it is free.
+        """Renew the leases of this process, and take free ones of `wanted`.
 
-        Raises StateError; what is led stays led until its leases run out.
+        Raises StateError; then this process keeps its leases until they run out.
         """
         with self._guard, self._explained():
             return self._place.elect(wanted, self._mark)
 
     def release(self, names: Collection[str]) -> None:
-        """Let other processes lead these AgentOS instances. Raises StateError."""
+        """Make these AgentOS instances free for other processes. Raises StateError."""
         with self._guard, self._explained():
             self._place.release(names)
 
     def break_off(self, *, for_good: bool = False) -> None:
-        """Let who waits for the database in another thread fail now; `for_good`: all that is tried from now on, too."""
+        """Make threads that wait for the database fail now; with `for_good`, all later calls as well."""
         self._place.break_off(for_good=for_good)
 
     def close(self) -> None:
-        """Let go of the state; closing twice is harmless."""
+        """Close the state; closing twice is harmless."""
         self._place.close()
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ class Ledger:
                 return {db: dict(json.loads(data)) for db, data in connection.execute(query)}
 
     def records(self, agentos: str, ids: Iterable[str]) -> dict[str, list[Record]]:
-        """What is known of these traces, by id: one record for each database that holds a part of it."""
+        """The records of these traces, by id: one for each database that has a part of the trace."""
         records: dict[str, list[Record]] = {}
         with self.transaction() as connection, self._understood("a trace"):
             for row in statements.find_records(connection, agentos, list(ids)):
@@ -216,7 +216,7 @@ class Ledger:
         return records
 
     def known_traces(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
-        """What is known of these traces in one database."""
+        """The known ones of these traces in one database, by id."""
         wanted = list(ids)
         traces: dict[str, KnownTrace] = {}
         for start in range(0, len(wanted), statements.CHUNK):
@@ -280,8 +280,7 @@ class Ledger:
     def active(self, since: Sequence[int]) -> dict[tuple[str, str], tuple[int, ...]]:
         """Distinct sessions and users whose latest span ended at or after each of these times (microseconds).
 
-        They are counted by AgentOS and by what they are, and all in one statement: for each of hundreds of instances
-        alone that would be thousands.
+        They are counted by AgentOS and kind in one statement: with hundreds of instances, one each would be thousands.
         """
         activity = tables.activity.c
         counts = (sa.func.count(sa.case((activity.seen >= moment, 1))) for moment in since)
@@ -311,7 +310,7 @@ class Ledger:
             return parts_of(connection.execute(idle, {"agentos": agentos}).all())
 
     def spent(self, since: int) -> dict[Charge, int]:
-        """What is spent in periods that start at or after `since` (microseconds), in 10**-18 USD."""
+        """Spending in periods that start at or after `since` (microseconds), in 10**-18 USD."""
         with self.transaction() as connection, self._understood("a budget"):
             rows = connection.execute(sa.select(tables.spending).where(tables.spending.c.start >= since))
             return {(row.budget, row.start): int(row.spent) for row in rows}
@@ -385,7 +384,7 @@ class Ledger:
         return noted
 
     def position(self, agentos: str, surface: str) -> dict[str, Any] | None:
-        """How far a list of an AgentOS was read; None where it never was."""
+        """The position in a list of an AgentOS; None if it was never read."""
         columns = tables.surfaces.c
         query = sa.select(columns.position).where(columns.agentos == agentos, columns.surface == surface)
         with self.transaction() as connection, self._understood("the position in a list"):
@@ -408,7 +407,7 @@ class Ledger:
     # Writing
 
     def date(self, now: int) -> None:
-        """Learn when the totals began to count; it is `now` (microseconds) where nothing says so yet."""
+        """Read the time since which the totals count; if the state has none, it becomes `now` (microseconds)."""
         with self.transaction(write=True) as connection, self._understood("its date"):
             statements.add_meta(connection, [(_CREATED, str(now))])  # another process may do so at this moment
             since = sa.update(tables.meta).where(tables.meta.c.key == tables.DAILY_SINCE, tables.meta.c.value == "")
@@ -435,9 +434,9 @@ class Ledger:
             return {row.name: (row.definition, int(row.since)) for row in connection.execute(sa.select(tables.budgets))}
 
     def keep_budgets(self, budgets: Mapping[str, tuple[str, int]]) -> None:
-        """Make these all the budgets there are; what was spent under another definition is dropped.
+        """Keep exactly these budgets. Spending under another definition is dropped.
 
-        From now on nothing is charged to a budget whose definition another replica has changed.
+        From then on nothing is charged to a budget whose definition another replica has changed.
         """
         budgets_table = tables.budgets
         with self.transaction(write=True) as connection, self._understood("a budget"):
@@ -453,7 +452,7 @@ class Ledger:
         self._definitions = {name: definition for name, (definition, _) in budgets.items()}
 
     def prune_spending(self, before: int) -> int:
-        """Forget what was spent in periods that started before (microseconds); return how many."""
+        """Forget spending in periods that started before a time (microseconds); return the number of rows."""
         with self.transaction(write=True) as connection:
             gone = (sa.delete(table).where(table.c.start < before) for table in (tables.spending, tables.allowances))
             return sum(int(connection.execute(statement).rowcount) for statement in gone)
@@ -605,7 +604,7 @@ class Ledger:
             statements.write_meta(connection, [(tables.DAILY_SINCE, str(at))])
 
     def prune(self, agentos: str, db: str, *, created_before: int, active_before: int, first_day: int = 0) -> int:
-        """Forget what is too old; return how many traces.
+        """Forget old traces; return how many.
 
         Args:
             agentos: Of which AgentOS.

@@ -1,4 +1,4 @@
-"""State files of earlier versions, brought to this one with all that they hold."""
+"""Upgrades of state files of earlier versions; nothing in them is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def upgrade(connection: sa.Connection, have: Container[str], version: int) -> None:
-    """Bring the file of an earlier schema to the present one, with all that it holds.
+    """Bring the file of an earlier schema to the present one. Nothing in it is lost.
 
     Args:
         connection: An open transaction.

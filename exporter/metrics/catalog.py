@@ -41,11 +41,11 @@ class Life(enum.StrEnum):
 class Metric:
     """One metric family.
 
-    `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of the labels whose
-    values come from AgentOS's users and are therefore capped. `otel` is the OpenTelemetry GenAI counterpart, if any:
-    a metric, the part of it that has an attribute (in braces), or an attribute or event where there is no metric.
-    `apart` are labels that tell apart what must never be added up. `of_spans` says that it is a counter or histogram to
-    which spans add, so that what lies in the past can be counted too.
+    `buckets` are upper bounds in storage units (`+Inf` is implied). `limited` are the places of labels whose values
+    come from AgentOS's users and are therefore limited. `otel` is the OpenTelemetry GenAI counterpart, if any: a
+    metric, the part of it with an attribute (in braces), or an attribute or event if there is no metric. `apart` are
+    labels that separate series which must never be added up. `of_spans`: spans add to this counter or histogram, so a
+    backfill can count its past.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Metric:
 
     @property
     def documentation(self) -> str:
-        """HELP text: the meaning, and the OpenTelemetry GenAI counterpart where there is one."""
+        """HELP text: the meaning, and the OpenTelemetry GenAI counterpart if there is one."""
         return f"{self.help} (OpenTelemetry: {self.otel})" if self.otel else self.help
 
     @property
@@ -73,7 +73,7 @@ class Metric:
 
     @property
     def agentos(self) -> int | None:
-        """Position in `labels` of the name of the AgentOS; None where there is no such label."""
+        """Position of the label `agentos` in `labels`; None if there is none."""
         return _place("agentos", self.labels)
 
     @property
@@ -83,7 +83,7 @@ class Metric:
 
     @property
     def droppable(self) -> tuple[str, ...]:
-        """Labels that `labels.drop` may take away: those of durable series over which sums are right."""
+        """Labels that `labels.drop` may remove: those of durable series over which sums are right."""
         if self.life is not Life.DURABLE or self.agentos is None:
             return ()
         return tuple(label for label in self.labels if label != "agentos" and label not in self.apart)

@@ -23,7 +23,7 @@ Place = TypeVar("Place")
 
 
 class Exemplar(msgspec.Struct, frozen=True, gc=False):
-    """A trace that stands for one increment: `value` in storage units, `at` in microseconds since the epoch."""
+    """A trace as the example of one increment: `value` in storage units, `at` in microseconds since the epoch."""
 
     trace_id: str
     value: int
@@ -77,7 +77,7 @@ class HistogramDelta:
 
 @dataclass(slots=True, kw_only=True)
 class Increments:
-    """What is to be added to counters and histograms."""
+    """Increments of counters and histograms."""
 
     histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
     exemplars: dict[Key, Exemplar] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Increments:
         return self._counters
 
     def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a counter; an amount of 0 gives birth to the series."""
+        """Add to a counter; an amount of 0 creates the series."""
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + amount
 

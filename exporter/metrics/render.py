@@ -53,7 +53,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was published at one moment.
+    """The metrics as they were published at one moment.
 
     Attributes:
         version: That of `Totals.families`.
@@ -82,7 +82,7 @@ class Snapshot:
         return self.durable_since if definition is not None and definition.life is Life.DURABLE else self.process_since
 
     def gone_since(self, before: Snapshot) -> list[metrics_core.Metric]:
-        """The series that an earlier snapshot had, and this one has no more."""
+        """The series of an earlier snapshot that this one no longer has."""
         now = {family.metric.name: family for family in self.families}
         gone: list[metrics_core.Metric] = []
         for old in before.families:
@@ -128,10 +128,10 @@ class Renderer:
         self._own = (ProcessCollector(registry=None), PlatformCollector(registry=None))
 
     def render(self, families: Sequence[Family]) -> Rendered:
-        """Bytes of all families in the given order, then process_* and python_info, which are read anew each time.
+        """Bytes of all families in the given order, then process_* and python_info, which are read each time.
 
-        Families without samples are left out, as client libraries do. Raises ValueError where a sample does not fit
-        its metric (number of labels or buckets).
+        Families without samples are left out, as client libraries do. Raises ValueError if a sample does not fit its
+        metric (number of labels or buckets).
         """
         with self._lock:
             self._kept = {family.metric.name: self._bytes(family) for family in families if family.samples}
@@ -204,7 +204,7 @@ _BUILDERS: Final[dict[Kind, Callable[[Metric, Sequence[Sample]], metrics_core.Me
 
 
 def _base(value: float, unit: int) -> float:
-    """Storage units → base units. Integers stay integers where nothing is divided; int / int is rounded correctly."""
+    """Storage units → base units. Integers stay integers if nothing is divided; int / int is rounded correctly."""
     return value if unit == 1 else value / unit
 
 

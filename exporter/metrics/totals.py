@@ -1,8 +1,8 @@
-"""All series as they stand: totals, gauges, who was admitted under the limits, and what a scraper may already see.
+"""All series with their values: totals, gauges, admitted label values, and which values are visible already.
 
-A new series shows 0 first: `increase()` cannot see a jump from nothing, and the alert on the first error of a new
-kind would never fire. A durable series is shown as 0 until `zero_hold` after the first scrape that could see the 0;
-that it is exposed is committed before its value is served, so a restart never takes a value back.
+A new series shows 0 first: `increase()` cannot see a jump from nothing, and the alert on the first error of a new kind
+would never fire. A durable series shows 0 until `zero_hold` after the first scrape that could see the 0. "It was
+exposed" is committed before its value is served, so a restart never takes a value back.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class StoredSeries:
 
 @dataclass(slots=True)
 class Plan:
-    """What a delta would change: new absolute values, to be committed first and applied after."""
+    """The changes of a delta: new absolute values, which are committed first and applied afterwards."""
 
     series: dict[Key, StoredSeries] = field(default_factory=dict)
     admitted: list[tuple[str, str]] = field(default_factory=list)
@@ -201,7 +201,7 @@ class Totals:
                     self._changed[name] += 1
 
     def forget_gauges(self, agentos: str) -> None:
-        """Remove what was true of this AgentOS while it was read: nobody knows any more."""
+        """Remove the gauges of an AgentOS that is no longer read: their values are unknown."""
         with self._lock:
             for name, labels in self._of(agentos):
                 if METRICS[name].life is Life.NOW:
@@ -223,7 +223,7 @@ class Totals:
     # Restoring
 
     def restore(self, series: Iterable[StoredSeries], admitted: Iterable[tuple[str, str]]) -> None:
-        """Take over what the state file holds; series of metrics that are no longer in the catalog are left alone."""
+        """Take over the series of a state; series of metrics that are no longer in the catalog are ignored."""
         with self._lock:
             for label, value in admitted:
                 self._admitted.setdefault(label, set()).add(value)
@@ -254,7 +254,7 @@ class Totals:
             yield
 
     def plan(self, delta: Increments, *, show: bool) -> Plan:
-        """What `delta` changes, within the limits. `show`: series born by it show their value at once."""
+        """The changes that `delta` makes, within the limits. With `show`, new series show their value at once."""
         with self._lock:
             return _Planner(self, show=show).run(delta)
 
@@ -341,7 +341,7 @@ class Totals:
         return live
 
     def value(self, metric: str, labels: Labels) -> float | None:
-        """True value of a counter or gauge in storage units, shown or not; None where there is no such series."""
+        """The value of a counter or gauge in storage units, visible or not; None if there is no such series."""
         with self._lock:
             live = self._series[metric].get(labels)
             return None if live is None else live.value
@@ -354,7 +354,7 @@ class Totals:
             self._scrapes.append((version, monotonic))
 
     def due(self, monotonic: float) -> list[Key]:
-        """Series whose 0 was out for `zero_hold` since a scraper could first see it; commit the durable ones."""
+        """Series whose 0 was visible to scrapers for `zero_hold`; commit the durable ones."""
         with self._lock:
             self._forget_scrapes()
             versions = [version for version, _ in self._scrapes]

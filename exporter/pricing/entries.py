@@ -1,8 +1,8 @@
-"""The entries of a price file, and which of them holds for a model.
+"""The entries of a price file, and which of them applies to a model.
 
-Which entry holds for a model: one that names the model exactly before a pattern, then one with a provider before one
-without, then the latest `valid_from` that is not after the call, then the first in the file. An entry whose
-`valid_from` is still to come does not exist yet. Case does not matter, neither in names nor in patterns.
+An entry that names the model exactly comes before a pattern, then one with a provider before one without, then the
+latest `valid_from` that is not after the call, then the first in the file. An entry with a `valid_from` in the future
+does not apply. Names and patterns ignore case.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEARCHED: Final = 160
 
 
 class Alias(NamedTuple):
-    """Another model whose price holds: its provider ('' for any), and its id."""
+    """Another model whose price applies: its provider ('' for any), and its id."""
 
     provider: str
     model: str
@@ -75,7 +75,7 @@ class PriceFile:
         self._patterns = [entry for entry in self.entries if entry.pattern is not None]
 
     def candidates(self, provider: str, model: str) -> list[Entry]:
-        """Every entry that speaks of this model, the one that holds before the others; time is not looked at."""
+        """Every entry for this model, whatever its time, the one that applies first."""
         entries = [
             entry for entry in (*self._exact.get(model.lower(), ()), *self._patterns) if entry.matches(provider, model)
         ]
@@ -92,10 +92,10 @@ NO_PRICES: Final = PriceFile()
 
 
 def alias_targets(file: PriceFile, entry: Entry) -> list[Entry]:
-    """The entries that may price what `entry` is an alias for, the one that holds first.
+    """The entries that may price the target of the alias `entry`, the one that applies first.
 
-    An entry that also covers its own target (`{model: gpt-4o, use: openai/gpt-4o}`: at any provider, OpenAI's price)
-    is not asked again, unless it says nothing else.
+    An entry that also covers its own target (`{model: gpt-4o, use: openai/gpt-4o}`: at any provider, OpenAI's price) is
+    not asked again, unless it has nothing but the alias.
     """
     if entry.use is None:
         return []

@@ -1,7 +1,7 @@
-"""Whether a model that genai-prices found is the very model asked for.
+"""Whether a model that genai-prices found is exactly the model asked for.
 
 The library's own matching takes `gemini-3.7-flash-lite` for `gemini-3.7-flash`, and an Azure deployment `my-o4-mini`
-for `o4-mini`. Here what surrounds a name may only be a date, a version, a region or such.
+for `o4-mini`. Here only dates, versions, regions and the like may surround a name.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _WIDE: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 def units(amount: Decimal, scale: int = USD) -> int:
     """`amount` times `scale` as a whole number, exact or rounded half to even.
 
-    Raises ValueError for what is negative, infinite or no number.
+    Raises ValueError for a negative or infinite amount, or one that is no number.
     """
     if not amount.is_finite() or amount < 0:
         raise ValueError("money is a finite number, and not negative")

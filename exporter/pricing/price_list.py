@@ -1,6 +1,6 @@
-"""What a model costs where the user did not say: built-in corrections, then genai-prices.
+"""Prices of models without the user's price file: built-in corrections, then genai-prices.
 
-A model that genai-prices does not name is unpriced, never the price of one with a similar name.
+A model that genai-prices does not name is unpriced, and never gets the price of a similar name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _DATA_DATES: Final = {"0.2.3": date(2026, 11, 9)}
 
 
 class ListPrice(NamedTuple):
-    """A price that the user did not write: `schedule` is None where there is none, and `rule` says why."""
+    """A price from outside the user's file. `schedule` is None if there is no price; `rule` says why."""
 
     source: str
     rule: str
@@ -83,7 +83,7 @@ def _without_path(genai: str, ref: str) -> str:
 
 
 class PriceList:
-    """The prices of one state of genai-prices' data, corrected where it is known to be wrong."""
+    """The prices of one state of genai-prices' data, with corrections of known errors."""
 
     def __init__(self, snapshot: data_snapshot.DataSnapshot) -> None:
         self.snapshot = snapshot
@@ -127,7 +127,7 @@ class PriceList:
         return _none(f"{who}, and a price is never guessed")
 
     def name(self, genai: str, model: str) -> str:
-        """The id of this very model in the price list of one provider; the model itself, where it is not there."""
+        """The id of this exact model in the price list of one provider; the model itself if it is not there."""
         ref = _without_path(genai, model.strip().lower())
         listed = self.match(genai, ref) if len(ref) <= _LONGEST_ID else None
         return ref if listed is None else listed.id.lower()
@@ -143,7 +143,7 @@ class PriceList:
         return self._exactly(genai, ref) or _none(f"{self._data} has no model {shown(ref)} of {genai}")
 
     def _exactly(self, genai: str, ref: str) -> ListPrice | None:
-        """This very model in the price list of one provider; None where it is not there."""
+        """This exact model in the price list of one provider; None if it is not there."""
         rates = _CORRECTIONS.get((genai, ref))
         if rates is not None:
             return ListPrice(LISTED, f"built-in correction: {genai} {ref}", rates)
@@ -160,7 +160,7 @@ class PriceList:
         return _none(f"{self._data} names {genai} {listed.id} without a price")
 
     def match(self, genai: str, ref: str) -> types.ModelInfo | None:
-        """What genai-prices takes this model for, if it is the very model."""
+        """The model that genai-prices finds, if it is exactly the model asked for."""
         providers = self.snapshot.providers
         provider = next((provider for provider in providers if provider.id == genai), None)
         listed = provider.find_model(ref, all_providers=providers) if provider else None
@@ -189,9 +189,9 @@ class PriceList:
         return price
 
     def _vendor(self, who: str, ref: str) -> ListPrice:
-        """The vendor's own list price, as an estimate of what `who` takes.
+        """The vendor's own list price, as an estimate of the price of `who`.
 
-        The provider is told by the id's prefix, else the vendor by the model's name.
+        The prefix of the id names the provider; otherwise the model's name decides on the vendor.
         """
         prefix, slash, rest = ref.partition("/")
         genai = PREFIXES.get(prefix) if slash else None
@@ -220,7 +220,7 @@ class PriceList:
 
 
 def bundled() -> data_snapshot.DataSnapshot:
-    """The data that genai-prices came with, whoever else updates it in this process."""
+    """The data inside the installed genai-prices, even if other code in this process updates it."""
     from genai_prices.data import providers  # noqa: PLC0415 - megabytes of it
 
     return data_snapshot.DataSnapshot(providers=providers, from_auto_update=False)

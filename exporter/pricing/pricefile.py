@@ -72,7 +72,7 @@ _LITELLM_PRICE: Final = re.compile(
 def load(path: Path) -> PriceFile:
     """The prices of this file.
 
-    Raises ConfigError with every problem found (`prices[0].input_mtok: ... (line 3)`), whatever the file holds.
+    Raises ConfigError with every problem (`prices[0].input_mtok: ... (line 3)`), whatever the file holds.
     """
     try:
         with path.open("rb") as file:
@@ -285,7 +285,7 @@ class _Reader:
 
 
 def _is_provider(provider: str) -> bool:
-    """Whether an alias may name it: a provider of agno, or an id of genai-prices that one leads to."""
+    """Whether an alias may name this provider: one of agno, or an id of genai-prices that one of them leads to."""
     return provider in GENAI_IDS or route(provider).kind is not Kind.UNKNOWN
 
 

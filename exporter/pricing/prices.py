@@ -1,13 +1,13 @@
-"""One LLM span → its price, where the price comes from, and why.
+"""The price of one LLM span, where the price comes from, and why.
 
 The order: the user's price file → a valid cost that the span itself reports → built-in corrections → genai-prices →
-unpriced. The price is the one in force when the span began. `price_list` has what follows the reported cost.
+unpriced. The price is the one in force when the span began. `price_list` has the last three.
 
-Where cost is not what will be billed, and says so by `cost_source="estimated"`: behind gateways; without cache detail
-(an upper bound where the prompt includes cached tokens, a lower one where it leaves them out); xAI's reasoning without
-a total; models with prices for audio, images or video, whose tokens no span tells apart from those of text. Not said:
-Gemini's thinking tokens are in no span of agno, so cost there is a lower bound; what is billed beyond tokens and
-requests (searches, storage, one-hour cache writes) is in no span either.
+`cost_source="estimated"` marks a cost that is not what will be billed: behind gateways; without cache detail (an upper
+bound if the prompt includes cached tokens, a lower one if it leaves them out); xAI's reasoning without a total; models
+with prices for audio, images or video, whose tokens no span separates from text. Two errors are not marked: Gemini's
+thinking tokens are in no span of agno, so that cost is a lower bound; and no span has what is billed beyond tokens and
+requests (searches, storage, one-hour cache writes).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PLANS: Final = 10_000
 
 
 class Priced(NamedTuple):
-    """What one span costs.
+    """The price of one span.
 
-    `usd` maps token classes to units of 10**-18 USD, without classes that have no tokens; the class "" carries what no
-    class of tokens does: a reported total, a fee per request. It is None, and `cost_source` "", where no price is
-    known; `rule` says why. `classes` are the tokens, whether priced or not. `saved` is what cached tokens would have
-    cost more as input, in the same units; None where that is not known.
+    `usd` maps token classes to units of 10**-18 USD, without classes that have no tokens. Its class "" has money of no
+    token class: a reported total, a fee per request. `usd` is None, and `cost_source` "", if no price is known; `rule`
+    says why. `classes` are the tokens, priced or not. `saved` is what cached tokens would have cost more as input, in
+    the same units; None if unknown.
     """
 
     classes: Classes
@@ -47,12 +47,12 @@ class Priced(NamedTuple):
 
     @property
     def total(self) -> int | None:
-        """Units of 10**-18 USD of the whole span; None where it is unpriced."""
+        """Units of 10**-18 USD of the whole span; None if it is unpriced."""
         return None if self.usd is None else sum(self.usd.values())
 
 
 class Quote(NamedTuple):
-    """Which rule prices a model at some time; `rates` is None where none does."""
+    """The rule that prices a model at some time; `rates` is None if there is no price."""
 
     cost_source: str
     rule: str
@@ -60,7 +60,7 @@ class Quote(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What is known of a model once and for all."""
+    """The facts about a model that do not change."""
 
     habits: Habits
     reasoning_open: bool
@@ -90,10 +90,10 @@ def _reasoning_doubt(plan: _Plan, rates: Rates, usage: TokenUsage) -> str:
 
 
 class Pricer:
-    """Prices spans; the look-up of each model is done once.
+    """Prices spans; each model is looked up once.
 
-    Not for use by several threads at once. `prices_update` lets `start_updates` fetch newer prices from the network;
-    otherwise only the data that genai-prices came with is used, whoever else updates it in this process.
+    Not safe for several threads at once. `prices_update` lets `start_updates` fetch newer prices from the network;
+    otherwise only the data inside the installed genai-prices is used, even if other code in this process updates it.
     """
 
     def __init__(self, prices: PriceFile = NO_PRICES, *, prices_update: bool = False) -> None:
@@ -118,7 +118,7 @@ class Pricer:
         self._aliased.clear()
 
     def start_updates(self, every: float = 3600) -> bool:
-        """Fetch newer prices in a thread, every so many seconds; only where `prices_update` allows it."""
+        """Fetch newer prices in a thread, every so many seconds, if `prices_update` allows it."""
         if not self._prices_update or self._updates is not None:
             return False
         self._updates = genai_prices.UpdatePrices(update_interval=every)
@@ -126,7 +126,7 @@ class Pricer:
         return True
 
     def refresh(self) -> bool:
-        """Take over prices that were fetched since; returns whether there were any. Cheap enough to be called often."""
+        """Use prices that were fetched since the last call, and return whether there were any. Cheap."""
         snapshot = data_snapshot.get_snapshot() if self._prices_update else self._list.snapshot
         if snapshot is self._list.snapshot:
             return False
@@ -135,7 +135,7 @@ class Pricer:
         return True
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop fetching prices."""
         if self._updates is not None:
             self._updates.stop()  # type: ignore[no-untyped-call]
             self._updates = None
@@ -157,7 +157,7 @@ class Pricer:
         exact_classes: bool,
         model_class: str = "",
     ) -> Priced:
-        """What a call costs; times are in microseconds since the epoch.
+        """The price of a call; times are in microseconds since the epoch.
 
         Args:
             provider: agno's string or its label; '' where it is unknown.
@@ -245,7 +245,7 @@ class Pricer:
         return self._list.name(genai, aliased)
 
     def dangling(self) -> list[Entry]:
-        """Entries of the user's file whose alias leads to a model that has no price."""
+        """Entries of the user's file that are aliases of a model without a price."""
         return [
             entry
             for entry in self.file.entries
@@ -273,7 +273,7 @@ class Pricer:
         return Priced(classes, usd, source, rule, saved)
 
     def _custom(self, candidates: Sequence[Entry], at: int) -> Quote | None:
-        """What the user's file says at this time; None where it says nothing."""
+        """The price in the user's file at this time; None if there is none."""
         rule = "price file, "
         alias: Entry | None = None
         while True:

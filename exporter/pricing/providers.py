@@ -1,6 +1,6 @@
-"""Which provider a model class of agno talks to, and whose prices hold there.
+"""The provider of each model class of agno, and whose prices apply there.
 
-AgentOS's HTTP API does not name the provider of an LLM span; the span's name starts with the model class's `name`.
+AgentOS's HTTP API does not name the provider of an LLM span, but the span's name starts with the model class's `name`.
 Source: the 68 model classes of agno 3.1.10, in `agno_models.json` beside this file.
 """
 
@@ -34,9 +34,9 @@ _BY_NAME: Final = {agno_model.name: provider_label(agno_model.provider) for agno
 
 
 def provider_of_class(name: str, model: str) -> str:
-    """Provider label of an LLM span by its model class's `name` and its model id; '' for classes not agno's own.
+    """Provider label of an LLM span by its model class's `name` and its model id; '' for other classes than agno's.
 
-    `Claude` is Anthropic's, or Vertex AI's where the id holds an `@`.
+    `Claude` is Anthropic's, or Vertex AI's if the id has an `@`.
     """
     if name == "Claude" and "@" in model:
         return provider_label("VertexAI")
@@ -220,14 +220,14 @@ _VENDORS: Final = (
 
 
 class Vendor(NamedTuple):
-    """Who made a model: id in genai-prices ('' where it sells no calls itself), and prefix in OpenRouter's ids."""
+    """The maker of a model: its id in genai-prices ('' if it sells no calls itself), and its prefix at OpenRouter."""
 
     genai: str
     prefix: str
 
 
 def vendor_of(model: str) -> Vendor | None:
-    """The vendor by the beginning of a lower-case model id without prefix; None where the name does not tell."""
+    """The vendor by the beginning of a lower-case model id without prefix; None if the name does not tell."""
     for starts, genai, prefix in _VENDORS:
         if model.startswith(starts):
             return Vendor(genai, prefix)
@@ -235,9 +235,9 @@ def vendor_of(model: str) -> Vendor | None:
 
 
 def seller_of(provider: str, model: str) -> str:
-    """Id in genai-prices of who bills a call; '' where that is not known.
+    """Id in genai-prices of the company that bills a call; '' if unknown.
 
-    Where the provider is unknown, the model's name tells who made it.
+    If the provider is unknown, the model's name decides.
     """
     label = clean_provider(provider)
     if label:

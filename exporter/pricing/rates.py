@@ -32,7 +32,7 @@ PRICE_KEYS: Final = (
 
 
 class Tiered(NamedTuple):
-    """A price in USD, and the prices that take its place where more than so much input is billed, ascending."""
+    """A price in USD, and the prices that replace it if more input than a threshold is billed, ascending."""
 
     base: Decimal
     tiers: tuple[tuple[int, Decimal], ...] = ()
@@ -52,14 +52,15 @@ class Bracket(NamedTuple):
 class Rates:
     """Compiled prices.
 
-    What has no price of its own is billed as what it is a part of: cached tokens as input, reasoning as output. A tier
-    holds for all tokens of the call, not only for those above (genai-prices: the threshold model).
+    A class without its own price has the price of the class that it is a part of: cached tokens that of input,
+    reasoning that of output. A tier applies to all tokens of the call, not only to those above the threshold
+    (genai-prices: the threshold model).
     """
 
     __slots__ = ("brackets", "cache_matters", "free", "media", "prices", "reasoning_matters", "request", "tiered")
 
     def __init__(self, prices: Mapping[str, Tiered], media: tuple[str, ...] = ()) -> None:
-        """`media` names what has prices of its own that no count of a span tells apart from text."""
+        """`media` names media with their own prices, whose tokens no span separates from text."""
         self.media = media
         self.prices = {key: prices[key] for key in PRICE_KEYS if key in prices}
         starts = sorted({above for tiered in self.prices.values() for above, _ in tiered.tiers})
@@ -95,7 +96,7 @@ class Rates:
         )
 
     def bracket(self, billed_input: int) -> Bracket:
-        """The tier of a call with so much billed input."""
+        """The tier of a call with this much billed input."""
         reached = self.brackets[0]
         for bracket in self.brackets[1:]:
             if billed_input <= bracket.above:

@@ -46,7 +46,7 @@ class Schedule:
 
 
 def _bounds(constraint: object) -> tuple[int, int, bool] | None:
-    """(start, end, daily) in microseconds, of the epoch or of the day; None for what genai-prices has to tell."""
+    """(start, end, daily) in microseconds, of the epoch or of the day; None if genai-prices has to decide."""
     if isinstance(constraint, types.StartDateConstraint):
         return midnight(constraint.start_date), 0, False
     if isinstance(constraint, types.TimeOfDateConstraint):
@@ -92,7 +92,7 @@ def midnight(day: date) -> int:
 
 
 def newest_price(providers: Sequence[types.Provider], now: int) -> int:
-    """Since when the newest of all prices that are in force at `now` holds; 0 where none has a date. Microseconds."""
+    """Microseconds: the start of the newest price that is in force at `now`; 0 if no price has a date."""
     starts = (
         midnight(price.constraint.start_date)
         for provider in providers

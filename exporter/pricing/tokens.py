@@ -1,16 +1,16 @@
-"""Token counts as a span reports them → exclusive classes, whose sum is what is billed.
+"""Token counts of a span → classes that do not overlap, whose sum is billed.
 
-The rules, per provider (measured with agno 3.1.10):
+The rules, by provider (measured with agno 3.1.10):
 
-- The prompt of Anthropic, AwsBedrock, AzureFoundry and VertexAI leaves cached tokens out; elsewhere it includes them,
-  and where more are cached than were sent, the count contradicts itself: then it must have left them out too.
-- Completion includes reasoning. Where reasoning alone is more, it must have been left out, and is added.
-- xAI's chat leaves reasoning out of completion: what the total has beyond prompt and completion is output.
-- A source that knows cache detail omits counts of 0 (openinference-instrumentation-agno sets no attribute for them):
-  what is absent is 0, except reasoning, which its spans never have. The plain API knows prompt and completion only:
-  the rest is unknown, which is not 0.
+- The prompt of Anthropic, AwsBedrock, AzureFoundry and VertexAI leaves cached tokens out; the others include them. If
+  more tokens are cached than sent, the count contradicts itself: then it must have left them out too.
+- Completion includes reasoning. If reasoning alone is more, completion must have left it out, and it is added.
+- xAI's chat leaves reasoning out of completion: the total minus prompt and completion is output.
+- A source with cache detail omits counts of 0 (openinference-instrumentation-agno sets no attribute for them): a
+  missing count is 0, except reasoning, which its spans never have. The plain API has prompt and completion only: the
+  others are unknown, which is not 0.
 - Google's completion leaves reasoning (Gemini's thoughts) out. The detail of a run has it; a span shows it only by a
-  total that is more than prompt and completion. agno's own total leaves it out, too: then output is a lower bound.
+  total above prompt and completion. agno's own total leaves it out, too: then output is a lower bound.
 - A negative count is no count.
 """
 
@@ -25,10 +25,10 @@ TOKEN_CLASSES: Final = ("input", "cache_read", "cache_write", "output", "reasoni
 
 
 class Classes(NamedTuple):
-    """Tokens by class, each counted once; None where the source does not tell.
+    """Tokens by class, each counted once; None if the source does not tell.
 
-    Without `cache_read` or `cache_write`, `input` includes them as far as the prompt does; without `reasoning`,
-    `output` includes it.
+    Without `cache_read` or `cache_write`, `input` includes them if the prompt does; without `reasoning`, `output`
+    includes it.
     """
 
     input: int | None = None
@@ -39,7 +39,7 @@ class Classes(NamedTuple):
 
     @property
     def billed_input(self) -> int:
-        """What decides the price tier: input of all classes, as far as it is known."""
+        """The number that decides the price tier: input of all classes, as far as known."""
         return (self.input or 0) + (self.cache_read or 0) + (self.cache_write or 0)
 
     @property

@@ -62,10 +62,10 @@ def parse_pattern(text: str) -> re.Pattern[str]:
 
 
 def _check_speed(text: str) -> None:
-    """Refuse what can take exponential time on a name: a repeat in a repeat, choices in one, many in a row.
+    """Refuse a pattern that can take exponential time on a name: nested repeats, choices in a repeat, many in a row.
 
-    With at most three repeats, on names of at most 160 characters, a search ends within a second; and its result is
-    kept. Longer names match no pattern.
+    With at most three repeats, on names of at most 160 characters, a search ends within a second; its result is kept.
+    Longer names match no pattern.
     """
     if re.search(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?(?:P=|\(|<?[=!])", text):
         raise RefusedError(f"{quoted(text)}: back references, conditions and look-around are not allowed")

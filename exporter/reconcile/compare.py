@@ -1,4 +1,4 @@
-"""Both sides, day by day and model by model: lines of ours and theirs, and why they differ."""
+"""Both sides, day by day and model by model: lines with our figures and theirs, and why they differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
     @property
     def percent(self) -> Decimal | None:
-        """The difference in percent of theirs, to two decimals; None where that makes no sense."""
+        """The difference in percent of their figure, to two decimals; None if that makes no sense."""
         if self.difference is None or not self.theirs:
             return None
         return (Decimal(self.difference) * 100 / abs(self.theirs)).quantize(Decimal("0.01"))
@@ -128,7 +128,7 @@ class _Comparison:
         )
 
     def _gap(self, day: dt.date) -> Finding | None:
-        """Why a day cannot be compared; None where it can."""
+        """Why a day cannot be compared; None if it can."""
         if self._ours.since is None:
             return Finding(Reason.LEDGER_BEGINS_LATER, "the ledger has no daily sums of this AgentOS")
         if self._ours.since >= start_of(day) + DAY:

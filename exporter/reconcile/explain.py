@@ -1,7 +1,7 @@
-"""Why a figure differs: one rule for each reason, and each looks only at what is known.
+"""Why a figure differs: one rule for each reason, and each uses only known facts.
 
-A rule names its reason where what it knows could make such a difference. Several may hold at once: how much of a
-difference each of them makes is not known, and not said.
+A rule names its reason if known facts could make such a difference. Several reasons may apply; how much each of them
+contributes is unknown, and not stated.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MILLION: Final = 1_000_000
 class Case(NamedTuple):
     """One figure that differs, with all that is known of its day and model.
 
-    `group` and `stated` are all figures of that day and model, ours and theirs; `tally` is None where the ledger has
-    none of the model, `stated` where they do not name it. `sums` are those of the whole period, by measure.
+    `group` and `stated` are all figures of that day and model, ours and theirs; `tally` is None if the ledger has none
+    of the model, `stated` if the other side does not name it. `sums` are those of the whole period, by measure.
     """
 
     ledger: Ours
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
     @property
     def whole_day(self) -> bool:
-        """Whether both sides tell of the same whole day: else they have different calls for that reason alone."""
+        """Whether both sides cover the same whole day; otherwise they have different calls for that reason alone."""
         since, until = self.ledger.since, self.ledger.until
         begun = since is not None and since <= start_of(self.day)
         read = until is None or until >= start_of(self.day) + DAY
@@ -73,7 +73,7 @@ Rule = Callable[[Case], Finding | None]
 
 
 def explain(rules: tuple[Rule, ...], case: Case) -> tuple[Finding, ...]:
-    """All reasons that hold; `unexplained` where none does."""
+    """All reasons that apply; `unexplained` if none does."""
     findings = tuple(finding for rule in rules if (finding := rule(case)) is not None)
     return findings or (Finding(Reason.UNEXPLAINED, "nothing that the ledger or the other side tells makes it"),)
 
@@ -266,7 +266,7 @@ def _sessions_missing(case: Case) -> Finding | None:
 
 
 def _proof(case: Case) -> Measure:
-    """Numbers of runs differ for other reasons too, so tokens tell on which day AgentOS counted them."""
+    """Evidence for the day of AgentOS's runs: tokens, since numbers of runs differ for other reasons too."""
     return Measure.PROMPT if case.measure is Measure.RUNS else case.measure
 
 

@@ -18,7 +18,7 @@ DAY: Final = 86_400 * MICROSECONDS
 
 
 class Measure(enum.StrEnum):
-    """What is compared. Counts, and money in units of 10**-18 USD."""
+    """A figure that is compared: a count, or money in units of 10**-18 USD."""
 
     RUNS = "runs"
     CALLS = "calls"

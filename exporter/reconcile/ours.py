@@ -1,4 +1,4 @@
-"""The daily sums of the ledger, as what is compared: a tally for each day and model."""
+"""The daily sums of the ledger in the form of a comparison: a tally for each day and model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CACHED: Final = {"cache_read", "cache_write"}
 
 @dataclass(slots=True)
 class Tally:
-    """What the ledger counted.
+    """The ledger's sums of one day and model.
 
     Attributes:
         runs: Runs that users started.
@@ -71,7 +71,7 @@ class Tally:
         self.completion += other.completion
 
     def figures(self, *, cache_known: bool) -> Figures:
-        """What is known of it; without calls all is 0. `cache_known`: a class that is absent has no tokens."""
+        """Its figures; without calls all are 0. `cache_known`: a class that is absent has no tokens."""
         figures = {
             Measure.RUNS: self.runs,
             Measure.CALLS: self.calls,
@@ -121,7 +121,7 @@ def _join(sums: Counter[str], more: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What the ledger says of one AgentOS, or of several together.
+    """The ledger's figures of one AgentOS, or of several together.
 
     Attributes:
         since: From when its sums are complete, in microseconds; None where it never read one of them.
@@ -143,7 +143,7 @@ class Ours:
     ignored: int = 0
 
     def grouped(self, name: Callable[[str, str], str | None]) -> dict[Key, Tally]:
-        """Tallies by day and name; `name` is given provider and model, and returns None for what is left out."""
+        """Tallies by day and name; `name` gets provider and model, and returns None for those to be left out."""
         grouped: dict[Key, Tally] = {}
         for (day, provider, model), tally in self.tallies.items():
             if (canonical := name(provider, model)) is not None:

@@ -1,4 +1,4 @@
-"""Why two sides differ: only what the ledger or the other side itself tells."""
+"""Why two sides differ, as far as the ledger or the other side itself tells."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reason(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """One reason, and what tells it, in words."""
+    """One reason, with its evidence in words."""
 
     reason: Reason
     text: str

@@ -1,4 +1,4 @@
-"""Each kind of other side, as `compare` takes it: which of our calls it is about, and the names that models share."""
+"""Each kind of other side, prepared for `compare`: which of our calls it covers, and the names that models share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_vendor(ours: Ours, statement: Statement, pricer: Pricer, period: Period
 
 
 def _not_attributed(ours: Ours) -> Iterator[Finding]:
-    """Calls of which nothing tells who bills them."""
+    """Calls that cannot be attributed to a company that bills them."""
     unsold = (
         model
         for (_, provider, model), tally in ours.tallies.items()

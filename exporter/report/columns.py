@@ -90,7 +90,7 @@ class Grouping:
     dimension: str = ""
 
     def labels_of(self, metric: str) -> tuple[str, ...]:
-        """The label of a counter that each key stands for; the day stays `day`."""
+        """The labels of a counter for the keys; the day stays `day`."""
         if not self.dimension:
             return self.keys
         names = METRICS[metric].labels
@@ -141,7 +141,7 @@ def spelled(dimension: str) -> str:
 
 
 def dimension_name(key: str) -> str:
-    """The name of the dimension that a key stands for."""
+    """The name of the dimension for a key."""
     return key.removeprefix(_DIMENSION_PREFIX)
 
 

@@ -1,4 +1,4 @@
-"""A table as CSV: RFC 4180, a row per group, money as exact decimals, empty where nothing is known."""
+"""A table as CSV: RFC 4180, a row per group, money as exact decimals, empty for unknown figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render(table: Table) -> str:
 
 
 def _harmless(label: str) -> str:
-    """A label that no spreadsheet takes for a formula."""
+    """The label in a form that no spreadsheet runs as a formula."""
     return f"'{label}" if label.startswith(_FORMULA) else label
 
 

@@ -1,4 +1,4 @@
-"""A whole report: what was asked for, what it adds up to, and what is not known."""
+"""A whole report: its period and groups, its figures, and notes on what is unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.report.tables import Group, Table, tabulate
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a period cost.
+    """The cost of a period.
 
     Attributes:
         agentos: The AgentOS instances in it.

@@ -1,4 +1,4 @@
-"""A report for programs. Money is exact, in dollars as text; what is not known is null."""
+"""A report for programs. Money is exact, in dollars as text; unknown values are null."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report does not know, in sentences."""
+"""Notes on what a report does not know, in sentences."""
 
 from __future__ import annotations
 

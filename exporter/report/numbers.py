@@ -19,12 +19,12 @@ _LARGE: Final = 100 * money.USD
 
 
 def label(text: str, key: str = "") -> str:
-    """A value of a key, on one line; an empty one says what it means."""
+    """The value of a key, on one line; an empty value is shown by its meaning."""
     return escaped(text) or _EMPTY.get(key, "(unknown)")
 
 
 def dollars(amount: int | None, places: int = 2) -> str:
-    """Dollars with so many decimals; what is smaller than the last of them is not shown as 0."""
+    """Dollars with so many decimals; a smaller amount is not shown as 0."""
     if amount is None:
         return UNKNOWN
     least = money.USD // 10**places
@@ -32,7 +32,7 @@ def dollars(amount: int | None, places: int = 2) -> str:
 
 
 def places(amount: int | None) -> int:
-    """The decimals of all costs in a table whose total this is."""
+    """The decimals for all costs of a table with this total."""
     return 2 if (amount or 0) >= _LARGE else 4
 
 
@@ -51,6 +51,6 @@ def percent(part: Fraction | None) -> str:
 
 
 def figure(table: Table, group: Group, column: Column) -> str:
-    """What stands in one cell."""
+    """The text of one cell."""
     value = group.figures.get(column.name)
     return dollars(value, places(table.total.figures.get("cost_usd"))) if column.money else count(value)

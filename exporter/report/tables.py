@@ -1,4 +1,4 @@
-"""Daily sums, added up by group. What no sum tells is not in a group's figures: it is unknown, not 0."""
+"""Daily sums, added up by group. A figure without a sum is missing from its group: it is unknown, not 0."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Table:
 
     @property
     def shown(self) -> tuple[Column, ...]:
-        """The columns for people: tokens by class where the classes can be told apart, else all together."""
+        """The columns for people: tokens by class if the groups have classes, else all together."""
         columns = [column for column in self.grouping.columns if column.title]
         classes = any(column.classes for column in columns)
         return tuple(column for column in columns if not (classes and column.name == "tokens"))
 
     def split(self, most: int) -> tuple[Sequence[Group], Group | None]:
-        """The first groups, and the others as one; None where there are no others."""
+        """The first groups, and the others as one; None if there are no others."""
         groups, others = self.groups[:most], self.groups[most:]
         sums: Counter[str] = Counter()
         for group in others:
@@ -92,7 +92,7 @@ class _Reader:
         self._columns = [column for column in grouping.columns if column.metric == metric]
 
     def counts(self, row: DaySum) -> bool:
-        """Whether a row belongs to the dimension that is asked for, if any."""
+        """Whether a row belongs to the dimension of the report, if there is one."""
         return self._dimension_place is None or row.labels[self._dimension_place] == self._dimension
 
     def labels(self, row: DaySum) -> tuple[str, ...]:

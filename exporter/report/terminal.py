@@ -22,7 +22,7 @@ _SHARE: Final = "share"
 
 
 def draw(console: Console, report: Report) -> None:
-    """Draw the first table with its totals, then what the cost rests on and what is not known."""
+    """Draw the first table with its totals, then the cost by source, and the notes."""
     table = report.tables[0]
     period = report.period
     _line(console, f"{period.first} to {period.last} (UTC): {', '.join(map(label, report.agentos)) or 'no AgentOS'}")
@@ -58,7 +58,7 @@ def _drawing(table: Table) -> Drawing:
 
 
 def _titles(columns: Sequence[Column]) -> list[str]:
-    """The share stands beside the cost."""
+    """The share is shown beside the cost."""
     return [title for column in columns for title in ((column.title, _SHARE) if column.money else (column.title,))]
 
 

@@ -65,7 +65,7 @@ class CostCapture:
         jobs.add("reconcile", self.look, LOOK)
 
     async def look(self) -> None:
-        """Do what is due. A check that is not configured any more shows nothing."""
+        """Do the comparisons that are due. A check that is no longer configured shows nothing."""
         checks, now = self._config().reconcile, self._shared.clock.monotonic()
         for gone in [check for check in self._due if check not in checks]:
             del self._due[gone]

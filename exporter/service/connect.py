@@ -76,7 +76,7 @@ _TCP_LIMITS: Final = {
 
 
 def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_exist: bool = False) -> Ledger:
-    """Open the state where it is configured to be. Blocks.
+    """Open the configured state. Blocks.
 
     Args:
         state: where it is; None for memory.
@@ -103,7 +103,7 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
 
 
 def look_at_state(state: Path | SharedState | None, agentos: str) -> Coverage:
-    """What a state says of an AgentOS, which its daemon may be counting; memory says nothing. Raises StateError."""
+    """What a state has of an AgentOS; its daemon may be running. Memory has nothing. Raises StateError."""
     with _looking(state) as connection:
         return Coverage() if connection is None else coverage.read(connection, agentos)
 
@@ -127,7 +127,7 @@ def look_at_days(state: Path | SharedState | None, agentos: str | None, first: d
 
 @contextlib.contextmanager
 def _looking(state: Path | SharedState | None) -> Iterator[sa.Connection | None]:
-    """A connection that only reads; None where there is no state. Raises StateError."""
+    """A connection that only reads; None if there is no state. Raises StateError."""
     if isinstance(state, SharedState):
         location = state.location
         with looking.database(_connector(state), str(location), location.schema) as connection:

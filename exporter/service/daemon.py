@@ -57,7 +57,7 @@ SWITCH_INTERVAL: Final = 0.0005
 
 @dataclass(slots=True)
 class Site:
-    """What the web server asks (see `web.site.Site`)."""
+    """The daemon as the web server sees it (see `web.site.Site`)."""
 
     publisher: Publisher
     fleet: Fleet
@@ -70,7 +70,7 @@ class Site:
         return self.publisher.rendered
 
     def scraped(self) -> None:
-        """Take note of a scrape."""
+        """Note a scrape."""
         self.publisher.scraped()
 
     def ready(self) -> bool:
@@ -123,7 +123,7 @@ class Daemon:
 
     @property
     def config(self) -> Config:
-        """What is in force."""
+        """The configuration in force."""
         return self.reloader.config
 
     @property
@@ -137,7 +137,7 @@ class Daemon:
         return [member.poller for member in self.site.fleet.members]
 
     async def reload(self) -> str:
-        """Read the configuration and the price file anew; what is wrong with them, '' if nothing is."""
+        """Read the configuration and the price file again; returns what is wrong with them, '' if nothing is."""
         return await self.reloader.reload()
 
 
@@ -243,7 +243,7 @@ async def run(config: Config, load: Callable[[], Config] | None = None) -> None:
 
 
 def settle() -> None:
-    """Keep what is loaded by now out of garbage collection, which would stop every thread for 0.1 s at a time."""
+    """Exclude the objects loaded so far from garbage collection, which would stop every thread for 0.1 s at a time."""
     gc.collect()
     gc.freeze()
 
@@ -263,7 +263,7 @@ async def rehearse(config: Config) -> None:
 
 
 async def _shared(config: Config, clock: Clock) -> Shared:
-    """The state and the totals that it holds. Raises StateError."""
+    """The state, and totals with its content. Raises StateError."""
     ledger = await asyncio.to_thread(open_ledger, config.state)
     try:
         if ledger.begun_anew:
@@ -309,17 +309,17 @@ def _server(web: Web, site: Site, live: LiveWebConfig, reloader: Reloader) -> Se
 
 
 async def _at_once(*ends: Callable[[], Awaitable[None]]) -> None:
-    """End several things that each take a while."""
+    """Close several things at the same time, since each takes a while."""
     await asyncio.gather(*(end() for end in ends))
 
 
 def _instance(port: int) -> str:
-    """What tells this exporter from others to those who do not scrape it; port 0 stands for none."""
+    """The name of this exporter for targets of pushes; port 0 means that there is none."""
     return f"{socket.gethostname()}:{port}" if port else socket.gethostname()
 
 
 async def _close(ledger: Ledger) -> None:
-    """Let go of the state; a database that hangs is not waited for."""
+    """Close the state; do not wait for a database that hangs."""
     closing = asyncio.create_task(asyncio.to_thread(ledger.close))
     await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     if not closing.done():

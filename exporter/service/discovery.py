@@ -52,7 +52,7 @@ class _InstanceList:
     said: tuple[str, ...] = ()
 
     def resolve(self) -> list[str]:
-        """Make instances of the groups; what is wrong with single targets."""
+        """Make instances of the groups; return the problems of single targets."""
         groups = [group for some in self.groups.values() for group in some]
         named, refused = instances(groups, self.discovery, os.environ)
         self.agentos = tuple(named)
@@ -60,7 +60,7 @@ class _InstanceList:
 
 
 class Discoverer:
-    """All lists of a configuration. What cannot be read leaves what was found before."""
+    """All lists of a configuration. If a list cannot be read, its earlier instances stay."""
 
     def __init__(self, shared: Shared, jobs: Jobs) -> None:
         self._shared = shared
@@ -83,9 +83,9 @@ class Discoverer:
         return tuple(named.values())
 
     async def prepare(self, discoveries: Sequence[Discovery], *, endpoints: bool = False) -> dict[str, _InstanceList]:
-        """These lists, with what is known of them already; files are read, and `endpoints` as well where that is asked.
+        """These lists with their known content. Files are read, and with `endpoints` addresses too.
 
-        Nothing changes by it.
+        Nothing takes effect by this.
         """
         lists: dict[str, _InstanceList] = {}
         for discovery in discoveries:
@@ -140,7 +140,7 @@ class Discoverer:
             log.info("discovery", source=str(instance_list.discovery), instances=len(instance_list.agentos))
 
     async def _read(self, instance_list: _InstanceList) -> list[str]:
-        """Read all that a list consists of; what is wrong with it."""
+        """Read all files of a list, or its address; return the problems."""
         of_files = instance_list.discovery.mechanism == "file"
         try:
             paths = await asyncio.to_thread(lists.paths, instance_list.discovery.where) if of_files else []

@@ -1,7 +1,7 @@
-"""Every AgentOS that is read, with its poller and its jobs; instances come, change and go while the daemon runs.
+"""All instances that are read, with their pollers and jobs. Instances come, change and go while the daemon runs.
 
-An instance that changes is read by a new poller, which goes on from the ledger as after a restart; nothing that is
-counted is touched. One that is gone keeps its totals in the state; its series leave /metrics after a grace.
+A changed instance gets a new poller, which continues from the ledger as after a restart; counted totals are not
+touched. An instance that is gone keeps its totals in the state, and its series leave /metrics after a grace period.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MOST_LOOKS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One AgentOS: what is configured of it, how it is read, who reads it, and under which lease."""
+    """One AgentOS: its configuration, its poller and other jobs, and the lease under which it is read."""
 
     agentos: AgentOS
     timing: tuple[object, ...]
@@ -63,7 +63,7 @@ class Member:
     operations: Operations
 
     def stop(self) -> None:
-        """Finish the transactions in hand, then no more."""
+        """Finish the current transactions, and begin no more."""
         self.poller.stop()
         self.operations.stop()
 
@@ -75,7 +75,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a configuration changes: `members` are all that are to be read, `built` those of them that are new.
+    """The changes that a configuration makes: `members` are all instances to be read, `built` the new ones of them.
 
     `skipped` are discovered instances that cannot be read as they are, with the reasons.
     """
@@ -124,7 +124,7 @@ class Fleet:
 
     @property
     def unreadable(self) -> set[str]:
-        """Those that are led, and that nobody reads here: they cannot be built."""
+        """Instances that this process leads but does not read, since they cannot be built."""
         read = {member.agentos.name for member in self._members}
         return {name for name in self.skipped if name not in read and self._shared.leads(name)}
 
@@ -178,7 +178,7 @@ class Fleet:
         return Plan(config, tuple(members), tuple(built), skipped)
 
     async def drop(self, plan: Plan) -> None:
-        """Free what a plan built that is not put in force."""
+        """Close the new members of a plan that does not take effect."""
         await _close(plan.built)
 
     async def apply(self, plan: Plan) -> None:
@@ -204,7 +204,7 @@ class Fleet:
             self._let_go.discard(name)
 
     def _begin(self, member: Member, config: Config, delay: float) -> None:
-        """Begin the jobs of an instance, in so many seconds."""
+        """Begin the jobs of an instance, after so many seconds."""
         poller = member.poller
         works = [(poller.poll, config.poll_interval), (poller.survey, config.sessions_interval)]
         for name, (work, seconds) in zip(_job_names(member), works, strict=False):
@@ -215,7 +215,7 @@ class Fleet:
         self._jobs.add(_job_names(member)[-1], work, config.operations_interval, delay=delay)
 
     async def refresh(self) -> None:
-        """Set the gauges that change with time alone, and take off what left long enough ago. Raises StateError."""
+        """Set the gauges that change with time, and remove instances that left long enough ago. Raises StateError."""
         figures = await asyncio.to_thread(Figures.read, self._shared.ledger, self._shared.clock.now_us())
         for member in self._members:
             member.refresh(figures)
@@ -230,7 +230,7 @@ class Fleet:
                 del self._leaving[name]
 
     def stop(self) -> None:
-        """Let every poller finish the batch in hand, and begin no more."""
+        """Let every poller finish its current batch, and begin no more."""
         for member in self._members:
             member.stop()
 

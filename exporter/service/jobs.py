@@ -1,4 +1,4 @@
-"""What the daemon does again and again: on a schedule, one job of a kind at a time, and finished before the end."""
+"""Scheduled work of the daemon: one job of a kind at a time, and finished before the end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ class Jobs:
             self._scheduler.add_job(job, interval, id=name, name=name)
 
     async def remove(self, name: str, *, cancel: bool = False) -> None:
-        """Do this no more; returns when a run in hand has ended, which somebody ends soon, or which is to `cancel`."""
+        """Stop this job; returns when its current run has ended.
+
+        With `cancel` that run is cancelled; otherwise the caller sees to its end.
+        """
         self._scheduler.remove_job(name)
         running = [task for task, of in self._running.items() if of == name]
         if cancel:
@@ -71,7 +74,7 @@ class Jobs:
         self._scheduler.start()
 
     async def stop(self) -> None:
-        """Begin no more jobs, let those in hand finish, and cancel what takes longer than GRACE."""
+        """Begin no more jobs, let running ones finish, and cancel those that take longer than GRACE."""
         self._scheduler.pause()
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=GRACE)

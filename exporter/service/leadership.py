@@ -1,7 +1,7 @@
-"""Which AgentOS instances this process reads, where replicas share a state: each has one leader among them.
+"""Which AgentOS instances this process reads, if replicas share a state: each instance has one leader.
 
-What is led is read and shown. Another replica that takes an instance over counts on from the state, so whoever loses
-one shows nothing of it from that moment on, and forgets what it knew.
+The leader reads an instance and shows its series. A replica that takes an instance over continues from the state. So a
+process that loses an instance shows nothing of it from then on, and forgets what it knew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BARRED: Final = 10
 
 
 class Leadership:
-    """Wins and loses AgentOS instances while the daemon runs. `shared.led` is what it tells everybody else."""
+    """Wins and loses AgentOS instances while the daemon runs. `shared.led` has the instances that it leads."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Leadership:
         self._tell({})
 
     async def begin(self, wanted: Collection[str]) -> None:
-        """Lead what is free, before anything is read. Raises StateError."""
+        """Lead free instances, before anything is read. Raises StateError."""
         await self._vote(wanted)
         await self._take_up()
 
@@ -80,7 +80,7 @@ class Leadership:
             await self.vote()
 
     async def run(self, show: Callable[[], Awaitable[None]], refit: Callable[[], Awaitable[None]]) -> None:
-        """Follow each vote, until cancelled. `show` renders /metrics anew, `refit` reads what is led and no more."""
+        """Act on each vote, until cancelled. `show` renders /metrics again, `refit` reads exactly the led instances."""
         self._show, self._refit = show, refit
         while True:
             with contextlib.suppress(TimeoutError):
@@ -98,7 +98,7 @@ class Leadership:
         return dict(self._election.leaders)
 
     async def vote(self) -> None:
-        """Renew the leases, and win what is free. What goes wrong is logged."""
+        """Renew the leases, and take free ones. Errors are logged."""
         try:
             await self._vote(self._wanted())
             self._error = ""
@@ -127,7 +127,7 @@ class Leadership:
         self._barred[name] = self._leases.now() + BARRED * self._leases.seconds
 
     async def follow(self) -> None:
-        """Drop what was lost, take up what was won, and hand over what is more than a fair share."""
+        """Drop lost instances, take up new ones, and hand over those beyond a fair share."""
         self._leases.expire()
         # Read before what is held: it is the older of the two if a lease is lost just now, and the next turn sees it.
         term, held = self._leases.term, self._leases.held
@@ -150,7 +150,7 @@ class Leadership:
             log.warning("leadership", error=str(error))
 
     async def _take_up(self) -> bool:
-        """Lead what is held and not yet led; False if there is nothing. Raises StateError."""
+        """Lead an instance whose lease is held and that is not led yet; False if there is none. Raises StateError."""
         before = dict(self._shared.led or {})
         new = {name: lease for name, lease in self._leases.held.items() if name not in before}
         won = {name: lease for name, lease in new.items() if await self._load(name)}
@@ -162,7 +162,7 @@ class Leadership:
         return True
 
     async def _load(self, name: str) -> bool:
-        """Learn what was counted of an AgentOS; False where it cannot be understood. Raises StateError."""
+        """Load the series of an AgentOS from the state; False if they cannot be understood. Raises StateError."""
         ledger, totals = self._shared.ledger, self._shared.totals
         try:
             series, admitted = await asyncio.to_thread(ledger.load, [name])
@@ -176,7 +176,7 @@ class Leadership:
         return True
 
     async def _hand_over(self) -> None:
-        """Let others have what is more than a fair share, and what nobody wants any more. Raises StateError."""
+        """Release instances beyond a fair share, and those that are no longer wanted. Raises StateError."""
         wanted = {*self._wanted(), FLEET}
         led = sorted((self._shared.led or {}).keys() & wanted)
         gone = (self._shared.led or {}).keys() - wanted
@@ -187,7 +187,7 @@ class Leadership:
             await asyncio.to_thread(self._shared.ledger.release, names)
 
     async def _drop(self, names: Iterable[str], term: int) -> None:
-        """Show these no more, then read them no more, then forget them."""
+        """Stop showing these instances, then stop reading them, then forget them."""
         gone = set(names)
         self._tell({name: lease for name, lease in (self._shared.led or {}).items() if name not in gone})
         self._shared.term = term
@@ -197,7 +197,7 @@ class Leadership:
             self._shared.totals.forget(name)
 
     def _tell(self, led: dict[str, Lease]) -> None:
-        """Let everybody know what is led."""
+        """Publish the set of led instances inside the process."""
         self._shared.led = led
         self._shared.totals.lead(frozenset(led))
         self._count(led)

@@ -1,4 +1,4 @@
-"""The slow job of one AgentOS: what waits there, and how what waited ended. Traces never wait for it."""
+"""The slow job of one AgentOS: approvals, schedules and the like, and how they ended. Traces never wait for it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _GAUGES: Final = {
 
 @dataclass(slots=True)
 class _Standing:
-    """How a surface did: times are monotonic seconds, `said` is the gist of its last failure."""
+    """The last readings of a surface: times are monotonic seconds, `said` is the gist of its last failure."""
 
     not_before: float = float("-inf")
     last_success: float | None = None
@@ -74,7 +74,7 @@ class Operations:
         self._standing = {surface: _Standing() for surface in source.surfaces}
 
     def stop(self) -> None:
-        """Finish the transaction in hand, then no more."""
+        """Finish the current transaction, and begin no more."""
         self._stopping = True
 
     async def look(self) -> None:
@@ -141,7 +141,7 @@ class Operations:
             self._shared.totals.gauges(metric, self._ends.agentos, {})
 
     def refresh(self) -> None:
-        """Take off what was read too long ago: unknown is not zero."""
+        """Remove gauges that were read too long ago: unknown is not zero."""
         now = self._shared.clock.monotonic()
         for surface, standing in self._standing.items():
             if standing.last_success is not None and now - standing.last_success > STALE_AFTER:

@@ -89,7 +89,7 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the ledger knows of every AgentOS at a moment: what is active, for each window, and open traces."""
+    """Figures of every AgentOS in the ledger at one moment: active sessions and users by window, and open traces."""
 
     active: dict[tuple[str, str], tuple[int, ...]]
     open_traces: dict[str, int]
@@ -157,7 +157,7 @@ class Poller:
         return self.health.last_poll is not None
 
     def stop(self) -> None:
-        """Finish the batch in hand, then no more; AgentOS is not waited for."""
+        """Finish the current batch, and begin no more; do not wait for AgentOS."""
         self._stopping = True
         for task in self._waiting:
             task.cancel()
@@ -169,7 +169,7 @@ class Poller:
         await self.source.aclose()
 
     async def poll(self) -> None:
-        """One poll, unless failures ask for a pause. Never raises: what goes wrong is counted, shown and logged."""
+        """One poll, unless failures ask for a pause. Never raises: errors are counted, shown and logged."""
         clock = self._shared.clock
         started = clock.monotonic()
         if self._stopping or started < self._not_before:
@@ -202,7 +202,7 @@ class Poller:
 
     @contextlib.contextmanager
     def awaiting(self) -> Iterator[None]:
-        """While in this block, `stop` may cancel the task: it waits for AgentOS, and has nothing in hand."""
+        """In this block `stop` may cancel the task: it waits for AgentOS, and has no transaction in progress."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine's
         self._waiting.add(task)
@@ -256,7 +256,7 @@ class Poller:
         self._shared.totals.gauge("agentos_exporter_catching_up", (self.name,), catching_up)
 
     def _pause(self, error: ExporterError) -> float:
-        """Seconds until the next try: doubling, with jitter, up to a few minutes; longer if AgentOS asks for it."""
+        """Seconds until the next try: doubling, with jitter, up to a few minutes; longer if AgentOS asks for that."""
         pause = min(BACKOFF_LIMIT, self._interval * 2.0 ** min(self.health.failures - 1, 30))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
         asked = error.retry_after if isinstance(error, ServerFailed) else None
@@ -287,7 +287,7 @@ class Poller:
     # Names, sessions, and what is worked out anew
 
     async def survey(self) -> None:
-        """Names, version, session stats; observe idle sessions; forget what is old. Never raises."""
+        """Read names, version and session stats; observe idle sessions; forget old rows. Never raises."""
         if self._stopping or not self.health.last_success or self.health.failures:
             return
         self._surveyed_once = True
@@ -357,7 +357,7 @@ _LEAD: Final = re.compile(r"(?:\w+: )?(\d{3}\b)?")
 
 
 def gist(error: str) -> str:
-    """The error without the endpoint it was met at and what was measured; a status stays."""
+    """The error without its endpoint and its numbers; a status stays. Equal gists are the same failure again."""
     lead = _LEAD.match(error)
     assert lead is not None  # noqa: S101 - it matches even nothing
     return (lead[1] or "") + re.sub(r"\d+(?:\.\d+)?", "#", error[lead.end() :])

@@ -1,4 +1,4 @@
-"""The prices in force: those of genai-prices, fetched anew if that is wanted, and before them the user's file."""
+"""The prices in force: the user's file first, then those of genai-prices, which may be fetched again and again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Prices:
             self._show_age()
 
     async def load(self, path: Path | None) -> PriceFile:
-        """Read the user's file anew. Raises ConfigError, which is logged; nothing has changed then."""
+        """Read the user's file again. Raises ConfigError, which is logged; then nothing has changed."""
         if path is None:
             return NO_PRICES
         try:
@@ -92,5 +92,5 @@ class Prices:
         self._shared.totals.gauge(_MADE, (), made)
 
     async def aclose(self) -> None:
-        """Fetch no more prices."""
+        """Stop fetching prices."""
         await asyncio.to_thread(self.pricer.close)

@@ -50,7 +50,7 @@ class Publisher:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """What was published last; None while it may show what another replica shows by now."""
+        """The last published snapshot; None while another replica may show some of it by now."""
         leases = self._ledger.leases
         if leases is None:
             return self._snapshot
@@ -72,11 +72,11 @@ class Publisher:
         self._wake.set()
 
     def scraped(self, version: int | None = None) -> None:
-        """Take note that somebody was given the published bytes, or what was published as an earlier version."""
+        """Note that a client was given the published bytes, or those of an earlier version."""
         self._totals.scraped(self._version if version is None else version, self._clock.monotonic())
 
     async def publish(self) -> None:
-        """Expose what is due (committed first), render, and put the bytes in place. An error of the state is logged."""
+        """Expose new series that are due (committed first), render, and publish the bytes. State errors are logged."""
         try:
             if self._clock.monotonic() - self._refreshed >= TICK:
                 for refresh in self._refresh:
@@ -92,7 +92,7 @@ class Publisher:
         await self.show()
 
     async def show(self) -> None:
-        """Render what is true now, and put the bytes in place. The state is not asked, which may hang."""
+        """Render the present values, and publish the bytes. The state is not used, since it may hang."""
         async with self._showing:
             term = self._shared.term
             loop = asyncio.get_running_loop()

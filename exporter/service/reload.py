@@ -1,4 +1,4 @@
-"""The configuration read anew, by SIGHUP or `POST /-/reload`: all of it is put in force, or nothing."""
+"""Reloading the configuration, by SIGHUP or `POST /-/reload`: all of it takes effect, or nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Reloader:
         self._tell(successful=True)
 
     async def reload(self) -> str:
-        """Read the configuration and the price file anew.
+        """Read the configuration and the price file again.
 
         Returns:
             What is wrong with them, '' if nothing is. What is refused changes nothing, and the log says why.
@@ -138,7 +138,7 @@ class Reloader:
         self._applied = (complete.agentos, led)
 
     async def rediscover(self) -> None:
-        """Read what lists name now, and what is led now, if that changed. What keeps it from being read is logged."""
+        """Read the instances that lists name now, and the led ones, if either has changed. Problems are logged."""
         async with self._lock:
             now = (self._discoverer.instances(self.config.agentos), self._shared.led)
             if now == self._applied and not self._fleet.skipped:

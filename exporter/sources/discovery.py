@@ -57,7 +57,7 @@ def paths(patterns: Sequence[str]) -> list[Path]:
 
 
 def read(path: Path) -> tuple[list[Group], list[str]]:
-    """The groups of a file, and what is wrong with single ones. Raises SourceError where the file as a whole is."""
+    """The groups of a file, and the problems of single ones. Raises SourceError if the whole file is wrong."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)
@@ -72,7 +72,7 @@ def read(path: Path) -> tuple[list[Group], list[str]]:
 
 
 async def fetch(url: str, *, token: str | None, refresh: float) -> tuple[list[Group], list[str]]:
-    """The groups of an endpoint, and what is wrong with single ones. Raises SourceError where the answer as a whole is.
+    """The groups of an address, and the problems of single ones. Raises SourceError if the whole answer is wrong.
 
     Args:
         url: Where the list is.
@@ -116,7 +116,7 @@ async def fetch(url: str, *, token: str | None, refresh: float) -> tuple[list[Gr
 
 
 def _groups(value: object, where: str) -> tuple[list[Group], list[str]]:
-    """One target that is none costs itself alone; a group that is none, the list: it may have named many."""
+    """A wrong target affects no other. A wrong group makes the list wrong: it may have named many targets."""
     if not isinstance(value, list):
         raise BadAnswer(f"{where}: must be a list of groups with targets and labels; [] names none")
     groups: list[Group] = []

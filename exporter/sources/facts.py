@@ -36,7 +36,7 @@ def clean_id(text: str) -> str:
 
 
 def stand_in(raw: bytes) -> str:
-    """By what a malformed row is remembered that has no id of its own."""
+    """The id under which a malformed row without an id is remembered."""
     return "digest-" + blake2b(raw, digest_size=12).hexdigest()
 
 
@@ -51,7 +51,7 @@ def spelled(name: str) -> str:
 
 
 def moment(value: object) -> int | None:
-    """A time in microseconds, of seconds since the epoch or a text in ISO 8601; None for what is none of this age."""
+    """Microseconds of a time in seconds since the epoch or in ISO 8601; None if it is no time of this age."""
     if isinstance(value, str):
         try:
             at = times.parse(value)
@@ -65,7 +65,7 @@ def moment(value: object) -> int | None:
 
 
 def count(value: object) -> int:
-    """A number of rows; 0 for what is none."""
+    """A number of rows; 0 if it is no number."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
 
 
@@ -79,7 +79,7 @@ def tokens(value: object) -> int | None:
 
 
 def cost(value: object) -> float | None:
-    """What a span says it cost, in USD, or None for what cannot be the cost of one call."""
+    """The cost that a span reports, in USD; None if it cannot be the cost of one call."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_USD:
         return None
     return value
@@ -94,7 +94,7 @@ def not_believed(given: tuple[object, ...], read: tuple[object, ...]) -> tuple[s
 
 
 def span_id(text: str) -> int:
-    """A span id as an unsigned 64-bit integer; OpenTelemetry's are 16 hex digits, anything else goes by its digest."""
+    """A span id as an unsigned 64-bit integer. OpenTelemetry's are 16 hex digits; any other text becomes its digest."""
     if len(text) == 16:  # noqa: PLR2004
         try:
             (known,) = _eight_bytes(bytes.fromhex(text))

@@ -1,4 +1,4 @@
-"""What tells that a guardrail blocked a run, as agno stores and shows runs. Nothing else of a run is decoded."""
+"""Whether a guardrail blocked a run, from the fields in which agno stores and shows that. Nothing else is decoded."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _events = msgspec.json.Decoder(list[_Event] | None)
 
 
 def blocked_by(run_id: object, content: bytes | msgspec.Raw, events: bytes | msgspec.Raw) -> str:
-    """What blocked a failed run, '' where nothing did or nothing tells.
+    """The guardrail that blocked a failed run, '' if none did or agno does not tell.
 
-    The event of its error names the check. A run of an agent that does not stream has no events: there the content may
-    be the words of one of agno's own guardrails.
+    The event of its error names the check. A run of an agent that does not stream has no events; then its content may
+    be the text of one of agno's own guardrails.
 
     Args:
         run_id: The run's own id.

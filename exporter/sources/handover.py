@@ -1,7 +1,7 @@
-"""Where a source begins that takes an AgentOS over from another: a database from the API, or the other way round.
+"""Where a source begins that replaces another for an AgentOS: a database after the API, or the other way round.
 
-Both count spans by id in one ledger, so what both see counts once. What matters is how far back the ledger remembers:
-it keeps the ids of spans for a day past the cursor under which they were counted. Times are in microseconds.
+Both count spans by id in one ledger, so a span that both see counts once. The limit is how long the ledger remembers:
+it keeps span ids for a day past the cursor under which they were counted. Times are in microseconds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def is_misdated(end: int, created: int) -> bool:
 
 
 def floors(positions: Mapping[str, Position | None], others: Iterable[str]) -> dict[str, int]:
-    """By database, `others` too: traces created before this moment will not be read again, so the ledger may forget.
+    """By database, including `others`: traces created before this time will not be read again.
 
-    Databases of one AgentOS may hold the same trace, so the one that is furthest behind decides for all of them, as
-    long as none is unknown; one that never held a trace decides nothing.
+    The ledger may forget them. Databases of one AgentOS may have the same trace, so the one that is furthest behind
+    decides for all, unless one is unknown. A database that never had a trace does not decide.
     """
     stored = [position for position in positions.values() if position is not None]
     if not stored or len(stored) < len(positions):
@@ -46,10 +46,10 @@ def cutoffs(cursors: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 def begin(stood: Collection[int], lookback_start: int, overlap: int, *, own: int | None = None) -> int:
-    """The cutoff of a database that others read before.
+    """The cutoff of a database that another source read before.
 
-    It goes on where they stood and looks back as far as is configured, for spans that they could not see, but never
-    beyond what the ledger is sure to remember.
+    It continues at the other source's position and looks back as far as configured, for spans that the other could not
+    see, but never further than the ledger surely remembers.
 
     Args:
         stood: The cutoffs of the others.

@@ -1,7 +1,7 @@
-"""What a source tells of AgentOS beside its traces: what waits, and how what waited came to its end.
+"""The interface for approvals, schedules and the like: what waits, and how it ended.
 
-Each part of AgentOS that can be read by itself is a surface. A row that ended (an approval that was resolved, a run of
-a schedule, a job, a run of an evaluation) counts once, by its id; what waits is a gauge.
+Each part of AgentOS that can be read by itself is a surface. A row that ended (a resolved approval, a run of a
+schedule, a job, a run of an evaluation) counts once, by its id; waiting rows are gauges.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ Labels = tuple[str, ...]
 
 
 class NoSurface(SourceError):
-    """AgentOS has no such part: its release is older, or nobody has configured it."""
+    """AgentOS does not have this part: its release is older, or the part is not configured."""
 
 
 class Refused(SourceError):
-    """AgentOS does not let this part be read: no scope, or not on this replica."""
+    """AgentOS does not allow this part to be read: a scope is missing, or it is not on this replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one reading of a surface told.
+    """The result of one reading of a surface.
 
     Attributes:
         position: How far the surface is read; opaque to all but its source. None where there is nothing to count.
@@ -103,7 +103,7 @@ class OperationsSource(Protocol):
         """Those that it reads, in this order."""
 
     async def read(self, surface: str, position: Mapping[str, Any] | None) -> Reading:
-        """Read one surface, from where its last committed reading ended; None where there was none.
+        """Read one surface, from the position of its last committed reading; None if there was none.
 
         Raises:
             NoSurface: AgentOS has none.

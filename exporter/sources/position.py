@@ -1,4 +1,4 @@
-"""Where reading of one database stands, how it is to be read, and by which traces its answers are believed."""
+"""The position of reading in one database, the settings of reading, and the sentinels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Position:
-    """Where reading stands, whatever the source; committed as the cursor. Times are the source's, in microseconds.
+    """The position of reading, for every source; committed as the cursor. Times are the source's, in microseconds.
 
     Attributes:
         cutoff: All that came before was read.

@@ -1,4 +1,4 @@
-"""What a source of traces hands over, and what it may ask: the API and the database of an AgentOS keep to it alike."""
+"""The interface of trace sources: what they yield, and what they may ask. The API and the database implement it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from exporter.counting.waiting import RunDetail
 
 @dataclass(slots=True)
 class Batch:
-    """What a source hands over to be committed in one transaction.
+    """Traces and facts that are committed in one transaction.
 
-    The consumer commits it before it asks for the next one: when the generator resumes, the batch is durable.
+    The consumer commits it before it asks for the next batch: when the generator resumes, the batch is durable.
     """
 
     db: str
@@ -44,16 +44,16 @@ class Batch:
 
 
 class LedgerView(Protocol):
-    """What a source may ask the ledger about one AgentOS. All calls are coroutines: the ledger lives in a thread."""
+    """What a source may ask the ledger about one AgentOS. All are coroutines: the ledger is in a thread."""
 
     async def cursors(self) -> dict[str, dict[str, Any]]:
         """The last committed cursors of all databases that were ever read of this AgentOS."""
 
     async def known_traces(self, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
-        """What is known of these traces in this database."""
+        """The known ones of these traces in this database, by id."""
 
     async def open_due(self, db: str, now: int, limit: int) -> list[KnownTrace]:
-        """Open traces whose time to be asked for again has come, the most overdue first."""
+        """Open traces that are to be asked for again by `now`, the most overdue first."""
 
     async def unsettled(self, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:
         """Complete traces that are about to settle, the most overdue first.
@@ -96,7 +96,7 @@ class SessionWindow:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an AgentOS says of itself. None and empty where it does not say."""
+    """What an AgentOS tells about itself. None and empty if it does not tell."""
 
     os_id: str = ""
     version: str = ""
@@ -138,7 +138,7 @@ class TraceSource(Protocol):
     def read(self, ledger: LedgerView, *, deadline: float) -> AsyncGenerator[Batch]:
         """One poll: batches to be committed one by one; `deadline` is a monotonic time in seconds.
 
-        Raises SourceError when the poll cannot go on; what was yielded before stays committed.
+        Raises SourceError if the poll cannot go on; earlier batches stay committed.
         """
 
     async def describe(self, ledger: LedgerView) -> Description:
@@ -149,7 +149,7 @@ class TraceSource(Protocol):
 
 
 class PastSource(Protocol):
-    """One AgentOS whose past is read, once, from its beginning to its end."""
+    """One AgentOS whose past is read once, from beginning to end."""
 
     @property
     def stats(self) -> PollStats:
@@ -197,4 +197,4 @@ class DetailsOnRequest(Protocol):
         """
 
     def session_databases(self) -> Sequence[str]:
-        """Databases that may hold sessions; none where they are not known."""
+        """Databases that may have sessions; none if they are unknown."""

@@ -1,4 +1,4 @@
-"""The metrics of one run, as agno stores and shows them → `RunDetail`. Whatever stands there, it is bounded."""
+"""The metrics of one run, as agno stores and shows them → `RunDetail`. All of it is limited in size."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _listed(details: dict[str, Any]) -> Iterator[ModelUse | None]:
 
 
 def role_of(part: str) -> str:
-    """What a model is for, by its key in the detail (`memory_model` → `memory`); '' for the run's own."""
+    """The purpose of a model, by its key in the detail (`memory_model` → `memory`); '' for the run's own."""
     if part == "model":
         return ""
     role = part.removesuffix("_model")
@@ -103,7 +103,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int | None:
-    """A count of tokens: 0 where agno leaves it out, None where it is no count."""
+    """A count of tokens: 0 if agno leaves it out, None if it is no count."""
     return 0 if value is None else tokens(value)
 
 

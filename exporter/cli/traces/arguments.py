@@ -67,7 +67,7 @@ def _status(text: str) -> str:
 
 
 def _value(metavar: str, text: str, parse: Callable[[str], object] | None = None) -> Parameter:
-    """A flag with a value: its name in the help, what it means, and how it is read."""
+    """A flag with a value: its name in the help, its meaning, and its parser."""
     converter = None if parse is None else configuration.read_by(parse)
     return Parameter(metavar=metavar, help=text, converter=converter, show_default=False)
 
@@ -87,7 +87,7 @@ def _switch(text: str) -> Parameter:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every command of `traces` takes. Times are in microseconds since the epoch, `timeout` in seconds."""
+    """The flags of every command of `traces`. Times are in microseconds since the epoch, `timeout` in seconds."""
 
     output: Annotated[Literal["table", "json"], Parameter(help="for people or for programs")] = "table"
     url: Annotated[str | None, _of("URL", f"of the AgentOS (environment: {_PREFIX}AGENTOS_URL)")] = None
@@ -105,7 +105,7 @@ class Options:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RowOptions(Options):
-    """What commands take that show rows."""
+    """The flags of commands that show rows."""
 
     reverse: Annotated[bool, _switch("the other way round")] = False
     limit: Annotated[int, _value("N", "rows to show (default: 20)", _positive)] = 20

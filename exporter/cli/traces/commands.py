@@ -1,4 +1,4 @@
-"""The commands: what each asks AgentOS for, and what it makes of the answers."""
+"""The commands: their requests to AgentOS, and the documents that they make of the answers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(slots=True)
 class Answer:
-    """What a command found: `document` for programs, `draw` for people, `notes` on how it was found."""
+    """The result of a command: `document` for programs, `draw` for people, `notes` on how it was found."""
 
     document: dict[str, Any]
     draw: Callable[[Console], None]
@@ -178,7 +178,7 @@ async def list_traces(inspector: Inspector, databases: list[str | None], options
 
 
 def _paged(options: RowOptions, notes: list[str], *, more: bool) -> dict[str, Any]:
-    """The start of a document of one page; a note tells how to get the next."""
+    """The start of a document of one page; a note says how to get the next."""
     if more:
         notes.append(f"there are more: --page {options.page + 1}")
     return {"page": options.page, "limit": options.limit, "more": more}

@@ -1,4 +1,4 @@
-"""What was found, as tables and trees for people. No text of it is read as markup."""
+"""Results as tables and trees for people. No text in them is read as markup."""
 
 from __future__ import annotations
 
@@ -268,13 +268,13 @@ def _guides(trace: TraceView) -> list[tuple[str, str]]:
 
 
 def _shortened(guide: str, console: Console) -> str:
-    """A guide that leaves room for what it leads to, however deep the tree."""
+    """A guide that leaves room for its span, however deep the tree is."""
     most = max(12, console.width // 3 // 3 * 3)
     return guide if len(guide) <= most else "⋯  " + guide[-(most - 3) :]
 
 
 def _draw_block(console: Console, guide: str, label: str, text: str, style: str) -> None:
-    """A text of several lines below a span, indented as it is; the label stands before the first line."""
+    """A text of several lines below a span, indented as it is; the label comes before the first line."""
     from rich.text import Text  # noqa: PLC0415
 
     cut = len(text) - _CONTENT

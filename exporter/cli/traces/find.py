@@ -62,7 +62,7 @@ async def scan_through(
     most: int,
     requests: bool,
 ) -> Scan:
-    """Read traces until there are enough, or no more.
+    """Read traces until enough of them fit, or there are no more.
 
     Args:
         traces: The traces to read; closed at the end.

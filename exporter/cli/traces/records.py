@@ -1,4 +1,4 @@
-"""What was found, as JSON for programs."""
+"""Results as JSON for programs."""
 
 from __future__ import annotations
 

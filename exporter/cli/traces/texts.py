@@ -20,7 +20,7 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many things, in the singular or the plural."""
+    """A number with its noun, in the singular or the plural."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 

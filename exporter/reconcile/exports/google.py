@@ -79,13 +79,13 @@ def _item(row: Record, start: int, end: int, zone: str) -> Item:
 
 
 def _model(sku: str) -> str:
-    """The id of the Gemini model that a SKU is of; '' where it names none."""
+    """The id of the Gemini model in a SKU; '' if it names none."""
     match = _MODEL.search(sku)
     return "" if match is None else "-".join(part.lower() for part in ("gemini", *match.groups()) if part)
 
 
 def _measure(sku: str) -> Measure | None:
-    """What a SKU counts; None for what is no token."""
+    """The measure of a SKU; None if it is no token."""
     text = sku.strip().lower()
     if "storage" in text or "embed" in text:
         return None

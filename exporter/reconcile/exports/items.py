@@ -72,7 +72,7 @@ class Collector:
         self._remarks: list[Finding] = []
 
     def remark(self, reason: Reason, text: str) -> None:
-        """Note what was found beside figures, each but once."""
+        """Note a remark about the files, each only once."""
         if Finding(reason, text) not in self._remarks:
             self._remarks.append(Finding(reason, text))
 

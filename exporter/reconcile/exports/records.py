@@ -52,7 +52,7 @@ class Record:
         return value is not None and value != ""
 
     def text(self, key: str) -> str:
-        """A field as text; '' where it has no value."""
+        """A field as text; '' if it has no value."""
         value = self.fields.get(key)
         if value is None:
             return ""
@@ -65,7 +65,7 @@ class Record:
         return tuple(sorted((name, str(value)) for name, value in self.fields.items() if name not in figures and value))
 
     def inner(self, key: str) -> Record:
-        """A field that is an object; an empty one where it is absent."""
+        """A field that is an object; an empty one if it is absent."""
         value = self.fields.get(key)
         if value is None:
             value = {}
@@ -74,12 +74,12 @@ class Record:
         return Record(self.place, value)
 
     def each(self, key: str) -> Iterator[Record]:
-        """The objects of a field that is a list; none where it is absent."""
+        """The objects of a field that is a list; none if it is absent."""
         value = self.fields.get(key)
         yield from _objects([] if value is None else value, f"{self.place}, {key}")
 
     def count(self, key: str) -> int:
-        """A field as a whole number of at least 0; 0 where it has no value."""
+        """A field as a whole number of at least 0; 0 if it has no value."""
         number = self._number(key)
         if number is None:
             return 0
@@ -88,7 +88,7 @@ class Record:
         return int(number)
 
     def usd(self, key: str, *, cents: bool = False) -> int:
-        """A field as money, in units of 10**-18 USD; it may be negative, and is 0 where it has no value."""
+        """A field as money, in units of 10**-18 USD; it may be negative, and is 0 if it has no value."""
         number = self._number(key)
         if number is None:
             return 0

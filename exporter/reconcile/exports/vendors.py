@@ -1,4 +1,4 @@
-"""Which vendors there are, and files of theirs as statements."""
+"""The known vendors, and their files as statements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.reconcile.reasons import Reason
 
 
 class Vendor(NamedTuple):
-    """How the exports of a vendor are told and read."""
+    """How the exports of a vendor are recognised and read."""
 
     name: str
     fits: Callable[[Export], bool]

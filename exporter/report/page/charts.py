@@ -72,7 +72,7 @@ def stacked(days: Sequence[dt.date], series: Sequence[Series], partial: Collecti
 
 
 def bars(items: Sequence[tuple[str, int]], title: str) -> str:
-    """Horizontal bars of (name, units of 10**-18 USD); '' where nothing cost anything."""
+    """Horizontal bars of (name, units of 10**-18 USD); '' if nothing cost anything."""
     largest = max((value for _, value in items), default=0)
     if not largest:
         return ""

@@ -55,7 +55,7 @@ def render(report: Report) -> str:
 
 
 def _headline(total: Group) -> str:
-    """The sums that one looks for first."""
+    """The most important sums."""
     figures = total.figures
     cost = dollars(figures.get("cost_usd"), 2 if figures.get("cost_usd", 0) >= 10**18 else 4)
     at_least = figures.get("unpriced_tokens") or figures.get("calls_without_usage")
@@ -149,7 +149,7 @@ def _row(names: Sequence[str], table: Table, group: Group) -> str:
 
 
 def _by_source(report: Report) -> str:
-    """What the cost rests on."""
+    """The cost by source of its price."""
     if not report.sources:
         return ""
     digits = places(report.total.figures.get("cost_usd"))

@@ -145,9 +145,9 @@ class _Points:
             yield point
 
     def histogram(self, metric: metrics_core.Metric) -> Iterator[HistogramDataPoint]:
-        """One for each histogram; prometheus_client gives its buckets, which are cumulative, then its sum.
+        """One point for each histogram; prometheus_client gives its cumulative buckets, then its sum.
 
-        One that is gone keeps its bounds: they tell which series of Prometheus end.
+        A histogram that is gone keeps its bounds: they say which series of Prometheus end.
         """
         point, before = HistogramDataPoint(), 0
         for sample in metric.samples:
@@ -189,7 +189,7 @@ def _exemplars(sample: samples.Sample) -> Iterator[Exemplar]:
 
 
 def _attributes(labels: Mapping[str, str]) -> list[KeyValue]:
-    """The labels; to Prometheus an empty one is none."""
+    """The labels; empty ones are left out, as Prometheus treats them."""
     return [KeyValue(key=key, value=AnyValue(string_value=value)) for key, value in labels.items() if value]
 
 

@@ -25,7 +25,7 @@ _NAME: Final = "agentos-exporter"
 
 
 class Pusher:
-    """Sends what is published to all targets, each by a job of its own, so that none waits for another."""
+    """Sends the published metrics to all targets, each in its own job, so that no target delays another."""
 
     def __init__(self, pushes: Sequence[Push], instance: str, publisher: Publisher, shared: Shared, jobs: Jobs) -> None:
         """Push to all configured targets.

@@ -95,7 +95,7 @@ def _add_exemplar(series: Any, exemplar: samples.Exemplar) -> None:  # noqa: ANN
 
 
 def _label(message: Any, labels: Mapping[str, str]) -> None:  # noqa: ANN401 - a message
-    """Labels are sorted; an empty one is none."""
+    """Labels are sorted, and empty ones are left out."""
     for name in sorted(labels):
         if labels[name]:
             message.labels.add(name=name, value=labels[name])

@@ -1,7 +1,7 @@
-"""One target of `push`: when a snapshot is sent to it, how, and what came of it.
+"""One target of `push`: when a snapshot is sent to it, how, and with what result.
 
-Every value is cumulative, so nothing waits in a queue: each attempt sends the newest snapshot, and what a target
-missed is in the next one that it takes.
+Every value is cumulative, so there is no queue: each attempt sends the newest snapshot, which has everything that the
+target missed.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Target:
         return Verdict(_outcome(status), f"{status} {text}".strip(), status, pause)
 
     def _taken_by(self, response: httpx.Response, answer: bytes) -> Verdict:
-        """What a target says that took the request, maybe in part."""
+        """What a target answers that took the request, perhaps only in part."""
         if self._push.protocol is not Protocol.OTLP or "protobuf" not in response.headers.get("content-type", ""):
             return Verdict("ok")
         rejected, why = self._codec.rejected(answer)
@@ -206,7 +206,7 @@ class Target:
             return 0.0
 
     def _headers(self) -> dict[str, str]:
-        """Headers of the next requests; files are read anew. Raises RefusedError."""
+        """Headers of the next requests; files are read again. Raises RefusedError."""
         push = self._push
         headers = {"User-Agent": f"agentos-exporter/{__version__}", **self._codec.HEADERS}
         for name, value in push.headers:
@@ -245,7 +245,7 @@ def _outcome(status: int) -> str:
 
 
 def _codec(protocol: Protocol) -> ModuleType:
-    """Import what makes bodies of snapshots: an extra, which takes 10 MB."""
+    """Import the module that makes bodies of snapshots: it needs an extra, and 10 MB."""
     if protocol is Protocol.OTLP:
         from exporter.service.push import otlp  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""What stands before every answer: the rate limit, the headers and the passwords of `--web.config.file`.
+"""The checks before every answer: the rate limit, the headers and the passwords of `--web.config.file`.
 
-In the order of exporter-toolkit: too many requests are refused before anything else, headers go to all other answers,
-and one bcrypt runs at a time, of which the results are kept.
+As in exporter-toolkit, too many requests are refused before anything else, and all other answers get the headers. One
+bcrypt runs at a time, and its results are kept.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def listen(addresses: Sequence[Address]) -> list[socket.socket]:
 
 
 def from_systemd(environ: Mapping[str, str] = os.environ) -> list[socket.socket]:
-    """The sockets of `LISTEN_FDS`. Raises ListenError where there are none for this process."""
+    """The sockets of `LISTEN_FDS`. Raises ListenError if there are none for this process."""
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,3}", count):
         raise ListenError("--web.systemd-socket: systemd hands over no socket; is there a .socket unit?")
@@ -83,7 +83,7 @@ def bind(host: str, port: int) -> socket.socket:
 def bind_path(path: Path) -> socket.socket:
     """A listening socket at a path, for everybody who may write to its folder. Raises ListenError.
 
-    A socket that nobody listens on any more is replaced.
+    A socket on which no process listens any more is replaced.
     """
     where = f"unix:{path}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,7 +99,7 @@ def bind_path(path: Path) -> socket.socket:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether a socket lies there that an earlier process left behind."""
+    """Whether an earlier process left a socket behind at this path."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return False

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class LiveWebConfig:
-    """What the web server runs with at this moment.
+    """The web configuration in force.
 
     Attributes:
         path: The file; None where there is none.
@@ -26,7 +26,7 @@ class LiveWebConfig:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Read the file; None stands for no file. Raises ConfigError."""
+        """Read the file; None means that there is no file. Raises ConfigError."""
         self.path = path
         self.problems: tuple[str, ...] = ()
         self.config = WebConfig() if path is None else load_web(path)
@@ -36,12 +36,12 @@ class LiveWebConfig:
         """what the watched files held when they were read last; None: they are to be read in any case"""
 
     def refresh(self) -> None:
-        """Read the files anew if one of them has changed. What is refused changes nothing, and is logged once.
+        """Read the files again if one of them has changed. A refused change has no effect, and is logged once.
 
         The bytes themselves are compared, at each new connection and every few seconds: times of files are too coarse
-        to tell two changes apart that follow each other at once. Not at each request, since to read files takes the
-        interpreter's lock anew a dozen times, while threads decode and render. What was refused is read again in any
-        case: a file that it names may be there now.
+        to separate two changes in quick succession. They are not compared at each request, since reading files takes
+        the interpreter's lock a dozen times while threads decode and render. Refused files are read again in any case:
+        a file that they name may exist by now.
         """
         contents = tuple(map(_content, self._watched))
         if self.path is None or (contents == self._seen and not self.problems):

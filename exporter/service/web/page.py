@@ -70,7 +70,7 @@ def _row(instance: InstanceStatus, now: float) -> str:
 def shown_url(url: str) -> str:
     """The URL without user, password, query and fragment.
 
-    Cuts at the last @ wherever it stands, so a password with unescaped reserved characters does not show in part.
+    It is cut at the last @, so no part of a password with unescaped reserved characters is shown.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     place = rest.rpartition("@")[2]

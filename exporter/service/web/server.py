@@ -51,9 +51,9 @@ class _Config(uvicorn.Config):
 
 
 class _Connection(H11Protocol):
-    """uvicorn's connection with a limit to its time: uvicorn itself waits for ever for a request to be complete.
+    """uvicorn's connection with a time limit: uvicorn itself waits for ever for a complete request.
 
-    Where TLS is on, each connection shakes hands with the certificates of its moment before it counts as made.
+    With TLS, each connection does the handshake with the current certificates before it counts as made.
     """
 
     config: _Config
@@ -131,7 +131,7 @@ class _Connection(H11Protocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP. uvicorn would do so in the midst of another answer as well, and fail."""
+        """Refuse bytes that are not HTTP. uvicorn would also do so in the middle of another answer, and fail."""
         if self.cycle is not None:
             self.cycle.disconnected = True
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -177,7 +177,7 @@ def _names(transport: asyncio.Transport) -> set[str]:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A uvicorn server inside a daemon: signals are the daemon's, and who started it can wait for it."""
+    """A uvicorn server inside a daemon: the daemon handles signals, and its caller can wait for the start."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -244,7 +244,7 @@ class Server:
             await self._task
 
     async def stop(self) -> None:
-        """Take no more connections, let running answers end, and cut what is left after STOP_SECONDS."""
+        """Take no more connections, let running answers end, and close the remaining ones after STOP_SECONDS."""
         if self._task is None:
             for listener in self._listeners:
                 listener.close()

@@ -1,4 +1,4 @@
-"""What the web server asks the daemon for, and where its routes lie."""
+"""The interface between the web server and the daemon, and the paths of the routes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Paths:
 
 
 class Site(Protocol):
-    """What the web server asks the daemon. Every call is made in the event loop and must return at once."""
+    """What the web server needs from the daemon. Every call runs in the event loop and must return at once."""
 
     @property
     def version(self) -> str:

@@ -45,7 +45,7 @@ class AlreadyRead:
         """id → what AgentOS cannot serve, oldest first"""
 
     def add(self, traces: Iterable[Trace], malformed: Iterable[str] = ()) -> None:
-        """Remember what was read and committed."""
+        """Remember traces that were read and committed."""
         now = self._clock.monotonic()
         for trace in traces:
             self._read.pop(trace.id, None)
@@ -78,7 +78,7 @@ class AlreadyRead:
         self._unfinished.discard(trace_id)
 
     def left_out(self) -> dict[str, int]:
-        """Traces that AgentOS cannot serve, with their ends; whichever has not grown for the horizon is given up."""
+        """Traces that AgentOS cannot serve, with their ends. A trace that has not grown for the horizon is given up."""
         since = self._clock.monotonic() - self._settings.horizon / MICROSECONDS
         for trace_id in [trace_id for trace_id, unreadable in self._unreadable.items() if unreadable.since < since]:
             del self._unreadable[trace_id]

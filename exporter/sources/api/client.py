@@ -15,7 +15,7 @@ REQUEST_TIMEOUT: Final = 30.0
 
 
 class Client(AgentOSClient):
-    """Sends the requests of agno's client through `api`; `wait` holds for one request, in seconds."""
+    """Sends the requests of agno's client through `api`; `wait` applies to one request, in seconds."""
 
     def __init__(self, api: Api) -> None:
         super().__init__(api.base_url)

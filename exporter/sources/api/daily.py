@@ -1,10 +1,9 @@
 """AgentOS's own daily metrics: GET /metrics, whose figures are sums over the sessions that began on a day.
 
-As agno 3.1.10 has it: a session's tokens and all its runs count on the day (UTC) on which the session began, whatever
-day they were of. A day is worked out anew until it is over, once a minute at most and when somebody reads; after that
-it stays. Deleted sessions are in no day that is worked out later. Days on which no session began are left out. Runs
-are rows of the table of runs: those of team members, nested agents and agents of steps count as well, workflows may
-not.
+In agno 3.1.10, a session's tokens and all its runs count on the day (UTC) on which the session began, even if the runs
+are later. A day is computed again until it is over, when it is read and at most once a minute; after that it stays.
+Deleted sessions are in no day that is computed later. Days on which no session began are left out. Runs are rows of the
+table of runs: those of team members, nested agents and agents of steps count as well, workflows may not.
 """
 
 from __future__ import annotations

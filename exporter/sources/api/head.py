@@ -36,7 +36,7 @@ class Head:
 
     @property
     def as_of(self) -> int:
-        """The server's clock, or ours where it does not tell."""
+        """The server's clock, or ours if the server does not tell."""
         return self.date if self.date is not None else self.own_now
 
     def answered(self, answer: Answer) -> None:

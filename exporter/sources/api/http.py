@@ -52,7 +52,7 @@ class TooLarge(BadAnswer):
 
 
 class UnknownRoute(BadAnswer):
-    """404 or 405: the route or the thing asked for is not there. `status` tells which."""
+    """404 or 405: the route, or the object asked for, does not exist. `status` tells which."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ def not_counted(endpoint: str, code: str, size: int) -> None:
 
 @functools.cache
 def system_authorities() -> ssl.SSLContext:
-    """One context for all clients: each of its own would take half a megabyte, and 20 ms."""
+    """One context for all clients: a context of their own would take half a megabyte and 20 ms each."""
     return httpx.create_ssl_context()
 
 
@@ -227,7 +227,7 @@ class Api:
 
 
 async def _hang_up(response: httpx.Response) -> None:
-    """Close the connection: AgentOS's server does so after an error, and the next request would meet that."""
+    """Close the connection: AgentOS's server closes it after an error, and the next request would fail."""
     stream = response.extensions.get("network_stream")
     if stream is not None:  # there is none without a network
         await stream.aclose()
@@ -254,7 +254,7 @@ def _date(header: str | None) -> float | None:
 
 
 def _detail(body: bytes) -> str:
-    """What the answer says of itself: FastAPI's `detail`, on one line; '' where it says nothing."""
+    """The text of a refusal: FastAPI's `detail`, on one line; '' if the answer has none."""
     try:
         detail = json.loads(body[:65536]).get("detail", "")
     except (ValueError, AttributeError, RecursionError):

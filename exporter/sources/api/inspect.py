@@ -1,7 +1,7 @@
-"""One AgentOS as a person looks at it: traces with error texts and, on demand, contents; session figures; names.
+"""One AgentOS for people: traces with error texts and, on demand, contents; session figures; names.
 
 For the command line only. Requests go through agno's `AgentOSClient` over our own transport, one at a time, and come
-back as plain `views`, so that nothing above this package knows agno. What the daemon counts never passes here.
+back as plain `views`, so that no package above this one imports agno. The daemon does not use this module.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Inspector:
     """Looks into one AgentOS. All calls raise SourceError."""
 
     def __init__(self, source: AgentOSSource, *, timeout: float) -> None:
-        """`timeout` holds for one request, in seconds."""
+        """`timeout` applies to one request, in seconds."""
         self._client = source.client
         self._client.wait = timeout
         self._cannot_search: set[str | None] = set()
@@ -68,7 +68,7 @@ class Inspector:
         return bool(self._cannot_search)
 
     async def databases(self) -> list[str | None]:
-        """Ids of the databases that hold traces; [None] where /config is not allowed. Learns the components' names."""
+        """Ids of the databases that have traces; [None] if /config is not allowed. Learns the components' names."""
         try:
             config = await _checked(self._client.aget_config(), "/config")
         except Unauthorized as error:
@@ -267,6 +267,6 @@ def _conditions(query: Query) -> dict[str, Any]:
 
 
 def _wanted(row: TraceSummary, query: Query) -> bool:
-    """What this route cannot filter, before a tree is fetched for it."""
+    """Apply the filters that this route does not have, before a tree is fetched for the trace."""
     late = query.until is not None and micros(row.start_time) > query.until
     return not late and not row.trace_id.startswith(OWN_TRACE_PREFIX)

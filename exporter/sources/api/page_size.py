@@ -9,7 +9,7 @@ _LARGEST_PAGE: Final = 100
 
 
 class PageSize:
-    """How many rows a page has, so that one answer does not stall AgentOS for longer than the budget."""
+    """The number of rows of a page, chosen so that one answer does not stall AgentOS for longer than the budget."""
 
     def __init__(self, stall_budget: float) -> None:
         """`stall_budget` is in seconds."""
@@ -17,7 +17,7 @@ class PageSize:
         self.rows = _LARGEST_PAGE // 2
 
     def learn(self, elapsed: float, search_ms: float, rows: int) -> None:
-        """Take in how long a page took.
+        """Take into account how long a page took.
 
         Args:
             elapsed: Seconds from request to answer.

@@ -1,7 +1,7 @@
-"""The past of a database over the API: all traces that ended in a span of time, in closed windows, oldest first.
+"""The past of a database over the API: all traces that ended in a period, in closed windows, oldest first.
 
-The windows, pages and doubts are those of a backlog (`search`). There is no cutoff that moves with the clock, no sweep
-and no waiting: what the past does not show by now will not come.
+Windows, pages and checks are those of a backlog (`search`). There is no cutoff that moves with the clock, no sweep and
+no waiting: spans of the past that are hidden by now will not appear.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PastReader(SearchReader):
     async def _remaining(self, lo: int, until: int) -> int:
         """How many traces ended in [lo, until).
 
-        None is believed only if it is said again, after traces that are there were shown. Raises SilentEmpty.
+        An answer of 0 is believed only if it is repeated after known traces were shown. Raises SilentEmpty.
         """
         count = await self._count(lo, until, None)
         if count:

@@ -1,8 +1,8 @@
-"""Which proxy leads to an AgentOS, as the variables that clusters and shells set say.
+"""The proxy on the way to an AgentOS, from the variables that clusters and shells set.
 
-`HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` name a proxy, `NO_PROXY` what is reached without one; the lower-case names
-come first, as in curl and Go. An entry of `NO_PROXY` is a host, which stands for its subdomains too, an address, a
-range of addresses (`10.0.0.0/8`, `fd00::/8`), each with a port or without, or `*` for everything.
+`HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` name a proxy, `NO_PROXY` the destinations that are reached without one; the
+lower-case names come first, as in curl and Go. An entry of `NO_PROXY` is a host, which includes its subdomains, an
+address, a range of addresses (`10.0.0.0/8`, `fd00::/8`), each with a port or without, or `*` for everything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ProxyRefused(ValueError):
     """A proxy that cannot be used. The text names the cure, and never the value: it may hold a password.
 
-    `variable` is the environment variable that says it, '' where none does.
+    `variable` is the environment variable with the value, '' if it is from elsewhere.
     """
 
     variable = ""
@@ -33,7 +33,7 @@ class ProxyRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Exception:
-    """What is reached without a proxy: a range of addresses or a host with its subdomains; at any port if None."""
+    """A destination without a proxy: a range of addresses, or a host with its subdomains; `port` None: at any port."""
 
     network: Network | None
     host: str

@@ -1,4 +1,4 @@
-"""How traces are asked for, and what an error then tells."""
+"""The form of queries for traces, and the meaning of their errors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def trace_path(trace_id: str) -> str:
 
 
 def may_be_one_row(error: SourceError) -> bool:
-    """Whether AgentOS may have met a row that it cannot serve, though it could serve all others.
+    """Whether the error may be due to one trace that AgentOS cannot serve, while it could serve all others.
 
-    It then answers 500, whatever else the page holds; or 400 and what pydantic says of a node of the tree.
+    AgentOS then answers 500 for the whole page; or 400 with pydantic's message about a node of the tree.
     """
     if isinstance(error, NoFilter):
         return False

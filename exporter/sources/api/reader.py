@@ -163,7 +163,7 @@ class Reader(ABC):
         return handover.forgotten([self.loaded_position.cutoff])
 
     def _cursor(self, **moved: object) -> dict[str, Any]:
-        """The position, with what will have moved once the cursor is committed: only then `_moved` may tell of it."""
+        """The position as it will be once the cursor is committed; `_moved` updates it only after the commit."""
         return {**asdict(self.loaded_position), **moved}
 
     def _moved(self, **moved: object) -> None:
@@ -197,7 +197,7 @@ class Reader(ABC):
     # Belief
 
     async def _judge(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:
-        """Ask the sentinels where it matters; yields the reset of a source that lost all. Raises SilentEmpty."""
+        """Ask for the sentinels if that matters; yields the reset of a source that lost all. Raises SilentEmpty."""
         position = self.loaded_position
         now = self.clock.monotonic()
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
@@ -244,7 +244,7 @@ class Reader(ABC):
     # What was read
 
     def mark(self, traces: Sequence[Trace], malformed: Iterable[str] = ()) -> None:
-        """Remember what was read and committed."""
+        """Remember traces that were read and committed."""
         self.already_read.add(traces, malformed)
         if traces:
             self.loaded_position.seen = True
@@ -287,7 +287,7 @@ class Reader(ABC):
             yield replace(batch, db=db, traces=[msgspec.structs.replace(trace, db=db) for trace in batch.traces])
 
     async def read_by_id(self, ids: Sequence[str], head: Head) -> AsyncGenerator[Batch]:
-        """Read known or listed traces; those that a believed answer does not hold are missed."""
+        """Read known or listed traces. Those that are not in a believed answer are missed."""
         if not ids:
             return
         unanswered = set(ids)
@@ -301,7 +301,7 @@ class Reader(ABC):
             yield Batch(self.db, missed=sorted(unanswered), as_of=head.as_of)
 
     async def examine(self, ledger: LedgerView, listed: Sequence[ListedTrace]) -> Verdict:
-        """Hold a believed listing against the ledger."""
+        """Compare a believed list with the ledger."""
         now, recorded_traces = self.clock.now_us(), await ledger.known_traces(self.db, [trace.id for trace in listed])
         verdict = Verdict()
         for trace in sorted(listed, key=lambda trace: trace.end):
@@ -442,7 +442,7 @@ class Reader(ABC):
 
 @dataclass(slots=True)
 class Verdict:
-    """What a listing calls for: new or changed traces, oldest end first; ids that will not change; too old ones."""
+    """The consequences of a list: new or changed traces, oldest end first; ids that will not change; too old ones."""
 
     fetch: list[ListedTrace] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The true facts of a trace's roots, where AgentOS overwrote them in its answer with the trace's own."""
+"""The facts of a trace's roots where AgentOS overwrote them, in its answer, with those of the trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 async def correct_roots(page: wire.Page, get: Get, *, clean_ids: bool) -> None:
-    """Ask for the roots whose own facts are in doubt, and put them into the page. Raises SourceError.
+    """Ask for the roots whose facts are in doubt, and correct the page. Raises SourceError.
 
     Args:
         page: Traces as they were answered.

@@ -1,7 +1,7 @@
 """The detail of one run: GET /sessions/{session_id}/runs/{run_id} → `RunDetail`.
 
-The route answers with the whole run, prompts and all; only its metrics are decoded, and what tells that a guardrail
-blocked it. A run inside a workflow is mostly not stored by itself, but stands in the workflow's run.
+The route answers with the whole run, including prompts. Only its metrics are decoded, and the fields that tell whether
+a guardrail blocked it. A run inside a workflow is mostly not stored by itself, but inside the workflow's run.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class SearchReader(Reader):
     async def _backlog(self, lo: int, remaining: int, head: Head) -> AsyncGenerator[Batch]:
         """Read `remaining` traces that end at or after `lo` in closed windows, oldest first, as time allows.
 
-        `head.complete` tells whether few enough are left for a single pass, `_read_until` from where.
+        Sets `head.complete` if few enough are left for a single pass, and `_read_until` to its beginning.
         """
         self.catching_up, self._read_until = True, lo
         self._believed = None  # time spent on a backlog is no time without news
@@ -126,7 +126,7 @@ class SearchReader(Reader):
                 remaining = await self._count(lo, None, head)
 
     async def _doubt(self) -> None:
-        """Part of a backlog came back empty: do not move on unless AgentOS still shows what it has.
+        """A part of a backlog came back empty: go on only if AgentOS still shows known traces.
 
         Raises SilentEmpty.
         """
@@ -136,7 +136,7 @@ class SearchReader(Reader):
         return self.deadline - self.clock.monotonic() < 2 * self._window_took + 0.1
 
     async def _window(self, lo: int, remaining: int, head: Head) -> int:
-        """The end of a closed window from `lo` that holds at most `_most` traces, and not needlessly few."""
+        """The end of a closed window from `lo` with at most `_most` traces, and not needlessly few."""
         most, step = self._most, self._step
         fits, held, too_far = 0, 0, None
         for _ in range(_PROBES):
@@ -221,9 +221,9 @@ class SearchReader(Reader):
         )
 
     async def _narrow(self, lo: int, hi: int | None, head: Head, error: SourceError) -> AsyncGenerator[Batch]:
-        """Read what ends in [lo, hi) trace by trace, or nearly so, after a search for it failed with `error`.
+        """Read the traces that end in [lo, hi) one by one, or nearly so, after a search for them failed with `error`.
 
-        The list, which has no trees, names the traces. Raises `error` where none of them is to blame.
+        Their ids come from the list, which has no trees. Raises `error` if no single trace is to blame.
         """
         blamed = False
         # A search finds what began up to a day before; nearly always it is one of the newest that is to blame.
@@ -245,7 +245,10 @@ class SearchReader(Reader):
         raise error
 
     async def _head_page(self, conditions: dict[str, Any], number: int, size: int, head: Head) -> wire.Page | None:
-        """As `_search`; smaller bites after a timeout: the cursor must move on before what was read is forgotten."""
+        """As `_search`, with smaller windows after a timeout.
+
+        The cursor must move before the process forgets what it has read.
+        """
         try:
             return await self._search(conditions, number, size, head)
         except SourceTimeout:
@@ -305,7 +308,7 @@ class SearchReader(Reader):
         return page.total_count
 
     async def _elsewhere(self, head: Head) -> AsyncGenerator[Batch]:
-        """Once an hour, look for what the filters of a poll would miss for ever."""
+        """Once an hour, look for traces that the filters of a poll would never find."""
         if self.clock.monotonic() - self._looked_elsewhere < _ELSEWHERE_EVERY:
             return
         await self._check_statuses()

@@ -1,7 +1,7 @@
-"""One AgentOS read through its HTTP API: its databases, its names, its session figures.
+"""One AgentOS over its HTTP API: its databases, its names, its session figures.
 
-Bulk reads go through our own client (`http`, `wire`); /config, session stats and the command line go through agno's own
-`AgentOSClient`, whose requests are sent the same way: authorised, unsampled, bounded and counted.
+Bulk reads go through our own client (`http`, `wire`). /config, session stats and the command line go through agno's own
+`AgentOSClient`, whose requests are sent in the same way: authorised, unsampled, limited and counted.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class AgentOSSource:
             raise BadAnswer("/config: the answer is not that of an AgentOS; is this its URL?") from error
 
     async def _learn_version(self, wait: float) -> None:
-        """Version of agno from /info, where there is such a route and it tells."""
+        """Read the version of agno from /info, if there is such a route and it tells."""
         if not self._tells_version:
             return
         try:
@@ -261,7 +261,7 @@ class AgentOSSource:
                 reader.clean_ids = clean
 
     def _explain(self, error: SourceError) -> SourceError:
-        """Say what is likely wrong where traces are answered with a 404."""
+        """Name the likely mistake if AgentOS answers 404 to traces."""
         if isinstance(error, UnknownRoute):
             return BadAnswer(
                 f"{error} (agno before 2.3.5 has no traces; an unknown database in db_ids answers 404 too)"
@@ -271,7 +271,7 @@ class AgentOSSource:
     # Details of runs
 
     def session_databases(self) -> Sequence[str]:
-        """Databases that may hold sessions; none where they are not known."""
+        """Databases that may have sessions; none if they are unknown."""
         if self.target.db_ids is not None:
             return self.target.db_ids
         config = self._config
@@ -307,9 +307,9 @@ class AgentOSSource:
     # What waits
 
     def _places(self, part: str) -> list[dict[str, str]]:
-        """The databases or bases of a part of AgentOS, as parameters of a request.
+        """The databases or bases of a part of AgentOS, as parameters of requests.
 
-        One without any where it need not be named; none where AgentOS says that it has none.
+        One empty place if it need not be named; no place if AgentOS says that it has none.
         """
         config = self._config
         if part == "queue":
@@ -352,7 +352,7 @@ class _Info(msgspec.Struct):
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Leading numbers of a version (`3.1.10` → (3, 1, 10)), () where there are none."""
+    """Leading numbers of a version (`3.1.10` → (3, 1, 10)), () if there are none."""
     numbers = []
     for number in text.split(".")[:3]:
         if not number.isdigit():

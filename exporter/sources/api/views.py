@@ -1,6 +1,6 @@
-"""A trace and a session as a person looks at them: plain data, made of agno's own models.
+"""A trace and a session for people: plain data, made from agno's own models.
 
-They hold error texts and contents, so only the command line makes them. What the daemon counts is in `core.model`.
+They have error texts and contents, so only the command line makes them. The daemon uses `core.model`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TYPED: Final = frozenset(SpanKind) - {SpanKind.HTTP, SpanKind.OTHER}
 class SpanView:
     """One visible span, as AgentOS shows it.
 
-    `parent` is the index of the parent in `TraceView.spans` (-1 for a root); parents stand before their children. Times
+    `parent` is the index of the parent in `TraceView.spans` (-1 for a root); parents come before their children. Times
     are microseconds since the epoch. `nested` marks a vendor's second view of the LLM call above, with the same tokens.
     """
 
@@ -56,7 +56,7 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """One trace with the spans visible now; `row` holds the ids of its row ('' where null), `row_status` its status."""
+    """One trace with its visible spans; `row` has the ids of its row ('' for null), `row_status` its status."""
 
     id: str
     db: str
@@ -79,7 +79,7 @@ class TraceView:
 
     @property
     def root(self) -> SpanView | None:
-        """The outermost agent, team or workflow: what a user called. None while hidden, or where there is none."""
+        """The outermost agent, team or workflow, which a user called. None while it is hidden, or if there is none."""
         return next((span for span in self.spans if span.kind in RUN_KINDS), None)
 
     @property

@@ -1,8 +1,8 @@
 """Answers of AgentOS's traces API → `exporter.core.model`. Runs in a thread: no I/O, no clock.
 
-Only what is needed is decoded; prompts and answers are skipped by the decoder and never become Python objects. What a
-user of AgentOS can put into a span is not trusted: a row that is not a trace is set aside and named, and never costs
-the page it stands on.
+Only needed fields are decoded; the decoder skips prompts and answers, which never become Python objects. Users of
+AgentOS can put anything into a span, so rows are not trusted: a malformed row is set aside and named, and the other
+rows of its page are read.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ _HTML: Final = 64 * 1024
 
 @dataclass(slots=True)
 class RootDoubt:
-    """Roots (indices in the trace's spans) whose own facts AgentOS overwrote with the trace's.
+    """Roots (indices in the trace's spans) whose facts AgentOS may have overwritten with those of the trace.
 
-    A root that is an AGENT, TEAM or WORKFLOW shows the trace's times; they are its own unless a descendant starts or
-    ends at that very moment. Its ids are the trace's, which versions before 2.6.0 pollute with those of members.
+    A root that is an AGENT, TEAM or WORKFLOW shows the trace's times. They are its own unless a descendant starts or
+    ends at that very moment. Its ids are the trace's, and versions before 2.6.0 mix in those of members.
     """
 
     times: list[int] = field(default_factory=list)
@@ -173,7 +173,7 @@ class Listing:
 
 
 def search_page(body: bytes, db: str) -> Page:
-    """Decode an answer of POST /traces/search. Raises BadAnswer where it is no such answer at all."""
+    """Decode an answer of POST /traces/search. Raises BadAnswer if it is no such answer at all."""
     details, malformed, meta = _rows(body, _search, _detail)
     traces: list[Trace] = []
     doubts: dict[str, RootDoubt] = {}
@@ -190,7 +190,7 @@ def search_page(body: bytes, db: str) -> Page:
 
 
 def list_page(body: bytes) -> Listing:
-    """Decode an answer of GET /traces. Raises BadAnswer where it is no such answer at all."""
+    """Decode an answer of GET /traces. Raises BadAnswer if it is no such answer at all."""
     rows, malformed, meta = _rows(body, _list, _row)
     listed = [
         ListedTrace(
@@ -271,7 +271,10 @@ class _Malformed(Exception):
 def _rows(
     body: bytes, whole: msgspec.json.Decoder[Any], single: msgspec.json.Decoder[Any]
 ) -> tuple[list[tuple[Any, bytes]], list[str], _Meta]:
-    """(decoded rows with their bytes, stand-ins of malformed ones, meta); row by row only where the page fails."""
+    """(decoded rows with their bytes, stand-ins of malformed rows, meta).
+
+    Rows are decoded one by one only if the page as a whole fails.
+    """
     try:
         page = whole.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -331,7 +334,7 @@ def _split(body: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _stand_in(raw: bytes, trace_id: str | None = None) -> str:
-    """By what a malformed row is remembered: its trace id, else a digest of its bytes."""
+    """The id under which a malformed row is remembered: its trace id, else a digest of its bytes."""
     if trace_id is None:
         try:
             trace_id = _named.decode(raw).trace_id

@@ -1,7 +1,7 @@
-"""Connections to the databases of AgentOS: one a database, read-only, every statement bounded in time.
+"""Connections to the databases of AgentOS: one for each database, read-only, with a time limit for every statement.
 
-No transaction outlives a statement, nothing is locked, and nothing is written: PostgreSQL and MySQL are told so, SQLite
-opens the file read-only. A statement that is not wanted any more is broken off in the database, too.
+No transaction outlives a statement, nothing is locked, and nothing is written: PostgreSQL and MySQL are told so, and
+SQLite opens the file read-only. A statement whose result is no longer wanted is cancelled in the database, too.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ class Connection(ABC):
     @property
     @abstractmethod
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether there is a connection, as far as known."""
 
     async def open(self, wait: float) -> None:
-        """Connect, unless there is a connection; learn what the tables look like. `wait` is in seconds."""
+        """Connect, unless there is a connection, and learn the columns of the tables. `wait` is in seconds."""
         _demand_time(wait)
         async with self._turn(wait):
             if self._stale():
@@ -113,7 +113,7 @@ class Connection(ABC):
         return False
 
     async def learn(self, wait: float) -> None:
-        """Look the tables up anew."""
+        """Learn the columns of the tables again."""
         async with self._turn(wait):
             await self._learn()
 
@@ -244,7 +244,7 @@ def table_names(location: Location) -> list[str]:
 
 
 class Threaded(Connection):
-    """A connection whose driver blocks, and works in a thread of its own."""
+    """A connection with a blocking driver, which runs in its own thread."""
 
     def __init__(self, location: Location, read_password: Callable[[], str | None]) -> None:
         super().__init__(location, read_password)

@@ -110,18 +110,18 @@ class Feed:
             return
         began, own_now = self.clock.monotonic(), self.clock.now_us()
         now = await self.connection.now(wait=self._left)
-        this = Pass(began, own_now if now is None else now)
-        async with aclosing(self._news(ledger, this)) as batches:
+        current = Pass(began, own_now if now is None else now)
+        async with aclosing(self._news(ledger, current)) as batches:
             async for batch in batches:
                 yield batch
-        async with aclosing(self._judge(ledger, this)) as batches:
+        async with aclosing(self._judge(ledger, current)) as batches:
             async for batch in batches:
                 yield batch
         if self.catching_up:
             return
-        due = [trace for trace in this.due if trace.id not in this.touched]
+        due = [trace for trace in current.due if trace.id not in current.touched]
         self.stats.details["open"] = self.stats.details.get("open", 0) + len(due)
-        async with aclosing(self.ask(due, self.db, this.now)) as batches:
+        async with aclosing(self.ask(due, self.db, current.now)) as batches:
             async for batch in batches:
                 yield batch
 
@@ -156,7 +156,7 @@ class Feed:
         self.position.forgotten = max(self.position.forgotten, handover.forgotten(stood))
 
     async def _tables_are_there(self) -> bool:
-        """Whether there is a span table; agno makes it with the first run. Raises BadAnswer where it is gone or odd."""
+        """Whether there is a span table; agno creates it with the first run. Raises BadAnswer if it is gone or odd."""
         spans = self.connection.location.tables.spans_table
         if missing(self.connection.sql.layout, spans, SPAN_COLUMNS):
             await self.connection.learn(self._left)
@@ -184,10 +184,10 @@ class Feed:
 
     # News
 
-    async def _news(self, ledger: LedgerView, this: Pass) -> AsyncGenerator[Batch]:
-        """Hand over what was written since the last poll: page by page, of each page some traces at a time.
+    async def _news(self, ledger: LedgerView, current: Pass) -> AsyncGenerator[Batch]:
+        """Hand over the spans that were written since the last poll: page by page, and some traces of a page at a time.
 
-        The last batch of a page moves the cutoff; the last of all settles what no span was added to.
+        The last batch of a page moves the cutoff. The last of all settles traces to which no span was added.
         """
         since, after = stamp(self.loaded_position.cutoff), None
         while True:
@@ -196,18 +196,18 @@ class Feed:
             ended = len(page) < PAGE
             new = [row for row in page if row[1] not in self._read]
             ids, ignored = sorted_out(new)
-            this.note(page, ids, ignored)
-            self.catching_up = not ended and this.now - this.newest > 2 * self.settings.overlap
+            current.note(page, ids, ignored)
+            self.catching_up = not ended and current.now - current.newest > 2 * self.settings.overlap
             async with aclosing(self._readings(ids)) as readings:
                 async for reading, last in readings:
-                    batch = await self._batch(ledger, reading, this, ignored if last else ())
+                    batch = await self._batch(ledger, reading, current, ignored if last else ())
                     if not last:
                         yield batch
                         self._remember(reading)
                         continue
                     if ended:
-                        batch.settled = await self._settled(ledger, this)
-                    moved = self._moved_to(this, ended=ended)
+                        batch.settled = await self._settled(ledger, current)
+                    moved = self._moved_to(current, ended=ended)
                     if batch.traces or batch.ignored or batch.settled or self._is_worth_it(moved):
                         batch.cursor = asdict(moved)
                         yield batch
@@ -256,12 +256,12 @@ class Feed:
         return await asyncio.to_thread(span_rows.read, spans, self.db if db is None else db, given_up=given_up)
 
     def _remember(self, reading: Reading) -> None:
-        """Take note of spans that are committed."""
+        """Remember committed spans."""
         for spans in reading.inserted.values():
             self._read.update(spans)
 
     def _forget(self) -> None:
-        """Forget the spans before the cutoff, which are not listed again. What is no time at all is kept."""
+        """Forget the spans before the cutoff, which are not listed again. Spans without a valid time are kept."""
         since = stamp(self.loaded_position.cutoff)
 
         def may_come_again(created: object) -> bool:
@@ -275,16 +275,16 @@ class Feed:
         self._read = {span_id: created for span_id, created in self._read.items() if may_come_again(created)}
 
     def _last(self, page: Rows) -> tuple[Any, ...]:
-        """The row after which one can read on: SQLite has bytes after all text, whatever they stand for."""
+        """The row after which reading can continue: SQLite sorts bytes after all text."""
         for row in reversed(page):
             if not isinstance(row[0], bytes) and not isinstance(row[1], bytes):
                 return row
         raise BadAnswer(f"{self.connection.location}: {len(page)} rows of spans whose ids or times are no text")
 
     async def _batch(
-        self, ledger: LedgerView, reading: Reading, this: Pass, ignored: Sequence[tuple[str, str]] = ()
+        self, ledger: LedgerView, reading: Reading, current: Pass, ignored: Sequence[tuple[str, str]] = ()
     ) -> Batch:
-        """What was read, without traces that are too old to count; `ignored` are those that were not read at all."""
+        """The traces that were read, without those too old to count; `ignored` are those that were not read at all."""
         position = self.loaded_position
         traces = [trace for trace in reading.traces if trace.end >= position.floor]
         ignored = [*ignored, *((trace_id, "malformed") for trace_id in reading.malformed)]
@@ -306,15 +306,15 @@ class Feed:
             traces,
             ignored=ignored,
             first=position.first,
-            as_of=this.now,
+            as_of=current.now,
             follows=True,
             details=details,
             tags=tags,
         )
 
-    def _moved_to(self, this: Pass, *, ended: bool) -> FeedPosition:
-        """Where reading stands once the page is committed; `ended` where it is the last one."""
-        cutoff, newest = self._advance(this) if ended else self._advance_to(this)
+    def _moved_to(self, current: Pass, *, ended: bool) -> FeedPosition:
+        """The position once the page is committed; `ended` if it is the last page."""
+        cutoff, newest = self._advance(current) if ended else self._advance_to(current)
         return replace(
             self.loaded_position, cutoff=cutoff, newest=newest, first=self.loaded_position.first and not ended
         )
@@ -326,37 +326,37 @@ class Feed:
             or abs(moved.cutoff - self._moved) >= self.settings.overlap // 4
         )
 
-    def _advance(self, this: Pass) -> tuple[int, int]:
-        """(cutoff, newest) after all that is there was read.
+    def _advance(self, current: Pass) -> tuple[int, int]:
+        """(cutoff, newest) after all rows were read.
 
-        The clock that counts is AgentOS's, of which the newest row tells; while nothing new comes, ours goes on from
-        there. It is never believed beyond the database's own: a row from the future would hide what comes before it.
+        AgentOS's clock decides, which the newest row tells; while no row comes, our clock counts on from there. The
+        result never passes the database's own clock: a row from the future would hide earlier ones.
         """
-        position, cap = self.loaded_position, this.now + MICROSECONDS
-        newest = min(max(position.newest, this.newest), cap)
+        position, cap = self.loaded_position, current.now + MICROSECONDS
+        newest = min(max(position.newest, current.newest), cap)
         if not newest:
             return position.cutoff, newest
         if newest > position.newest or self._anchor is None:
-            self._anchor = (newest, this.began)
+            self._anchor = (newest, current.began)
         base, since = self._anchor
-        reached = base + round((this.began - since) * MICROSECONDS)
+        reached = base + round((current.began - since) * MICROSECONDS)
         return max(position.cutoff, min(reached, cap) - self.settings.overlap), newest
 
-    def _advance_to(self, this: Pass) -> tuple[int, int]:
+    def _advance_to(self, current: Pass) -> tuple[int, int]:
         """(cutoff, newest) after all up to the newest row of this pass was read."""
-        reached = min(this.newest, this.now + MICROSECONDS)
+        reached = min(current.newest, current.now + MICROSECONDS)
         return max(self.loaded_position.cutoff, reached - self.settings.overlap), max(
             self.loaded_position.newest, reached
         )
 
     # What is known, and waited for
 
-    async def _settled(self, ledger: LedgerView, this: Pass) -> list[str]:
+    async def _settled(self, ledger: LedgerView, current: Pass) -> list[str]:
         """Complete traces that settle, as no span was added to them; and notes which open ones are to be read."""
         now = self.clock.now_us()
         complete = await ledger.unsettled(self.db, UNSETTLED, due=now)
-        this.due = await ledger.open_due(self.db, now, OPEN_TRACES)
-        return [trace.id for trace in complete if trace.id not in this.touched]
+        current.due = await ledger.open_due(self.db, now, OPEN_TRACES)
+        return [trace.id for trace in complete if trace.id not in current.touched]
 
     async def ask(self, due: Sequence[KnownTrace], db: str, as_of: int, *, alone: bool = True) -> AsyncGenerator[Batch]:
         """Read known traces again: to give up on what never came, and for spans that were committed far too late.
@@ -378,20 +378,20 @@ class Feed:
             lost = sorted(set(some) - {clean_id(trace_id) for trace_id in reading.inserted}) if alone else []
             yield Batch(db, reading.traces, missed=lost, ignored=ignored, as_of=as_of, follows=True)
 
-    async def _judge(self, ledger: LedgerView, this: Pass) -> AsyncGenerator[Batch]:
-        """Hand over a reset if rows arrive, but none of the traces known before exists: the database was replaced.
+    async def _judge(self, ledger: LedgerView, current: Pass) -> AsyncGenerator[Batch]:
+        """Hand over a reset if rows arrive but none of the known traces exists any more: the database was replaced.
 
-        What is gone after a day may have been deleted because of its age: that is no sign of anything.
+        Traces that are gone after a day may have been deleted because of their age, and prove nothing.
         """
         position, now = self.loaded_position, self.clock.monotonic()
-        if position.sentinels and this.now - position.witnessed > DAY:
+        if position.sentinels and current.now - position.witnessed > DAY:
             position.sentinels = []
         if not position.sentinels:
             if position.seen:
                 await self._choose(ledger)
             return
         due = now - self._probed >= self.settings.overlap / MICROSECONDS
-        if not this.touched or not (due or self._alarm):
+        if not current.touched or not (due or self._alarm):
             return
         sql = self.connection.sql.alive(len(position.sentinels))
         if await self.connection.rows(sql, position.sentinels, wait=self._left):
@@ -402,13 +402,13 @@ class Feed:
         self._missing += 1
         if self._missing >= 2:  # noqa: PLR2004 - as with the API: one poll may meet a restore half done
             log.warning("source_reset", db=self.db, reason="none of the traces known before is there any more")
-            moved = replace(position, sentinels=sorted(this.touched)[-3:], witnessed=position.newest)
+            moved = replace(position, sentinels=sorted(current.touched)[-3:], witnessed=position.newest)
             yield Batch(self.db, reset=True, cursor=asdict(moved))
             self.position = moved
             self._alarm, self._missing, self._probed = False, 0, now
 
     async def _choose(self, ledger: LedgerView) -> None:
-        """Take known traces of different age as witnesses."""
+        """Choose known traces of different ages as sentinels."""
         position = self.loaded_position
         position.sentinels = await ledger.sentinels(self.db, position.sentinel_ages(self.settings.overlap))
         position.witnessed = min(position.newest, position.cutoff + self.settings.overlap)

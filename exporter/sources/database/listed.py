@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Pass:
-    """One poll: when it began by the monotonic clock and by the database's, and what it met.
+    """One poll: its start by the monotonic clock and by the database's, and what it found.
 
-    `touched` are traces with new spans. `due` are open traces whose time to be read again has come.
+    `touched` are traces with new spans. `due` are open traces that are to be read again.
     """
 
     began: float
@@ -30,7 +30,7 @@ class Pass:
     due: Sequence[KnownTrace] = ()
 
     def note(self, page: Rows, ids: Sequence[str], ignored: Sequence[tuple[str, str]]) -> None:
-        """Take note of a page of spans, and of the traces in it that have new ones, our own among them."""
+        """Note a page of spans, and the traces in it with new spans, our own among them."""
         self.newest = max(self.newest, newest_of(page))
         self.touched.update(ids, (trace_id for trace_id, reason in ignored if reason == "own"))
 
@@ -43,7 +43,7 @@ def sorted_out(new: Rows) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def why_not_read(trace_id: object) -> str:
-    """Why a trace is not read at all; '' where it is. Nobody asked a table of other hands to have ids that are text."""
+    """Why a trace is not read at all; '' if it is. Other programs may write ids that are no text."""
     if not isinstance(trace_id, str):
         return "malformed"
     return "own" if trace_id.startswith(OWN_TRACE_PREFIX) else ""
@@ -54,7 +54,7 @@ def _named(trace_id: object) -> str:
 
 
 def newest_of(page: Rows) -> int:
-    """When the newest row of a page was written, in microseconds; of those that tell a time at all, 0 if none does."""
+    """When the newest row of a page was written, in microseconds; 0 if no row has a valid time."""
     for row in reversed(page):
         try:
             return moment_of(row[0])

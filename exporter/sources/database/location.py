@@ -1,6 +1,6 @@
-"""Where a database of AgentOS is: an SQLAlchemy URL as AgentOS itself takes it, and the names of agno's tables.
+"""The location of a database of AgentOS: an SQLAlchemy URL as AgentOS itself takes it, and the names of agno's tables.
 
-Nothing here opens anything. Passwords are no part of a location, so it may be shown.
+This module opens no connection. Passwords are not part of a location, so it may be shown.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Tables:
 
     @classmethod
     def named(cls, names: Mapping[str, str]) -> Tables:
-        """Tables of which some have other names. As in agno, that of runs goes by the table of sessions."""
+        """The names of tables, some replaced. As in agno, the name of the table of runs follows that of sessions."""
         session = names.get("session_table")
         runs = {"runs_table": f"{session}_runs"} if session else {}
         return cls(**{**runs, **names})
@@ -107,7 +107,7 @@ class Location:
 
     @property
     def key(self) -> str:
-        """Under what the ledger knows it: where it is, and which tables are read."""
+        """The key of the database in the ledger: its address, and the tables that are read."""
         parts = [str(self)]
         if self.schema:
             parts.append(f"schema={self.schema}")

@@ -16,7 +16,7 @@ _PART: Final = 500
 
 
 class Pace:
-    """Holds a count back until its cost allows for the next."""
+    """Delays a count until its cost allows the next one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class Pace:
 
     @contextlib.contextmanager
     def counting(self, connections: Collection[Connection]) -> Iterator[None]:
-        """Measure what is spent on these connections; a failure costs time, too."""
+        """Measure the time spent on these connections, also by a failure."""
         before = sum(connection.seconds for connection in connections)
         try:
             yield

@@ -1,6 +1,6 @@
-"""The past of a database: all traces that ended in a span of time, in the order in which their spans were written.
+"""The past of a database: all traces that ended in a period, in the order in which their spans were written.
 
-Pages and readings are those of the feed. Nothing is waited for: spans whose ancestors never came are shown at once.
+Pages and readings are those of the feed. Nothing waits: spans whose ancestors never came are shown at once.
 """
 
 from __future__ import annotations

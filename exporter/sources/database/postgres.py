@@ -35,7 +35,7 @@ def connect_options(where: Location, password: str | None) -> dict[str, Any]:
 
 
 class PostgresConnection(Connection):
-    """PostgreSQL through psycopg. Settings hold for one short transaction each, so that a pooler may stand between."""
+    """PostgreSQL through psycopg. Settings apply to one short transaction each, so a pooler may be in between."""
 
     _clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -62,7 +62,7 @@ class PostgresConnection(Connection):
         self._connection = made
 
     def _refused(self, error: Exception) -> SourceError:
-        """Why there is no connection; libpq tells in words alone."""
+        """Why the connection failed; libpq tells this only in words."""
         text = " ".join(str(error).split())[:500]
         lowered = text.lower()
         if any(

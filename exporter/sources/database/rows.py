@@ -1,9 +1,9 @@
 """Rows of agno's span table → `exporter.core.model`. Runs in a thread: no I/O, no clock.
 
-What AgentOS's API makes of the same rows (`agno.os.routers.traces.schemas`) decides kinds, names and errors, so that
-both sources give the same numbers. Of the attributes only those of `Attributes` ever become Python objects; prompts and
-answers are skipped by the decoder, or never leave the database. A trace that holds what is no span is set aside and
-named, and costs the others nothing.
+Kinds, names and errors follow the rules of AgentOS's API for the same rows (`agno.os.routers.traces.schemas`), so both
+sources give the same numbers. Only the attributes of `Attributes` become Python objects; the decoder skips prompts and
+answers, or they never leave the database. A trace with a row that is no span is set aside and named, and the other
+traces are read.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Whole(Attributes, array_like=False, gc=False):
 
 
 class Row(msgspec.Struct, array_like=True, gc=False):
-    """One row of the span table: times as the table has them, `attributes` None where it has none."""
+    """One row of the span table: times in the form of the table; `attributes` is None if it has none."""
 
     trace_id: str
     span_id: str
@@ -124,8 +124,8 @@ _UNKNOWN: Final = "UNKNOWN"
 class Reading:
     """Traces as their rows show them now.
 
-    `inserted` holds, by trace, when each of its spans was written, by span id and as the table has it; `malformed` are
-    the ids of traces that cannot be read.
+    `inserted` has, by trace, the time at which each of its spans was written, by span id and in the form of the table;
+    `malformed` are the ids of traces that cannot be read.
     """
 
     traces: list[Trace] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Reading:
 
 
 def rows_of(gathered: bytes | str) -> list[Row]:
-    """Rows that a database put into one JSON array. Raises msgspec.DecodeError for what are none."""
+    """Rows that a database gathered into one JSON array. Raises msgspec.DecodeError if they are no rows."""
     return _rows.decode(gathered)
 
 
@@ -187,7 +187,7 @@ _seconds: dict[str, int] = {}
 
 
 def moment_of(value: Any) -> int:  # noqa: ANN401 - whatever the column holds
-    """Microseconds since the epoch of a stored time. Raises ValueError where it is no time."""
+    """Microseconds since the epoch of a stored time. Raises ValueError if it is no time."""
     if isinstance(value, str):
         if value[26:] == _ZONE:  # as agno writes it: a thousand times as often as anything else
             seconds = _seconds.get(value[:20])
@@ -310,14 +310,14 @@ _identifier = functools.lru_cache(4096)(identifier)
 
 
 def _id(value: object) -> str | None:
-    """`identifier`, remembered: those of one trace mostly have the same. What is too long to keep is not."""
+    """`identifier` with a cache, since most spans of a trace have the same ids. Long ids are not cached."""
     if value is None:
         return None
     return _identifier(value) if _is_short(value) else identifier(value)
 
 
 def _is_short(value: object) -> bool:
-    """Whether a value may be remembered: users put there what they like."""
+    """Whether a value may be cached: users can put any text there."""
     return value is None or (type(value) is str and len(value) <= _SHORT)
 
 
@@ -389,7 +389,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
 
 
 def _told(name: str, kind: object, model: object, provider: object, team: bool) -> _What:  # noqa: FBT001 - private
-    """What a span is, from its own name and the attributes that say so."""
+    """The kind and names of a span, from its own name and its attributes."""
     name = clean_name(name)
     if kind == "AGENT":
         kind = SpanKind.TEAM if team else SpanKind.AGENT
@@ -407,6 +407,6 @@ _what = functools.lru_cache(4096, typed=True)(_told)
 
 
 def _provider(said: object, called: str, model: str) -> str:
-    """The provider that the span names; by its model class where it names none."""
+    """The provider that the span names; that of its model class if it names none."""
     label = provider_label(said.strip()).strip() if isinstance(said, str) else ""
     return clean_name(label) if label else provider_of_class(called, model)

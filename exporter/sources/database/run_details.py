@@ -1,4 +1,4 @@
-"""What the usual reading of spans leaves out: details of runs from agno's table of runs, and tags of spans."""
+"""Data that the reading of spans leaves out: details of runs from agno's table of runs, and tags of spans."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def _detail(run_id: str, metrics: object, metadata: object, events: object, cont
 
 
 def _json(value: object) -> bytes:
-    """The JSON of a column, null where it is none."""
+    """The JSON of a column, null if it has none."""
     if isinstance(value, str):
         return value.encode(errors="replace")
     return value if isinstance(value, bytes) else b"null"
 
 
 def _decoded(value: object) -> object:
-    """What JSON says; None for what is none."""
+    """The value of a JSON text; None if it is no JSON."""
     if not isinstance(value, (str, bytes)):
         return None
     try:

@@ -1,7 +1,7 @@
-"""One AgentOS read from its databases: agno's tables instead of the HTTP API.
+"""One AgentOS from its databases: agno's tables instead of the HTTP API.
 
-What the API hides is there: cached and reasoning tokens, the provider, what a call was said to cost, and spans without
-a visible root. AgentOS itself is not asked for anything.
+The tables have what the API hides: cached and reasoning tokens, the provider, reported costs, and spans without a
+visible root. No request is sent to AgentOS.
 """
 
 from __future__ import annotations

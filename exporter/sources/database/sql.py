@@ -1,7 +1,7 @@
-"""The SQL by which agno's tables are read, for each engine, and what they must look like.
+"""The SQL that reads agno's tables, for each engine, and the columns that the tables must have.
 
-Every statement finds its rows by an index that agno creates: `created_at`, `trace_id` or a primary key. None counts a
-table, and none holds more rows than it is told to.
+Every statement finds its rows by an index that agno creates: `created_at`, `trace_id` or a primary key. No statement
+counts a table, and each has a limit of rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMPONENTS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, and the name of an index that begins with it, '' where there is none."""
+    """A column, and the name of an index that begins with it, '' if there is none."""
 
     type: str
     index: str = ""
@@ -46,7 +46,7 @@ Layout = dict[str, dict[str, Column]]
 
 @dataclass(slots=True)
 class Sql:
-    """The statements for one database, whose layout is known."""
+    """The statements for one database with known columns."""
 
     location: Location
     layout: Layout = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Sql:
     def spans(self, traces: int, *, gathered: bool = True) -> str:
         """All spans of so many traces: the columns of `Row`, then whole attributes or those of `ATTRIBUTES`.
 
-        PostgreSQL and SQLite have them `gathered` into one JSON array of `Row`, if wanted.
+        With `gathered`, PostgreSQL and SQLite return them as one JSON array of `Row`.
         """
         table = self.table(self.location.tables.spans_table, "trace_id")
         engine = self.location.engine
@@ -119,11 +119,11 @@ class Sql:
         return f"SELECT {head}, CAST(s.attributes AS BLOB) {some}"
 
     def marks(self, count: int) -> str:
-        """So many parameters."""
+        """A list of parameter marks."""
         return ", ".join([self.mark] * count)
 
     def json_text(self, column: str, key: str) -> str:
-        """The text under a key of a column of JSON, cut short; NULL where there is none."""
+        """The text under a key of a JSON column, cut short; NULL if there is none."""
         engine = self.location.engine
         if engine is Engine.POSTGRESQL:
             value = f"{column}->>'{key}'"
@@ -158,9 +158,9 @@ class Sql:
         return f"{prefix}_to_record({whole}) AS a({columns})"
 
     def run_parts(self, runs: int) -> str:
-        """Parts of so many runs, as JSON, by run id; NULL where a run has none. Nothing else of them is read.
+        """Parts of so many runs, as JSON, by run id; NULL if a run has none. Nothing else of a run is read.
 
-        They are metrics, metadata, and of a failed run its events and a content that is short enough to tell.
+        The parts are metrics, metadata, and for a failed run its events and its content if that is short.
         """
         table = self.table(self.location.tables.runs_table)
         valid, part, status = {
@@ -239,6 +239,6 @@ def _names(alias: str) -> str:
 
 
 def missing(layout: Layout, table: str, columns: Sequence[str]) -> list[str]:
-    """Columns that the table should have and has not; all of them where there is no such table."""
+    """The columns that a table lacks; all of them if there is no such table."""
     present = layout.get(table, {})
     return [name for name in columns if name not in present]

@@ -21,7 +21,7 @@ _BUSY: Final = 2.0
 
 
 def _text(raw: bytes) -> str | bytes:
-    """Text of a column. If it is not UTF-8 it stays bytes: its trace is malformed, and the poll goes on."""
+    """Text of a column. Bytes that are not UTF-8 stay bytes: their trace is malformed, and the poll goes on."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

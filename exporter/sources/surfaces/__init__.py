@@ -1,5 +1,5 @@
-"""What is beside traces, however it is read: what its rows mean, which of them ended, and how far each list was read.
+"""Approvals, schedules and the like, whichever way they are read: the meaning of rows, and the position in each list.
 
-A module for each part holds its rule. Where its rows come from is the source's: `api.surfaces` asks for pages of lists,
-`database.surfaces` for rows of tables. Positions are the same, so an AgentOS can change from one to the other.
+A module for each part has its rule. Its rows come from the source: `api.surfaces` reads pages of lists,
+`database.surfaces` rows of tables. Positions are the same, so an AgentOS can change from one to the other.
 """

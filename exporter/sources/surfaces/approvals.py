@@ -1,7 +1,7 @@
-"""Approvals: what waits for a person, and how it was decided.
+"""Approvals: those that wait for a person, and how they were decided.
 
-They are listed by when they were asked for, not by when they were resolved. So those that wait are remembered, and one
-that waits no more is asked for by its id.
+They are listed by when they were requested, not by when they were resolved. So waiting ones are remembered, and one
+that is no longer listed as waiting is asked for by its id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SOURCES: Final = ("agent", "team", "workflow", "schedule")
 
 
 class Approval(msgspec.Struct, gc=False):
-    """A row, as far as it is read."""
+    """A row; only these fields are read."""
 
     id: Any = None
     status: Any = None

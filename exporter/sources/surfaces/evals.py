@@ -19,7 +19,7 @@ _MOST: Final = {"accuracy": 10, "agent_as_judge": 100}
 
 
 class Data(msgspec.Struct, gc=False):
-    """What a run found, as far as it is read."""
+    """The result of a run; only these fields are read."""
 
     avg_score: Any = None
     pass_rate: Any = None
@@ -27,7 +27,7 @@ class Data(msgspec.Struct, gc=False):
 
 
 class Eval(msgspec.Struct, gc=False):
-    """A row, as far as it is read."""
+    """A row; only these fields are read."""
 
     id: Any = None
     eval_type: Any = None
@@ -49,7 +49,7 @@ class EvalRows(Protocol):
     """Where evaluations are read from."""
 
     def places(self) -> Sequence[str]:
-        """Names of what is read one after the other, each with a position of its own."""
+        """Names of the lists that are read one after the other, each with its own position."""
 
     async def since(self, place: str, position: Position) -> tuple[list[Eval], Position]:
         """Rows that may be new. Raises SourceError."""
@@ -87,9 +87,9 @@ class Evals:
 
 
 def _handed_over(before: _Standing, places: Sequence[str]) -> dict[str, Position]:
-    """Positions of all places, and of those that are gone as long as no new one takes their part.
+    """Positions of all places, and of former places until new ones have replaced them.
 
-    What is read under other names now, as from the database instead of the API, begins where that stood.
+    A list that now has another name, as from the database instead of the API, begins at the former position.
     """
     new = [place for place in places if place not in before.databases]
     gone = [database.read_to for place, database in before.databases.items() if place not in places]
@@ -110,7 +110,7 @@ def _ended(row: Eval) -> Ended | None:
 
 
 def score(kind: str, data: Data) -> float | None:
-    """accuracy: 0 to 10; agent_as_judge: the part that passed; reliability: 1 or 0; None where it has none."""
+    """accuracy: 0 to 10; agent_as_judge: the part that passed; reliability: 1 or 0; None if there is no score."""
     if kind == "reliability":
         return {"PASSED": 1.0, "FAILED": 0.0}.get(data.eval_status) if isinstance(data.eval_status, str) else None
     value = data.avg_score if kind == "accuracy" else data.pass_rate

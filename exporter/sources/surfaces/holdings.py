@@ -1,4 +1,4 @@
-"""What AgentOS holds: contents of knowledge bases, and memories of users. Gauges alone, nothing ends here."""
+"""Contents of knowledge bases, and memories of users. Only gauges; nothing ends here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STATUSES: Final = ("processing", "completed", "partial", "failed")
 
 
 class Contents:
-    """What is said of the contents of knowledge bases."""
+    """Figures of the contents of knowledge bases."""
 
     def __init__(self) -> None:
         self._some = False
@@ -33,7 +33,7 @@ class Contents:
 
 
 class Memories:
-    """What is said of memories."""
+    """Figures of memories."""
 
     def __init__(self) -> None:
         self._some = False

@@ -1,7 +1,7 @@
-"""The durable queue: how many jobs stand where, and how those that ended did.
+"""The durable queue: the number of jobs by status, and how jobs ended.
 
-AgentOS swallows errors of the queue's database: it answers `{"counts": {}, "oldest_queued_age_seconds": null}` and
-empty lists. What the counts and the list say must fit together, and an emptiness is not believed at once.
+AgentOS hides errors of the queue's database: it answers `{"counts": {}, "oldest_queued_age_seconds": null}` and empty
+lists. So counts and list must agree, and an empty answer is not believed at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RETENTION: Final = 24 * 3600 * MICROSECONDS
 
 
 class Job(msgspec.Struct, gc=False):
-    """A row, as far as it is read."""
+    """A row; only these fields are read."""
 
     id: Any = None
     component_id: Any = None
@@ -54,7 +54,7 @@ class JobRows(Protocol):
     """Where the queue is read from. All methods raise SourceError."""
 
     async def counts(self) -> Counts:
-        """How many jobs stand where; times in microseconds."""
+        """The number of jobs by status; times in microseconds."""
 
     async def since(self, position: Position) -> tuple[list[Job], Position]:
         """Jobs of which the end may be new, ordered by when they ended."""

@@ -21,7 +21,7 @@ STUCK_AFTER: Final = 24 * 3600 * MICROSECONDS
 
 
 class Schedule(msgspec.Struct, gc=False):
-    """A row, as far as it is read."""
+    """A row; only these fields are read."""
 
     id: Any = None
     name: Any = None
@@ -35,7 +35,7 @@ class Schedule(msgspec.Struct, gc=False):
 
 
 class Run(msgspec.Struct, gc=False):
-    """A run of a schedule, as far as it is read."""
+    """A run of a schedule; only these fields are read."""
 
     id: Any = None
     status: Any = None
@@ -49,7 +49,7 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def triggered(self) -> int:
-        """When it began; 0 where it does not say."""
+        """When it began; 0 if unknown."""
         return moment(self.triggered_at) or self.created or 0
 
     @property
@@ -59,7 +59,7 @@ class Run(msgspec.Struct, gc=False):
 
 
 class FollowedSchedule(msgspec.Struct):
-    """What is known of one schedule: how far its runs are read, its next and its last run, and what is under way."""
+    """One schedule: how far its runs are read, its next and its last run, and the runs that are under way."""
 
     list: Position
     next: int = 0
@@ -137,7 +137,7 @@ class Schedules:
         followed: Followed,
         now: int,
     ) -> FollowedSchedule:
-        """Sort the runs of one schedule; what ended and what is lost is added to `ended` and `followed`."""
+        """Sort the runs of one schedule; ended ones are added to `ended`, lost ones to `followed`."""
         name = _name(schedule)
         waiting: dict[str, Waiting] = {}
         done: dict[str, Ended] = {}

@@ -20,7 +20,7 @@ MOST_REMEMBERED: Final = 2000
 
 
 class Waiting(msgspec.Struct, array_like=True):
-    """A row that waits: when it was written (microseconds), what its labels are, and how often it was not found."""
+    """A waiting row: when it was written (microseconds), its labels, and how often it was not found."""
 
     created: int
     labels: tuple[str, ...] = ()
@@ -29,14 +29,14 @@ class Waiting(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True)
 class Followed:
-    """What became of rows: they ended, wait on, or nobody will know."""
+    """The state of rows that waited: they ended, wait on, or their end is unknown."""
 
     ended: dict[str, Ended] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
 
     def lose(self, reason: str) -> None:
-        """Count a row whose end nobody will know."""
+        """Count a row whose end will stay unknown."""
         self.lost[reason] = self.lost.get(reason, 0) + 1
 
 

@@ -109,12 +109,12 @@ class ApiSurfaces:
 
 
 def _there(places: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
-    """The places. Raises NoSurface where there is none."""
+    """The places. Raises NoSurface if there is none."""
     if not places:
         raise NoSurface("config: AgentOS says that it has none")
     return places
 
 
 def _said(error: SourceError) -> str:
-    """What AgentOS said, without the cure, which is that of traces."""
+    """The text of a refusal without its cure, which is one for traces."""
     return str(error).partition(";")[0]

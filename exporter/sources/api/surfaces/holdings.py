@@ -33,7 +33,7 @@ _page: Final = decoder(_Content)
 class Knowledge:
     """The knowledge bases of one AgentOS.
 
-    AgentOS counts contents, but not by status; so their list is read, over several turns where it is long.
+    AgentOS counts contents, but not by status. So their list is read, over several turns if it is long.
     """
 
     def __init__(self, lists: Lists, places: Places) -> None:

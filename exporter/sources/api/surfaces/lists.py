@@ -1,9 +1,10 @@
 """Lists of AgentOS, page by page: `{data: [...], meta: {total_count}}`, the newest row first.
 
-Of each row only the wanted fields are decoded; arguments, inputs, outputs and texts of errors are passed over.
+Of each row only the wanted fields are decoded; arguments, inputs, outputs and texts of errors are skipped.
 
-A walk goes from the newest row down to what was read before, less a margin: rows may be written late, and their order
-has no tie-break. It takes a bounded number of pages and goes on at the next turn. Rows that come twice count once.
+A walk goes from the newest row down to the rows that were read before, less a margin: rows may be written late, and
+their order has no tie-break. It takes a limited number of pages and continues in the next turn. A row that comes twice
+counts once.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Value = TypeVar("Value")
 
 
 class Meta(msgspec.Struct, gc=False):
-    """What a page says of its list."""
+    """The figures of a page about its list."""
 
     total_count: Any = None
 
@@ -58,7 +59,7 @@ class Page(msgspec.Struct, Generic[Row]):
 
     @property
     def total(self) -> int:
-        """Rows of the whole list, as far as AgentOS says so."""
+        """Rows of the whole list, if AgentOS tells."""
         return count(self.meta.total_count) if self.meta is not None else 0
 
 
@@ -88,7 +89,7 @@ class Lists:
         return (await self.page(path, {**params, "limit": 1}, _rowless, endpoint)).total
 
     def date(self, answer: Answer) -> int:
-        """AgentOS's clock when it answered, in microseconds; ours where it does not say."""
+        """AgentOS's clock when it answered, in microseconds; ours if it does not tell."""
         return self._clock.now_us() if answer.date is None else round(answer.date * MICROSECONDS)
 
 
@@ -100,7 +101,7 @@ async def walk(
     size: int = 100,
     thorough: bool = False,
 ) -> tuple[list[Row], Position]:
-    """Walk down a list, for some pages, to what was read before.
+    """Walk down a list, some pages a turn, to the rows that were read before.
 
     Args:
         fetch: reads a page of the list: which one, and of how many rows.
@@ -164,7 +165,7 @@ async def each(ids: Iterable[str], fetch: Callable[[str], Awaitable[Value]]) -> 
 
 
 def _newest(ats: Iterable[int | None], date: int) -> int:
-    """The date of the newest row that is not of the future; 0 where there is none."""
+    """The date of the newest row that is not in the future; 0 if there is none."""
     return max((at for at in ats if at is not None and at <= date), default=0)
 
 

@@ -1,8 +1,8 @@
 """Schedules, from their list, and their runs, from a list for each schedule.
 
-The list of schedules tells when each runs next, but not how its last run went: that takes one request for each
-schedule. So runs are asked for where one was due or is under way, and of some other schedules each turn: a run that
-somebody triggers by hand changes nothing in the list.
+The list of schedules tells when each runs next, but not how its last run ended: that takes one request for each
+schedule. So the runs of a schedule are read if one was due or is under way. The runs of some other schedules are read
+in each turn, since a run that a person triggers changes nothing in the list.
 """
 
 from __future__ import annotations

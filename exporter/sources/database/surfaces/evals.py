@@ -1,4 +1,4 @@
-"""Runs of evaluations, from their table. Of what they found, the database gives out the scores alone."""
+"""Runs of evaluations, from their table. From the results, the database returns only the scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _eval(row: tuple[Any, ...]) -> Eval:
 
 
 def _data(scores: object) -> Data | None:
-    """What a run found; None where it is cut short, or no JSON."""
+    """The result of a run; None if it is cut short, or no JSON."""
     try:
         return Data(*_scores.decode(scores)) if isinstance(scores, str) else None
     except msgspec.DecodeError:

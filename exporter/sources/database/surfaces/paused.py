@@ -1,7 +1,7 @@
 """Runs that are paused until a person decides, from agno's table of runs.
 
-A run that goes on keeps its row, which then says COMPLETED. Runs of members have a parent, and pause with it. agno has
-the table from 3.0 on; releases before keep runs within their sessions.
+A run that continues keeps its row, whose status then is COMPLETED. Runs of members have a parent, and pause with it.
+agno has the table from 3.0 on; earlier releases keep runs inside their sessions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """agno's tables beside traces, over all databases of one AgentOS.
 
-A table is read from the position on, the oldest row first, by an index that agno creates on when its rows were written.
-A turn reads a bounded number of rows, and the next one goes on.
+A table is read from the position on, the oldest row first, by an index of agno on the time at which rows were written.
+A turn reads a limited number of rows, and the next turn continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Statement = Callable[["Sql", str], str]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is read of a table.
+    """A table, and the columns and rows that are read of it.
 
     Attributes:
         name: What its name is called in the configuration.
@@ -70,7 +70,7 @@ class Table:
         return self.names if self.json is None else (*self.names, self.json[0])
 
     def select(self, sql: Sql) -> str:
-        """What a statement selects."""
+        """The columns of a statement."""
         return ", ".join(self.names if self.json is None else (*self.names, sql.json_values(*self.json)))
 
 
@@ -180,7 +180,7 @@ class Databases:
 
 
 def _newest(rows: Rows, now: int) -> int:
-    """The date of the newest row that is not of the future; 0 where there is none."""
+    """The date of the newest row that is not in the future; 0 if there is none."""
     return max((at for row in rows if (at := moment(row[1])) is not None and at <= now), default=0)
 
 
