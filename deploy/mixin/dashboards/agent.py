@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    GREEN,
-    RED,
-    YELLOW,
-    Panel,
-    Query,
-    cell,
-    heatmap,
-    label,
-    link,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.colors import GREEN, RED, YELLOW, steps
+from deploy.mixin.dashboards.panels import Panel, Query, cell, heatmap, label, link, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import buckets, mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.promql import bucket
 from deploy.mixin.settings import Settings
@@ -108,14 +94,13 @@ def _itself(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _agent_lines() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Calls of the agent per minute",
             "Calls a minute by agent and kind, whoever called.",
             Query(f"60 * {rate('agentos_spans_total', 'agent, span_kind', ITSELF)}", "{{agent}} ({{span_kind}})"),
             unit="short",
             empty="none seen",
-            width=8,
         ),
         series(
             "Errors inside the agent per minute, by kind",
@@ -125,7 +110,6 @@ def _agent_lines() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             overrides=parts.SPAN_KINDS,
-            width=8,
         ),
         series(
             "Cost per hour, by agent",
@@ -134,22 +118,21 @@ def _agent_lines() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             stack=True,
-            width=8,
         ),
+        width=8,
     )
 
 
 def _runs(settings: Settings) -> tuple[Panel, ...]:
     objective = steps((None, "transparent"), (settings.latency_objective_seconds, RED))
     duration = "agentos_run_duration_seconds"
-    return (
+    return sized(
         series(
             "Runs per minute",
             f"Finished runs a minute. {RUNS}",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
             unit="short",
             empty="none seen",
-            height=8,
         ),
         series(
             "Failed runs per minute",
@@ -161,7 +144,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             ),
             unit="short",
             empty="none seen",
-            height=8,
         ),
         series(
             "Blocked runs per minute",
@@ -170,7 +152,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             Query(f"60 * {rate('agentos_guardrail_blocks_total', 'root, guardrail')}", "{{root}}: {{guardrail}}"),
             unit="short",
             empty="none told of",
-            height=8,
         ),
         series(
             "Run duration",
@@ -182,8 +163,8 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             overrides=parts.QUANTILES,
             limit_lines=objective,
-            height=8,
         ),
+        height=8,
     )
 
 
@@ -248,7 +229,7 @@ def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _models() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "LLM calls per minute, by model",
             "Model calls a minute of the chosen agents.",
@@ -256,7 +237,6 @@ def _models() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            width=8,
         ),
         series(
             "Failed LLM calls per minute",
@@ -268,7 +248,6 @@ def _models() -> tuple[Panel, ...]:
             ),
             unit="short",
             empty="none seen",
-            width=8,
         ),
         series(
             "Tokens per minute, by class",
@@ -279,8 +258,8 @@ def _models() -> tuple[Panel, ...]:
             empty="none reported",
             stack=True,
             overrides=parts.TOKEN_CLASSES,
-            width=8,
         ),
+        width=8,
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from deploy.mixin.dashboards.colors import PURPLE, RED, Json
 from deploy.mixin.dashboards.metrics import labels_of
-from deploy.mixin.dashboards.panels import DATASOURCE, PURPLE, RED, Json, Panel
+from deploy.mixin.dashboards.panels import DATASOURCE, Panel
 
 COLUMNS: Final = 24
 SCHEMA_VERSION: Final = 39

@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    Panel,
-    Query,
-    bars,
-    cell,
-    label,
-    link,
-    series,
-    shades,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.colors import BLUE, GREEN, ORANGE, RED, YELLOW, shades, steps
+from deploy.mixin.dashboards.panels import Panel, Query, bars, cell, label, link, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import mean, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -197,7 +180,7 @@ def _roots() -> Panel:
 
 
 def _models_and_users() -> tuple[Panel, ...]:
-    return (
+    return sized(
         table(
             "Models",
             f"In the shown range. $/Mtok: cost ÷ tokens that have a price, over all classes. {ESTIMATED}",
@@ -213,7 +196,6 @@ def _models_and_users() -> tuple[Panel, ...]:
             value("Cost", total(SPENT, "provider, model"), "currencyUSD", bar=True, colors=steps((None, YELLOW))),
             sort="Cost",
             empty="no calls",
-            height=10,
         ),
         table(
             "Users",
@@ -231,8 +213,8 @@ def _models_and_users() -> tuple[Panel, ...]:
             ),
             sort="Cost",
             empty="unknown: labels.user is off",
-            height=10,
         ),
+        height=10,
     )
 
 
@@ -240,7 +222,7 @@ def _dimensions() -> tuple[Panel, ...]:
     by = "agentos, dimension, value"
     where = "Only with `dimensions` in the exporter's configuration. Not filtered by root and agent."
     spent, runs = total("agentos_dimension_cost_usd_total", by), total("agentos_dimension_runs_total", by)
-    return (
+    return sized(
         table(
             "Tenants, versions and the like",
             "Runs, tokens and cost in the shown range by the values of your own dimensions; no value: unknown. "
@@ -256,7 +238,6 @@ def _dimensions() -> tuple[Panel, ...]:
             sort="Cost",
             empty="unknown: no dimensions",
             width=14,
-            height=10,
         ),
         series(
             "Cost per hour, by value",
@@ -265,8 +246,8 @@ def _dimensions() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="unknown: no dimensions",
             width=10,
-            height=10,
         ),
+        height=10,
     )
 
 
@@ -481,7 +462,7 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _pace() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Spent in the last hour, and what is usual",
             "Solid: cost of the hour before each moment. Dashed: the same hour of other days (in the first day, of "
@@ -491,7 +472,6 @@ def _pace() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             overrides=(parts.DASHED,),
-            height=8,
         ),
         series(
             "Spent in the last 24 hours",
@@ -500,7 +480,6 @@ def _pace() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             width=6,
-            height=8,
         ),
         series(
             "Mean cost of a run, last hour",
@@ -509,8 +488,8 @@ def _pace() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             width=6,
-            height=8,
         ),
+        height=8,
     )
 
 

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row
-from deploy.mixin.dashboards.panels import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    Column,
-    Panel,
-    Query,
-    label,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-    words,
-)
+from deploy.mixin.dashboards.colors import BLUE, GREEN, GREY, ORANGE, RED, steps, words
+from deploy.mixin.dashboards.panels import Column, Panel, Query, label, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import rate, total
 from deploy.mixin.promql import seconds
 from deploy.mixin.settings import Settings
@@ -128,7 +113,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _polls() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Polls per minute, by outcome",
             "silent_empty: an empty answer that was not believed, since traces that the exporter "
@@ -138,7 +123,6 @@ def _polls() -> tuple[Panel, ...]:
             empty="none seen",
             stack=True,
             overrides=parts.OUTCOMES,
-            width=8,
         ),
         series(
             "Duration of polls",
@@ -147,7 +131,6 @@ def _polls() -> tuple[Panel, ...]:
             unit="s",
             empty="no polls",
             overrides=parts.QUANTILES,
-            width=8,
         ),
         series(
             "From the end of a span until it counted",
@@ -156,7 +139,6 @@ def _polls() -> tuple[Panel, ...]:
             unit="s",
             empty="no spans",
             overrides=parts.QUANTILES,
-            width=8,
         ),
         series(
             "Age of the last successful poll",
@@ -164,7 +146,6 @@ def _polls() -> tuple[Panel, ...]:
             Query(age("agentos_exporter_last_success_timestamp_seconds"), "{{agentos}}"),
             unit="s",
             empty="none yet",
-            width=8,
         ),
         series(
             "Lag over time",
@@ -172,7 +153,6 @@ def _polls() -> tuple[Panel, ...]:
             Query(age("agentos_exporter_watermark_timestamp_seconds"), "{{agentos}}"),
             unit="s",
             empty="unknown: no trace seen",
-            width=8,
         ),
         series(
             "AgentOS up, catching up",
@@ -182,20 +162,19 @@ def _polls() -> tuple[Panel, ...]:
             unit="none",
             limits=(0, 1),
             calcs=("min", "lastNotNull"),
-            width=8,
         ),
+        width=8,
     )
 
 
 def _gaps() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Traces with spans still hidden",
             "AgentOS hides a span until all its ancestors are written: a few for a few seconds are normal.",
             Query("max by (agentos) (agentos_exporter_open_traces{@})", "{{agentos}}"),
             unit="locale",
             decimals=0,
-            width=8,
         ),
         table(
             "Never seen",
@@ -210,7 +189,6 @@ def _gaps() -> tuple[Panel, ...]:
             _never("Source resets", "agentos_exporter_source_resets_total", RED),
             sort="Hidden spans",
             empty="nothing seen",
-            width=8,
             height=8,
         ),
         table(
@@ -222,14 +200,14 @@ def _gaps() -> tuple[Panel, ...]:
             value("Traces", total("agentos_exporter_ignored_traces_total", "agentos, reason"), "locale", decimals=0),
             sort="Traces",
             empty="none seen",
-            width=8,
             height=8,
         ),
+        width=8,
     )
 
 
 def _requests() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Requests to AgentOS per minute",
             "By endpoint and status code; without a code: no answer came.",
@@ -237,7 +215,6 @@ def _requests() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            height=9,
         ),
         series(
             "Bytes of AgentOS's answers",
@@ -246,8 +223,8 @@ def _requests() -> tuple[Panel, ...]:
             unit="Bps",
             empty="none seen",
             stack=True,
-            height=9,
         ),
+        height=9,
     )
 
 
@@ -308,7 +285,7 @@ def _series() -> tuple[Panel, ...]:
 
 
 def _versions() -> tuple[Panel, ...]:
-    return (
+    return sized(
         stat(
             "Read last",
             "When the configuration was last taken over, and when the price data in use was made.",
@@ -319,7 +296,6 @@ def _versions() -> tuple[Panel, ...]:
             ),
             unit="dateTimeFromNow",
             width=6,
-            height=5,
         ),
         stat(
             "Files",
@@ -335,7 +311,6 @@ def _versions() -> tuple[Panel, ...]:
             colors=steps((None, RED), (1, GREEN)),
             mappings=[words({1: ("taken over", GREEN), 0: ("REFUSED", RED)})],
             width=6,
-            height=5,
         ),
         table(
             "Version",
@@ -345,8 +320,8 @@ def _versions() -> tuple[Panel, ...]:
             label("python", "Python"),
             value("", "max by (version, revision, python) (agentos_exporter_build_info{@})", "none"),
             sort="Version",
-            height=5,
         ),
+        height=5,
     )
 
 
@@ -359,7 +334,7 @@ def _of_files(how: str, **metrics: str) -> Query:
 def _process() -> tuple[Panel, ...]:
     leads = "max by (agentos, instance) (agentos_exporter_leader{@})"
     reads = words({1: ("reads it", GREEN), 0: ("follows", GREY)})
-    return (
+    return sized(
         table(
             "Who reads what",
             "With the state in PostgreSQL, replicas divide the AgentOS instances among them: each is read by one.",
@@ -369,7 +344,6 @@ def _process() -> tuple[Panel, ...]:
             sort="AgentOS",
             descending=False,
             empty="no replicas",
-            width=8,
             height=8,
         ),
         series(
@@ -377,7 +351,6 @@ def _process() -> tuple[Panel, ...]:
             "Resident memory of each exporter process.",
             Query(f"max by (instance) (process_resident_memory_bytes{{@}} {RUNNING})", "{{instance}}"),
             unit="bytes",
-            width=8,
         ),
         series(
             "Processor",
@@ -386,6 +359,6 @@ def _process() -> tuple[Panel, ...]:
                 f"max by (instance) (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {RUNNING})", "{{instance}}"
             ),
             unit="percentunit",
-            width=8,
         ),
+        width=8,
     )

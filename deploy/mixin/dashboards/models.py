@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    YELLOW,
-    Panel,
-    Query,
-    heatmap,
-    label,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.colors import GREEN, GREY, ORANGE, RED, YELLOW, steps
+from deploy.mixin.dashboards.panels import Panel, Query, heatmap, label, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import buckets, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -123,7 +109,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _calls() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "LLM calls per minute",
             "Calls a minute, by model.",
@@ -131,7 +117,6 @@ def _calls() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            height=8,
         ),
         series(
             "Share of calls that fail, by provider",
@@ -142,7 +127,6 @@ def _calls() -> tuple[Panel, ...]:
             limits=(0, 1),
             sort="Mean",
             calcs=("mean", "max"),
-            height=8,
         ),
         series(
             "Errors per minute, by why",
@@ -154,7 +138,6 @@ def _calls() -> tuple[Panel, ...]:
             stack=True,
             sort="Mean",
             calcs=("mean", "max"),
-            height=8,
         ),
         series(
             "Errors per minute, by type",
@@ -164,8 +147,8 @@ def _calls() -> tuple[Panel, ...]:
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
-            height=8,
         ),
+        height=8,
     )
 
 
@@ -209,7 +192,7 @@ def _latency() -> tuple[Panel, ...]:
 
 
 def _speed() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Output tokens per second, median",
             f"By model: output tokens of a call for each second that the whole call took. {WHOLE}",
@@ -217,7 +200,6 @@ def _speed() -> tuple[Panel, ...]:
             unit="short",
             empty="none reported",
             sort="Mean",
-            width=8,
         ),
         series(
             "Slow tenth: output tokens per second",
@@ -226,7 +208,6 @@ def _speed() -> tuple[Panel, ...]:
             unit="short",
             empty="none reported",
             sort="Mean",
-            width=8,
         ),
         series(
             "Time per output token, p95",
@@ -236,8 +217,8 @@ def _speed() -> tuple[Panel, ...]:
             unit="s",
             empty="unknown: needs enrich_runs",
             sort="Mean",
-            width=8,
         ),
+        width=8,
     )
 
 

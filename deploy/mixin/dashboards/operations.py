@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row
-from deploy.mixin.dashboards.panels import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    YELLOW,
-    Json,
-    Panel,
-    Query,
-    label,
-    named,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-    words,
-)
+from deploy.mixin.dashboards.colors import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, YELLOW, Json, named, steps, words
+from deploy.mixin.dashboards.panels import Panel, Query, label, series, stat, table, value
 from deploy.mixin.dashboards.parts import share, total
 from deploy.mixin.promql import seconds
 from deploy.mixin.settings import Settings

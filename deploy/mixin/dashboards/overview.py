@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    YELLOW,
-    Panel,
-    Query,
-    cell,
-    label,
-    link,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.colors import GREEN, GREY, ORANGE, RED, YELLOW, steps
+from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -168,7 +153,7 @@ def _volume(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _runs(settings: Settings) -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Runs per minute",
             "Finished runs a minute, by root: what a user called.",
@@ -176,8 +161,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            width=8,
-            height=9,
         ),
         series(
             "Share of runs that fail",
@@ -187,8 +170,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             limits=(0, 1),
             sort="Mean",
-            width=8,
-            height=9,
         ),
         series(
             "Run duration, p95",
@@ -199,14 +180,14 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             limit_lines=steps((None, "transparent"), (settings.latency_objective_seconds, RED)),
             sort="Mean",
-            width=8,
-            height=9,
         ),
+        width=8,
+        height=9,
     )
 
 
 def _money() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Cost per hour, by model",
             f"What an hour costs at the rate of each moment. {parts.ESTIMATED}",
@@ -214,8 +195,6 @@ def _money() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             stack=True,
-            width=8,
-            height=9,
         ),
         series(
             "Cost per hour, by root",
@@ -224,8 +203,6 @@ def _money() -> tuple[Panel, ...]:
             unit="currencyUSD",
             empty="nothing priced",
             stack=True,
-            width=8,
-            height=9,
         ),
         series(
             "Errors per minute, by kind of span",
@@ -235,9 +212,9 @@ def _money() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             overrides=parts.SPAN_KINDS,
-            width=8,
-            height=9,
         ),
+        width=8,
+        height=9,
     )
 
 
@@ -288,7 +265,7 @@ def _alerts() -> Panel:
 
 
 def _sessions() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Active sessions",
             "Distinct sessions in spans that ended within the window. Absent while the last successful poll is older "
@@ -297,7 +274,6 @@ def _sessions() -> tuple[Panel, ...]:
             unit="locale",
             empty="unknown",
             decimals=0,
-            width=8,
         ),
         series(
             "Active users",
@@ -306,7 +282,6 @@ def _sessions() -> tuple[Panel, ...]:
             unit="locale",
             empty="unknown",
             decimals=0,
-            width=8,
         ),
         series(
             "Traces settled per minute",
@@ -316,8 +291,8 @@ def _sessions() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             overrides=parts.KINDS,
-            width=8,
         ),
+        width=8,
     )
 
 
@@ -326,7 +301,7 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
         return f"max by (agentos, window) ({metric}{{@}})"
 
     ever = 'label_replace(max by (agentos) (agentos_sessions{@}), "window", "ever", "", "")'
-    return (
+    return sized(
         table(
             "What AgentOS itself counts",
             "Its session stats, as a cross-check. Empty where AgentOS stores no session ids on traces (HTTP root "
@@ -338,7 +313,6 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
             sort="Window",
             descending=False,
             empty="unknown: no session ids on traces",
-            width=8,
             height=8,
         ),
         series(
@@ -348,7 +322,6 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
             unit="short",
             empty="no session has ended",
             overrides=parts.QUANTILES,
-            width=8,
         ),
         series(
             "Length of a session",
@@ -358,8 +331,8 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
             unit="s",
             empty="no session has ended",
             overrides=parts.QUANTILES,
-            width=8,
         ),
+        width=8,
     )
 
 

@@ -6,44 +6,16 @@ which id a panel and which place on the grid, a board works out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-Json = dict[str, Any]
+from deploy.mixin.dashboards.colors import BLUE, PALETTE, Json, steps
 
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
-RED: Final = "red"
-ORANGE: Final = "orange"
-YELLOW: Final = "yellow"
-GREEN: Final = "green"
 UNKNOWN: Final = "unknown: no data"
 """What a panel shows by default when there is nothing."""
-BLUE: Final = "blue"
-PURPLE: Final = "purple"
-GREY: Final = "text"
-
-PALETTE: Final = {"mode": "palette-classic"}
-"""Colours by order. Prometheus sorts by labels: the same names have the same colours on panels that show the same set.
-
-By name they would always be, but then a hash picks them, among them ones that a dark wall swallows.
-"""
-
-
-def fixed(color: str) -> Json:
-    """One colour for all that a panel shows."""
-    return {"mode": "fixed", "fixedColor": color}
-
-
-def shades(color: str) -> Json:
-    """Shades of one colour, a series each."""
-    return {"mode": "shades", "fixedColor": color}
-
-
-def steps(*thresholds: tuple[float | None, str]) -> Json:
-    """Thresholds: each colour holds from its value up; the first one has None."""
-    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in thresholds]}
 
 
 @dataclass(frozen=True)
@@ -109,6 +81,12 @@ class Panel:
             "targets": [query.json(chr(ord("A") + n), filtered) for n, query in enumerate(self.queries)],
             **({"transformations": list(self.transformations)} if self.transformations else {}),
         }
+
+
+def sized(*panels: Panel, width: int | None = None, height: int | None = None) -> tuple[Panel, ...]:
+    """These panels with another width, height, or both."""
+    size = {name: value for name, value in (("width", width), ("height", height)) if value is not None}
+    return tuple(replace(panel, **size) for panel in panels)
 
 
 # --- Kinds of panels -------------------------------------------------------------------------------------------------
@@ -384,22 +362,6 @@ def heatmap(
     defaults = {"custom": {"hideFrom": {"legend": False, "tooltip": False, "viz": False}}}
     queries = (Query(query, "{{le}}", heatmap=True),)
     return Panel("heatmap", title, description, queries, width, height, unit, empty, defaults, options)
-
-
-def named(name: str, color: str) -> Json:
-    """Override: this series has this colour."""
-    return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "color", "value": fixed(color)}]}
-
-
-def words(texts: Mapping[int | float, tuple[str, str]]) -> Json:
-    """Value mapping: text and colour for a value."""
-    return {
-        "type": "value",
-        "options": {
-            str(number): {"text": text, "color": color, "index": index}
-            for index, (number, (text, color)) in enumerate(texts.items())
-        },
-    }
 
 
 def link(title: str, uid: str, *carried: str, **variables: str) -> Json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.mixin.dashboards.board import Variable
-from deploy.mixin.dashboards.panels import (
+from deploy.mixin.dashboards.colors import (
     BLUE,
     GREEN,
     GREY,
@@ -17,14 +17,12 @@ from deploy.mixin.dashboards.panels import (
     RED,
     YELLOW,
     Json,
-    Panel,
-    Query,
     fixed,
     named,
-    stat,
     steps,
     words,
 )
+from deploy.mixin.dashboards.panels import Panel, Query, stat
 from deploy.mixin.settings import Settings
 
 OVERVIEW: Final = "agentos-overview"

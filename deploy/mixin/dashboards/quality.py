@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import Panel, Query, label, series, stat, table, value
+from deploy.mixin.dashboards.panels import Panel, Query, label, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import total
 from deploy.mixin.settings import Settings
 
@@ -59,7 +59,7 @@ def _kind(kind: str) -> str:
 
 def _over_time() -> tuple[Panel, ...]:
     by = "eval_type, component, name"
-    return (
+    return sized(
         series(
             "Mean score of a day, and of the week before it",
             f"At each moment. Dashed: the week that ended a day before. {SCALES}",
@@ -70,7 +70,6 @@ def _over_time() -> tuple[Panel, ...]:
             overrides=(parts.DASHED,),
             decimals=2,
             width=16,
-            height=9,
         ),
         series(
             "Runs of evaluations per hour",
@@ -79,8 +78,8 @@ def _over_time() -> tuple[Panel, ...]:
             unit="short",
             empty=EMPTY,
             width=8,
-            height=9,
         ),
+        height=9,
     )
 
 

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import (
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    Panel,
-    Query,
-    cell,
-    label,
-    link,
-    series,
-    stat,
-    steps,
-    table,
-    value,
-)
+from deploy.mixin.dashboards.colors import GREEN, ORANGE, RED, YELLOW, steps
+from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import share, total
 from deploy.mixin.promql import bucket, number
 from deploy.mixin.settings import Settings
@@ -69,7 +55,7 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
     within = bucket(settings.latency_objective_seconds)
     in_time = total(f"{DURATION}_bucket", only=within)
     slow = f"(1 - {in_time} / ({total(f'{DURATION}_count')} > 0))"
-    return (
+    return sized(
         stat(
             "Runs without error",
             f"Share of the runs of the shown range. Objective: {percent(settings.run_success_target)}.",
@@ -78,7 +64,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=steps((None, RED), (settings.run_success_target, GREEN)),
             decimals=3,
-            width=6,
         ),
         stat(
             "Error budget left",
@@ -88,7 +73,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=LEFT,
             decimals=1,
-            width=6,
         ),
         stat(
             "Runs in time",
@@ -99,7 +83,6 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=steps((None, RED), (settings.latency_target, GREEN)),
             decimals=3,
-            width=6,
         ),
         stat(
             "Latency budget left",
@@ -109,8 +92,8 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=LEFT,
             decimals=1,
-            width=6,
         ),
+        width=6,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.panels import BLUE, RED, Panel, Query, cell, label, link, series, stat, steps, table, value
+from deploy.mixin.dashboards.colors import BLUE, RED, steps
+from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -153,7 +154,7 @@ def _all() -> Panel:
 
 
 def _errors(settings: Settings) -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Errors per minute, by type",
             "Failed spans a minute, by kind of span and type. One failure marks several kinds: do not add the lines.",
@@ -162,7 +163,6 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
-            height=9,
         ),
         series(
             "Failed share of spans, and what is usual",
@@ -174,8 +174,8 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
             unit="percentunit",
             empty="no spans",
             overrides=(*parts.SPAN_KINDS, parts.DASHED),
-            height=9,
         ),
+        height=9,
     )
 
 
@@ -184,7 +184,7 @@ def _tools(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _tool_calls() -> tuple[Panel, ...]:
-    return (
+    return sized(
         series(
             "Tool calls per minute",
             "Calls a minute, by tool.",
@@ -192,8 +192,6 @@ def _tool_calls() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             stack=True,
-            width=8,
-            height=9,
         ),
         series(
             "Failed tool calls per minute",
@@ -202,8 +200,6 @@ def _tool_calls() -> tuple[Panel, ...]:
             unit="short",
             empty="none seen",
             sort="Mean",
-            width=8,
-            height=9,
         ),
         series(
             "Duration of a tool call, p95",
@@ -212,9 +208,9 @@ def _tool_calls() -> tuple[Panel, ...]:
             unit="s",
             empty="no tool calls",
             sort="Mean",
-            width=8,
-            height=9,
         ),
+        width=8,
+        height=9,
     )
 
 
