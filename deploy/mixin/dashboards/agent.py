@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.colors import GREEN, RED, YELLOW, steps
-from deploy.mixin.dashboards.panels import Panel, Query, cell, heatmap, label, link, series, sized, stat, table, value
+from deploy.mixin.dashboards.colors import GREEN, RED, steps
+from deploy.mixin.dashboards.panels import (
+    Panel,
+    Query,
+    cell,
+    heatmap,
+    label,
+    link,
+    money,
+    number,
+    series,
+    sized,
+    stat,
+    table,
+    value,
+)
 from deploy.mixin.dashboards.parts import buckets, mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.promql import bucket
 from deploy.mixin.settings import Settings
@@ -41,13 +55,10 @@ def _itself(settings: Settings) -> tuple[Panel, ...]:
         total("agentos_error_spans_total", "span_kind", ITSELF), total("agentos_spans_total", "span_kind", ITSELF)
     )
     return (
-        stat(
+        number(
             "Calls of the agent",
             "Runs of the chosen agents and teams in the shown range, whoever called them.",
             total("agentos_spans_total", only=ITSELF),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
         stat(
             "Failed",
@@ -58,13 +69,10 @@ def _itself(settings: Settings) -> tuple[Panel, ...]:
             colors=parts.failing(settings),
             decimals=2,
         ),
-        stat(
+        number(
             "LLM calls",
             "Model calls of the chosen agents in the shown range.",
             total("agentos_llm_calls_total"),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
         stat(
             "Tokens",
@@ -73,22 +81,16 @@ def _itself(settings: Settings) -> tuple[Panel, ...]:
             unit="short",
             empty="none reported",
         ),
-        stat(
+        money(
             "Spent",
             f"Cost of these model calls. {parts.ESTIMATED}",
             total("agentos_llm_cost_usd_total"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
             link=link("Cost", parts.COST, "agent", "root"),
         ),
-        stat(
+        number(
             "Tool calls",
             "Tool calls of the chosen agents in the shown range.",
             total("agentos_tool_calls_total"),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
     )
 
@@ -99,7 +101,6 @@ def _agent_lines() -> tuple[Panel, ...]:
             "Calls of the agent per minute",
             "Calls a minute by agent and kind, whoever called.",
             Query(f"60 * {rate('agentos_spans_total', 'agent, span_kind', ITSELF)}", "{{agent}} ({{span_kind}})"),
-            unit="short",
             empty="none seen",
         ),
         series(
@@ -107,7 +108,6 @@ def _agent_lines() -> tuple[Panel, ...]:
             "Spans with status ERROR a minute, of the agent and of what it called. One failure marks several spans, "
             "from the tool or model up: the lines must not be added.",
             Query(f"60 * {rate('agentos_error_spans_total', 'span_kind')}", "{{span_kind}}"),
-            unit="short",
             empty="none seen",
             overrides=parts.SPAN_KINDS,
         ),
@@ -131,7 +131,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             "Runs per minute",
             f"Finished runs a minute. {RUNS}",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
-            unit="short",
             empty="none seen",
         ),
         series(
@@ -142,7 +141,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
                 "{{root}}: {{error_type}}",
                 exemplar=True,
             ),
-            unit="short",
             empty="none seen",
         ),
         series(
@@ -150,7 +148,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             "Runs of agents and teams, members among them, that a guardrail blocked, by what it found. Only with "
             f"`enrich_runs`, and only where AgentOS tells. {RUNS}",
             Query(f"60 * {rate('agentos_guardrail_blocks_total', 'root, guardrail')}", "{{root}}: {{guardrail}}"),
-            unit="short",
             empty="none told of",
         ),
         series(
@@ -171,22 +168,16 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
 def _cost_of_runs(settings: Settings) -> tuple[Panel, ...]:
     normal = bucket(settings.runaway_llm_calls)
     return (
-        stat(
+        money(
             "Mean cost of a run",
             f"Members and nested agents included, over the shown range. {RUNS} {parts.ESTIMATED}",
             mean("agentos_run_cost_usd"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
             width=6,
         ),
-        stat(
+        money(
             "Expensive runs (p95)",
             f"19 of 20 runs of the shown range cost less than this, as far as buckets tell. {RUNS}",
             quantile_of_range("0.95", "agentos_run_cost_usd"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
             width=6,
         ),
         stat(
@@ -234,7 +225,6 @@ def _models() -> tuple[Panel, ...]:
             "LLM calls per minute, by model",
             "Model calls a minute of the chosen agents.",
             Query(f"60 * {rate('agentos_llm_calls_total', 'model')}", "{{model}}"),
-            unit="short",
             empty="none seen",
             stack=True,
         ),
@@ -246,7 +236,6 @@ def _models() -> tuple[Panel, ...]:
                 "{{model}}: {{error_type}}",
                 exemplar=True,
             ),
-            unit="short",
             empty="none seen",
         ),
         series(
@@ -254,7 +243,6 @@ def _models() -> tuple[Panel, ...]:
             "Classes exclude each other. Without `enrich_runs` AgentOS's HTTP API tells input and output only: what "
             "is absent is unknown, not zero.",
             Query(f"60 * {rate('agentos_llm_tokens_total', 'token_class')}", "{{token_class}}"),
-            unit="short",
             empty="none reported",
             stack=True,
             overrides=parts.TOKEN_CLASSES,

@@ -5,7 +5,20 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.colors import BLUE, GREEN, ORANGE, RED, YELLOW, shades, steps
-from deploy.mixin.dashboards.panels import Panel, Query, bars, cell, label, link, series, sized, stat, table, value
+from deploy.mixin.dashboards.panels import (
+    Panel,
+    Query,
+    bars,
+    cell,
+    label,
+    link,
+    money,
+    series,
+    sized,
+    stat,
+    table,
+    value,
+)
 from deploy.mixin.dashboards.parts import mean, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -62,40 +75,29 @@ WHAT_IS_SAVED = (
 
 def _now() -> tuple[Panel, ...]:
     return (
-        stat(
+        money(
             "Spent",
             f"Cost of the model calls in the shown range. {ESTIMATED}",
             total(SPENT),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
         ),
-        stat(
+        money(
             "Spent in 24 hours",
             f"Cost of the model calls of the last 24 hours, whatever range is shown. {ESTIMATED}",
             total(SPENT, window="1d"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
         ),
-        stat(
+        money(
             "A month at this rate",
             "What this calendar month would cost if all of it were like the shown range: its cost ÷ its length times "
             f"the days of the month. Too low where the exporter has run for less than the shown range. {ESTIMATED}",
             f"{total(SPENT)} / $__range_s * 86400 * scalar(days_in_month())",
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
         ),
-        stat(
+        money(
             "Cost per successful run",
             "Everything spent on the runs of the shown range, failed ones too, ÷ the runs that ended without error. "
             "Too low on short ranges: a run's cost is known a minute or two after its end. By root; not filtered by "
             f"agent and model. {ESTIMATED}",
             f"{total('agentos_run_cost_usd_sum')} / ({SUCCEEDED} > 0)",
-            unit="currencyUSD",
             empty="no run succeeded",
-            color=YELLOW,
         ),
         stat(
             "Saved by caches",
@@ -268,7 +270,6 @@ def _classes() -> tuple[Panel, ...]:
             "Classes exclude each other: their sum is the total. Over AgentOS's HTTP API there are only input and "
             "output unless `enrich_runs` is on: what is absent is unknown, not zero.",
             Query(f"60 * {rate(TOKENS, 'token_class')}", "{{token_class}}"),
-            unit="short",
             empty="none reported",
             stack=True,
             overrides=parts.TOKEN_CLASSES,
@@ -307,7 +308,6 @@ def _overhead() -> tuple[Panel, ...]:
             "Tokens per minute beside the main model, by role",
             f"Tokens of the same. {where}",
             Query(f"60 * {rate('agentos_run_overhead_tokens_total', 'role')}", "{{role}}"),
-            unit="short",
             empty="unknown: needs enrich_runs",
             stack=True,
         ),
@@ -351,7 +351,6 @@ def _sources() -> tuple[Panel, ...]:
             "Unpriced tokens per minute",
             f"Tokens for which no price is known, by model. {WHOLE}",
             Query(f"60 * {rate(UNPRICED, 'provider, model')}", "{{model}}"),
-            unit="short",
             empty="none seen",
             stack=True,
             color=shades(RED),
@@ -453,7 +452,6 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
             "How many tenants, users or the like have spent anything in the current period, by budget with `per`. Not "
             "filtered by root, agent and model.",
             Query(parts.budget("agentos_budget_values", BUDGET), "{{budget}}"),
-            unit="short",
             empty="no such budgets",
             width=6,
             height=8,

@@ -119,7 +119,6 @@ def _polls() -> tuple[Panel, ...]:
             "silent_empty: an empty answer that was not believed, since traces that the exporter "
             "knows were gone from it too.",
             Query(f"60 * {rate('agentos_exporter_polls_total', 'outcome')}", "{{outcome}}"),
-            unit="short",
             empty="none seen",
             stack=True,
             overrides=parts.OUTCOMES,
@@ -212,7 +211,6 @@ def _requests() -> tuple[Panel, ...]:
             "Requests to AgentOS per minute",
             "By endpoint and status code; without a code: no answer came.",
             Query(f"60 * {rate('agentos_exporter_api_requests_total', 'endpoint, code')}", "{{endpoint}} {{code}}"),
-            unit="short",
             empty="none seen",
             stack=True,
         ),
@@ -234,7 +232,6 @@ def _pushes() -> tuple[Panel, ...]:
             "Pushes per minute, by outcome",
             "Absent without `push`. A push that fails loses nothing: the next one sends the same counters.",
             Query(f"60 * {rate('agentos_exporter_push_total', 'target, outcome')}", "{{target}} {{outcome}}"),
-            unit="short",
             empty="nothing is pushed",
             stack=True,
         ),

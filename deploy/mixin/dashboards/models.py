@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.colors import GREEN, GREY, ORANGE, RED, YELLOW, steps
-from deploy.mixin.dashboards.panels import Panel, Query, heatmap, label, series, sized, stat, table, value
+from deploy.mixin.dashboards.panels import Panel, Query, heatmap, label, number, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import buckets, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -53,13 +53,10 @@ def board(settings: Settings) -> Board:
 def _now(settings: Settings) -> tuple[Panel, ...]:
     failing = parts.failing_calls(settings)
     return (
-        stat(
+        number(
             "LLM calls",
             "Model calls in the shown range.",
             total(CALLS),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
         stat(
             "Failed",
@@ -114,7 +111,6 @@ def _calls() -> tuple[Panel, ...]:
             "LLM calls per minute",
             "Calls a minute, by model.",
             Query(f"60 * {rate(CALLS, MODEL)}", "{{provider}} {{model}}"),
-            unit="short",
             empty="none seen",
             stack=True,
         ),
@@ -133,7 +129,6 @@ def _calls() -> tuple[Panel, ...]:
             "Failed calls a minute. rate_limit: also quotas and credit. The class is told from the error text; other: "
             "nothing tells. The marks are single calls: click one to see its trace.",
             Query(f"60 * {rate(BY_CLASS, 'error_class')}", "{{error_class}}", exemplar=True),
-            unit="short",
             empty="none seen",
             stack=True,
             sort="Mean",
@@ -143,7 +138,6 @@ def _calls() -> tuple[Panel, ...]:
             "Errors per minute, by type",
             "Failed calls a minute. The marks are single calls: click one to see its trace.",
             Query(f"60 * {rate(ERRORS, f'{MODEL}, error_type')}", "{{model}}: {{error_type}}", exemplar=True),
-            unit="short",
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
@@ -197,7 +191,6 @@ def _speed() -> tuple[Panel, ...]:
             "Output tokens per second, median",
             f"By model: output tokens of a call for each second that the whole call took. {WHOLE}",
             Query(quantile("0.5", SPEED, MODEL), "{{model}}"),
-            unit="short",
             empty="none reported",
             sort="Mean",
         ),
@@ -205,7 +198,6 @@ def _speed() -> tuple[Panel, ...]:
             "Slow tenth: output tokens per second",
             f"By model: nine of ten calls were faster. {WHOLE}",
             Query(quantile("0.1", SPEED, MODEL), "{{model}}"),
-            unit="short",
             empty="none reported",
             sort="Mean",
         ),
@@ -228,7 +220,6 @@ def _attempts() -> tuple[Panel, ...]:
             "Retries per minute",
             "Calls that failed and were followed by the same model again, known once a run is settled.",
             Query(f"60 * {rate(RETRIES, MODEL)}", "{{provider}} {{model}}"),
-            unit="short",
             empty="none seen",
             width=8,
         ),
@@ -237,7 +228,6 @@ def _attempts() -> tuple[Panel, ...]:
             "Calls that failed and were followed by a fallback model, known once a run is settled. Not filtered by "
             "provider and model.",
             Query(f"60 * {rate(FALLBACKS, 'from_model, to_model')}", "{{from_model}} → {{to_model}}"),
-            unit="short",
             empty="none seen",
             width=8,
         ),
@@ -303,7 +293,6 @@ def _tokens() -> tuple[Panel, ...]:
             f"{which.capitalize()} tokens of a call, p95",
             f"By model, of calls that report them, as far as buckets tell: each is four times the one before. {WHOLE}",
             Query(quantile("0.95", f"agentos_llm_call_{which}_tokens", MODEL), "{{model}}"),
-            unit="short",
             empty="none reported",
             sort="Mean",
             width=8,
@@ -314,7 +303,6 @@ def _tokens() -> tuple[Panel, ...]:
             "Tokens per minute, by model",
             "All classes, priced or not.",
             Query(f"60 * {rate('agentos_llm_tokens_total', MODEL)}", "{{model}}"),
-            unit="short",
             empty="none reported",
             stack=True,
             width=8,

@@ -173,7 +173,6 @@ def _ended(title: str, metric: str, by: str) -> Panel:
         title,
         f"Each hour, by {by}.",
         Query(f"3600 * {parts.rate(metric, by)}", f"{{{{{by}}}}}"),
-        unit="short",
         empty=NOT_READ,
         overrides=_STATUSES,
         width=8,
@@ -276,7 +275,6 @@ def _surfaces() -> tuple[Panel, ...]:
                 f"3600 * {parts.rate('agentos_exporter_ignored_rows_total', 'surface, reason')}",
                 "{{surface}}: {{reason}}",
             ),
-            unit="short",
             empty="none seen",
         ),
     )

@@ -5,7 +5,20 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.colors import GREEN, GREY, ORANGE, RED, YELLOW, steps
-from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, series, sized, stat, table, value
+from deploy.mixin.dashboards.panels import (
+    Panel,
+    Query,
+    cell,
+    label,
+    link,
+    money,
+    number,
+    series,
+    sized,
+    stat,
+    table,
+    value,
+)
 from deploy.mixin.dashboards.parts import mean, quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -70,22 +83,16 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
             empty="no runs",
             colors=steps((None, GREEN), (settings.latency_objective_seconds, RED)),
         ),
-        stat(
+        money(
             "Spent",
             f"Cost of the model calls in the shown range. {parts.ESTIMATED}",
             total("agentos_llm_cost_usd_total"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
             link=link("Cost", parts.COST, "root"),
         ),
-        stat(
+        money(
             "Spent in the last hour",
             f"Cost of the model calls of the last hour, whatever range is shown. {parts.ESTIMATED}",
             total("agentos_llm_cost_usd_total", window="1h"),
-            unit="currencyUSD",
-            empty="nothing priced",
-            color=YELLOW,
             link=link("Cost", parts.COST, "root"),
         ),
     )
@@ -94,13 +101,10 @@ def _state(settings: Settings) -> tuple[Panel, ...]:
 def _volume(settings: Settings) -> tuple[Panel, ...]:
     tokens = 'sum(increase(agentos_llm_tokens_total{job=~"$job", agentos=~"$agentos"}[$__range]))'
     return (
-        stat(
+        number(
             "Runs",
             "Finished runs that users started, in the shown range.",
             total("agentos_runs_total"),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
         parts.failed(
             "model calls",
@@ -158,7 +162,6 @@ def _runs(settings: Settings) -> tuple[Panel, ...]:
             "Runs per minute",
             "Finished runs a minute, by root: what a user called.",
             Query(f"60 * {rate('agentos_runs_total', 'root')}", "{{root}}"),
-            unit="short",
             empty="none seen",
             stack=True,
         ),
@@ -209,7 +212,6 @@ def _money() -> tuple[Panel, ...]:
             "Spans with status ERROR a minute. One failure marks several spans, from the tool or model up to the "
             "run: the lines must not be added.",
             Query(f"60 * {rate('agentos_error_spans_total', 'span_kind')}", "{{span_kind}}"),
-            unit="short",
             empty="none seen",
             overrides=parts.SPAN_KINDS,
         ),
@@ -288,7 +290,6 @@ def _sessions() -> tuple[Panel, ...]:
             "Traces a minute by the kind of their outermost span, counted a minute or so after their end. http: a "
             "request without agent, team or workflow; unknown: spans that stayed hidden. Not filtered by root.",
             Query(f"60 * {rate('agentos_traces_total', 'root_kind')}", "{{root_kind}}"),
-            unit="short",
             empty="none seen",
             overrides=parts.KINDS,
         ),
@@ -319,7 +320,6 @@ def _sessions_in_detail() -> tuple[Panel, ...]:
             "Runs in a session",
             "Observed when a session has been idle for 30 minutes: empty until then. Not filtered by root.",
             *parts.quantiles("agentos_session_runs"),
-            unit="short",
             empty="no session has ended",
             overrides=parts.QUANTILES,
         ),

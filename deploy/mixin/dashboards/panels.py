@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from deploy.mixin.dashboards.colors import BLUE, PALETTE, Json, steps
+from deploy.mixin.dashboards.colors import BLUE, PALETTE, YELLOW, Json, steps
 
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -133,11 +133,21 @@ def stat(  # noqa: PLR0913 - what Grafana lets one choose
     return Panel("stat", title, description, (query,), width, height, unit, empty, defaults, options)
 
 
+def money(title: str, description: str, query: str, *, empty: str = "nothing priced", **more: Any) -> Panel:  # noqa: ANN401 - what `stat` takes
+    """Dollars as one number."""
+    return stat(title, description, query, unit="currencyUSD", empty=empty, color=YELLOW, **more)
+
+
+def number(title: str, description: str, query: str, *, empty: str = "none seen", **more: Any) -> Panel:  # noqa: ANN401 - what `stat` takes
+    """A count as one number."""
+    return stat(title, description, query, unit="locale", empty=empty, decimals=0, **more)
+
+
 def series(  # noqa: PLR0913 - what Grafana lets one choose
     title: str,
     description: str,
     *queries: Query,
-    unit: str,
+    unit: str = "short",
     empty: str = UNKNOWN,
     color: Json | None = None,
     stack: bool = False,

@@ -75,7 +75,6 @@ def _over_time() -> tuple[Panel, ...]:
             "Runs of evaluations per hour",
             "By kind.",
             Query(f"3600 * {parts.rate(RUNS, 'eval_type')}", "{{eval_type}}"),
-            unit="short",
             empty=EMPTY,
             width=8,
         ),

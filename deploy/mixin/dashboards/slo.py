@@ -140,7 +140,6 @@ def _burn(name: str, metric: str, allowed: float, settings: Settings) -> tuple[P
             "Of the chosen root that burns fastest. Dashed: the rates at which the alerts start: slow over 3d and "
             "6h, medium over 6h and 30m, fast over 1h and 5m; both windows must be above.",
             *(Query(f"max({metric}{window}{{@}}) / {number(allowed)}", window) for window in WINDOWS),
-            unit="short",
             empty="no runs, or no recording rules",
             limit_lines=lines,
             calcs=("lastNotNull", "max"),

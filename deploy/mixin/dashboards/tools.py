@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
 from deploy.mixin.dashboards.colors import BLUE, RED, steps
-from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, series, sized, stat, table, value
+from deploy.mixin.dashboards.panels import Panel, Query, cell, label, link, number, series, sized, stat, table, value
 from deploy.mixin.dashboards.parts import quantile, quantile_of_range, rate, share, total
 from deploy.mixin.settings import Settings
 
@@ -89,13 +89,10 @@ def _now(settings: Settings) -> tuple[Panel, ...]:
             colors=tool,
             decimals=2,
         ),
-        stat(
+        number(
             "Tool calls",
             "Tool calls in the shown range.",
             total(CALLS),
-            unit="locale",
-            empty="none seen",
-            decimals=0,
         ),
         stat(
             "p95 of a tool call",
@@ -159,7 +156,6 @@ def _errors(settings: Settings) -> tuple[Panel, ...]:
             "Errors per minute, by type",
             "Failed spans a minute, by kind of span and type. One failure marks several kinds: do not add the lines.",
             Query(f"60 * {rate(FAILURES, 'span_kind, error_type')}", "{{span_kind}}: {{error_type}}", exemplar=True),
-            unit="short",
             empty="none seen",
             sort="Mean",
             calcs=("mean", "max"),
@@ -189,7 +185,6 @@ def _tool_calls() -> tuple[Panel, ...]:
             "Tool calls per minute",
             "Calls a minute, by tool.",
             Query(f"60 * {rate(CALLS, 'tool')}", "{{tool}}"),
-            unit="short",
             empty="none seen",
             stack=True,
         ),
@@ -197,7 +192,6 @@ def _tool_calls() -> tuple[Panel, ...]:
             "Failed tool calls per minute",
             "Calls with status ERROR, by tool and type. The marks are single calls: click one to see its trace.",
             Query(f"60 * {rate(ERRORS, 'tool, error_type')}", "{{tool}}: {{error_type}}", exemplar=True),
-            unit="short",
             empty="none seen",
             sort="Mean",
         ),
