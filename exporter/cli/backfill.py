@@ -22,7 +22,7 @@ from exporter.cli.flags import DaemonFlags, chosen, given
 from exporter.config import load, read_by
 from exporter.core import times
 from exporter.core.errors import ConfigError, ExporterError
-from exporter.core.logs import complain
+from exporter.core.logs import complain, complain_of
 from exporter.core.model import MICROSECONDS
 from exporter.core.text import escaped
 from exporter.counting.cashier import Cashier
@@ -113,12 +113,8 @@ def backfill(options: BackfillOptions) -> int:
     """
     try:
         asyncio.run(_backfill(options))
-    except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
-        return FAILED
     except ExporterError as error:
-        complain(str(error))
+        complain_of(error)
         return FAILED
     except OSError as error:
         complain(f"{error.filename or options.output}: {error.strerror or error}")

@@ -20,7 +20,7 @@ from exporter.cli import days
 from exporter.cli.flags import DaemonFlags, chosen, given
 from exporter.config import load, read_by
 from exporter.core.errors import ConfigError, ExporterError
-from exporter.core.logs import complain, configure
+from exporter.core.logs import complain_of, configure
 from exporter.core.model import MICROSECONDS
 from exporter.core.text import escaped
 from exporter.core.times import utc
@@ -83,12 +83,8 @@ def reconcile(options: ReconcileOptions) -> int:
     """
     try:
         reports = asyncio.run(_reconcile(options))
-    except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
-        return NOT_COMPARED
     except ExporterError as error:
-        complain(str(error))
+        complain_of(error)
         return NOT_COMPARED
     _print(options, reports)
     codes = {report.code for report in reports}

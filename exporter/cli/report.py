@@ -17,7 +17,7 @@ from exporter.cli import days
 from exporter.cli.flags import DaemonFlags, given
 from exporter.config import load, read_by
 from exporter.core.errors import ConfigError, ExporterError
-from exporter.core.logs import complain, configure
+from exporter.core.logs import complain, complain_of, configure
 from exporter.core.model import MICROSECONDS
 from exporter.core.times import utc
 from exporter.counting.users import UserLabels
@@ -82,12 +82,8 @@ def report(options: ReportOptions | None = None) -> int:
     options = options or ReportOptions()
     try:
         _print(options.output, _report(options))
-    except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
-        return FAILED
     except ExporterError as error:
-        complain(str(error))
+        complain_of(error)
         return FAILED
     return OK
 

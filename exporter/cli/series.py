@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from exporter.cli.flags import DaemonFlags, given
 from exporter.config import format_duration, load
 from exporter.core.errors import ConfigError
-from exporter.core.logs import complain, configure
+from exporter.core.logs import complain, complain_of, configure
 from exporter.core.text import escaped
 from exporter.counting.users import UserLabels
 from exporter.metrics.estimate import Cost, estimate
@@ -49,8 +49,7 @@ def series(
         config = load(given(flags or DaemonFlags()), os.environ)
         sampled = asyncio.run(sample(config, SYSTEM_CLOCK))
     except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
+        complain_of(error)
         return FAILED
     if any(reading.traces or not reading.error for reading in sampled.readings):
         document = _document(config, sampled)

@@ -21,6 +21,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from exporter.core.errors import ConfigError, ExporterError
 from exporter.core.text import escaped
 
 SECRET_MIN_LENGTH: Final = 4
@@ -118,6 +119,12 @@ def as_logged(text: str) -> str:
 def complain(text: str, kind: str = "error") -> None:
     """Write a line without secrets to standard error, for the user of a command. It begins with `kind`, if given."""
     sys.stderr.write(f"{kind}: " * bool(kind) + escaped(redact(text)) + "\n")
+
+
+def complain_of(error: ExporterError) -> None:
+    """Write the error of a command to standard error, a line for each problem of a configuration."""
+    for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        complain(problem)
 
 
 def told(error: BaseException) -> str:

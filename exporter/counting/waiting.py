@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from exporter.core.model import Span, SpanKind, TokenUsage, Trace, provider_label
+from exporter.core.model import Span, SpanKind, TokenUsage, Trace
+from exporter.core.span_names import provider_label
 from exporter.pricing import money
 
 CallKey = tuple[str, int]

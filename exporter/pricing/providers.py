@@ -11,7 +11,7 @@ import json
 from importlib import resources
 from typing import Final, NamedTuple
 
-from exporter.core.model import provider_label
+from exporter.core.span_names import provider_label
 
 
 class ModelClass(NamedTuple):

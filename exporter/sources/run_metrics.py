@@ -6,7 +6,8 @@ import itertools
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.core.model import MICROSECONDS, provider_label
+from exporter.core.model import MICROSECONDS
+from exporter.core.span_names import provider_label
 from exporter.counting.waiting import LONGEST_FIRST_TOKEN, ROLES, ModelUse, RunDetail
 from exporter.sources.facts import clean_name, cost, tokens
 

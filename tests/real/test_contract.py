@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter.core.model import MICROSECONDS, RUN_KINDS, Clock, SpanKind, Trace, component_name, http_method
+from exporter.core.model import MICROSECONDS, RUN_KINDS, Clock, SpanKind, Trace
+from exporter.core.span_names import component_name, http_method
 from exporter.sources.api import wire
 from exporter.sources.api.source import AgentOSSource, Target
 from exporter.sources.position import Settings

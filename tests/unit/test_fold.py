@@ -7,18 +7,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from exporter.core.error_class import ERROR_CLASSES
-from exporter.core.model import (
-    NO_USAGE,
-    Span,
-    SpanKind,
-    TokenUsage,
-    Trace,
-    component_name,
-    error_type,
-    http_method,
-    model_class,
-    provider_label,
-)
+from exporter.core.model import NO_USAGE, Span, SpanKind, TokenUsage, Trace
+from exporter.core.span_names import component_name, error_type, http_method, model_class, provider_label
 from exporter.counting.cashier import Cashier
 from exporter.counting.delta import Delta
 from exporter.counting.delta import digest as digest_of

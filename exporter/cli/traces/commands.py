@@ -25,7 +25,7 @@ from exporter.cli.traces.find import FACTS, Scan, newest, rows_lack_ids, scan_th
 from exporter.cli.traces.records import Session, session_record, span_record, trace_record
 from exporter.cli.traces.texts import counted, plain, when
 from exporter.core.errors import ConfigError, ExporterError, SourceError
-from exporter.core.logs import complain, configure
+from exporter.core.logs import complain, complain_of, configure
 from exporter.core.model import Clock, SpanKind
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def run(command: Command[OptionsT], options: OptionsT, environ: Mapping[str, str
         agentos = find_agentos(options, environ)
         answer = asyncio.run(_ask(command, agentos, options))
     except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
+        complain_of(error)
         return USAGE
     except ExporterError as error:
         complain(str(error))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exporter.cli.traces.texts import all_today, counted, lasted, plain, when
-from exporter.core.model import SpanKind, model_class
+from exporter.core.model import SpanKind
+from exporter.core.span_names import model_class
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod

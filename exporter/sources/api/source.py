@@ -15,7 +15,8 @@ import structlog
 from pydantic import ValidationError
 
 from exporter.core.errors import BadAnswer, NoDetails, NoPast, SourceError, SourceTimeout, Unauthorized, Unreachable
-from exporter.core.model import Clock, provider_label
+from exporter.core.model import Clock
+from exporter.core.span_names import provider_label
 from exporter.sources.api.client import REQUEST_TIMEOUT, Client
 from exporter.sources.api.daily import DailyMetrics, read_daily
 from exporter.sources.api.http import Api, NoFilter, UnknownRoute, not_counted

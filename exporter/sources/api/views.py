@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.core.model import RUN_KINDS, SpanKind, component_name
+from exporter.core.model import RUN_KINDS, SpanKind
+from exporter.core.span_names import component_name
 from exporter.core.times import micros
 from exporter.sources.facts import tokens
 

@@ -16,21 +16,8 @@ import msgspec
 
 from exporter.core.error_class import OTHER, error_class
 from exporter.core.errors import BadAnswer
-from exporter.core.model import (
-    NO_USAGE,
-    RUN_KINDS,
-    ListedTrace,
-    Span,
-    SpanKind,
-    TokenUsage,
-    Trace,
-    component_name,
-    error_type,
-    http_method,
-    is_continuation,
-    is_streamed,
-    model_class,
-)
+from exporter.core.model import NO_USAGE, RUN_KINDS, ListedTrace, Span, SpanKind, TokenUsage, Trace
+from exporter.core.span_names import component_name, error_type, http_method, is_continuation, is_streamed, model_class
 from exporter.core.times import micros
 from exporter.pricing.providers import provider_of_class
 from exporter.sources.facts import (

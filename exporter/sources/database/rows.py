@@ -18,14 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from exporter.core.error_class import OTHER, error_class
-from exporter.core.model import (
-    MICROSECONDS,
-    NO_USAGE,
-    RUN_KINDS,
-    Span,
-    SpanKind,
-    TokenUsage,
-    Trace,
+from exporter.core.model import MICROSECONDS, NO_USAGE, RUN_KINDS, Span, SpanKind, TokenUsage, Trace
+from exporter.core.span_names import (
     component_name,
     error_type,
     http_method,
