@@ -85,8 +85,7 @@ class Panel:
 
 def sized(*panels: Panel, width: int | None = None, height: int | None = None) -> tuple[Panel, ...]:
     """These panels with another width, height, or both."""
-    size = {name: value for name, value in (("width", width), ("height", height)) if value is not None}
-    return tuple(replace(panel, **size) for panel in panels)
+    return tuple(replace(panel, width=width or panel.width, height=height or panel.height) for panel in panels)
 
 
 # --- Kinds of panels -------------------------------------------------------------------------------------------------
