@@ -64,7 +64,7 @@ class Counter:
         with work.transaction():
             if not work.keys():
                 work.admit(coverage.admitted)
-                work.name(key for key in coverage.series if _is_told(key[0]))
+                work.name(key for key in coverage.series if _is_of_spans(key[0]))
         self._totals.restore(map(_empty, work.keys()), work.admitted())
 
     def absorb(self, batch: Batch) -> int:
@@ -130,12 +130,12 @@ class Counter:
     def _commit(self, deltas: Mapping[int, Delta]) -> None:
         for at, delta in sorted(deltas.items()):
             rows = [
-                Row(self._limited(key), at, (amount,)) for key, amount in delta.counters.items() if _is_told(key[0])
+                Row(self._limited(key), at, (amount,)) for key, amount in delta.counters.items() if _is_of_spans(key[0])
             ]
             rows += [
                 Row(self._limited(key), at, (*change.counts, change.total))
                 for key, change in delta.histograms.items()
-                if _is_told(key[0])
+                if _is_of_spans(key[0])
             ]
             self._work.add(rows)
             self._work.take_part(delta.sessions)
@@ -182,7 +182,7 @@ def _idle(parts: Iterable[tuple[int, SessionPart]]) -> Iterator[SessionPart]:
         yield open_part
 
 
-def _is_told(metric: str) -> bool:
+def _is_of_spans(metric: str) -> bool:
     """Whether a metric has a past. The state may name one that this version does not know."""
     definition = METRICS.get(metric)
     return definition is not None and definition.of_spans

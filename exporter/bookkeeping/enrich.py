@@ -101,7 +101,7 @@ class Enricher:
         self._left = 0
         """requests that the poll under way may still make"""
         self._refused = False
-        self._said = ""
+        self._logged = ""
         self._tried: dict[str, tuple[int, float]] = {}
         """run id → (how often it was asked for in vain, monotonic time of the next try)"""
 
@@ -172,16 +172,16 @@ class Enricher:
         for ask in asks:
             if self._left <= 0 or self._stopping or self._clock.monotonic() >= deadline:
                 break
-            self._again(ask.run_id)
+            self._postpone(ask.run_id)
             try:
                 await self._ask_one(ask, details, deadline)
             except (Unauthorized, NoDetails) as error:
-                self._refuse(error, off=isinstance(error, NoDetails) or "403" in str(error))
+                self._note_refusal(error, off=isinstance(error, NoDetails) or "403" in str(error))
                 failed = True
                 break
             except ExporterError as error:
                 failed = True
-                self._say(error)
+                self._log_once(error)
                 if not isinstance(error, BadAnswer):  # ill or out of reach: leave it alone until the next poll
                     break
             except Exception:  # what surprises us here must not fail the poll
@@ -189,7 +189,7 @@ class Enricher:
                 break
         requests = MOST_REQUESTS - self._left
         if requests and not failed:
-            self._said, self._refused = "", False
+            self._logged, self._refused = "", False
         return requests
 
     async def _ask_one(self, ask: _Ask, details: dict[str, RunDetail], deadline: float) -> None:
@@ -202,16 +202,16 @@ class Enricher:
             self._left -= 1
             details.update(await self._fetch(ask.session_id, run_id, db, wait) or {})
 
-    def _again(self, run_id: str) -> None:
+    def _postpone(self, run_id: str) -> None:
         """Do not ask again for a while. The run is forgotten once none of its calls waits."""
         tried = self._tried.get(run_id, (0, 0.0))[0]
         pause = _RETRIES[min(tried, len(_RETRIES) - 1)]
         self._tried[run_id] = (tried + 1, self._clock.monotonic() + pause)
 
-    def _refuse(self, error: ExporterError, *, off: bool) -> None:
+    def _note_refusal(self, error: ExporterError, *, off: bool) -> None:
         """AgentOS refuses the detail; with `off`, do not ask for any detail for a while."""
         if not off:
-            self._say(error)
+            self._log_once(error)
             return
         self._off_until = self._clock.monotonic() + OFF
         if not self._refused:
@@ -221,11 +221,11 @@ class Enricher:
             log.warning("enrich_off", agentos=self.agentos, error=str(error), reason=reason, seconds=OFF)
         self._refused = True
 
-    def _say(self, error: ExporterError) -> None:
+    def _log_once(self, error: ExporterError) -> None:
         """Once, until all went well again."""
-        if self._said != (kind := type(error).__name__):
+        if self._logged != (kind := type(error).__name__):
             log.warning("enrich", agentos=self.agentos, error=str(error), reason="asked for again while calls wait")
-            self._said = kind
+            self._logged = kind
 
     # Transactions
 

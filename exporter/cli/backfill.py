@@ -42,7 +42,7 @@ FAILED: Final = 1
 _STEPS: Final = {"1m": 60_000, "5m": 300_000}
 """Milliseconds"""
 _LABEL: Final = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
-_SAID_EVERY: Final = 5.0
+_PROGRESS_EVERY: Final = 5.0
 """Seconds between two lines of progress where there is no terminal"""
 
 
@@ -142,14 +142,14 @@ async def _backfill(options: BackfillOptions) -> None:
     work = await asyncio.to_thread(Work, beside, _plan(options, config, agentos, period))
     with contextlib.closing(work):
         if work.resumed:
-            _say(f"goes on with {beside}")
+            _print(f"goes on with {beside}")
         try:
             await _read(options, config, agentos, period, coverage, work, user_label)
         except BaseException:
             if not work.reached():  # nothing is lost, and what is called next may have other arguments
                 work.remove()
             raise
-        output = Output(work, period, labels, lambda path: _say(f"written: {path}"))
+        output = Output(work, period, labels, lambda path: _print(f"written: {path}"))
         paths = await asyncio.to_thread(output.write, path, by_day=by_day)
         _summarise(work, paths)
         work.remove()
@@ -192,7 +192,7 @@ def _period(options: BackfillOptions, coverage: Coverage, name: str) -> Period:
         ends_by = "where the counters of the daemon begin" if until == coverage.since else "which is --to"
         raise ConfigError([f"--from: must be at least {options.step} before {times.stamp(until)}, {ends_by}"])
     if until != options.until:
-        _say(f"ends at {times.stamp(until)}, where the counters of the daemon begin")
+        _print(f"ends at {times.stamp(until)}, where the counters of the daemon begin")
     return Period(options.since, until, step)
 
 
@@ -265,13 +265,13 @@ def _progress(period: Period) -> Iterator[Callable[[Progress], None]]:
         return
     last = time.monotonic()
 
-    def say(progress: Progress) -> None:
+    def print_progress(progress: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= _SAID_EVERY:
+        if time.monotonic() - last >= _PROGRESS_EVERY:
             last = time.monotonic()
-            _say(f"{progress.traces} traces, until {times.stamp(progress.reached)}")
+            _print(f"{progress.traces} traces, until {times.stamp(progress.reached)}")
 
-    yield say
+    yield print_progress
 
 
 @contextlib.contextmanager
@@ -291,15 +291,15 @@ def _summarise(work: Work, paths: list[Path]) -> None:
     """Print what was counted, what was not, and the next step."""
     figures = work.figures()
     files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-    _say(f"{figures.get('traces', 0)} traces, {figures.get('spans', 0)} spans, {files}")
+    _print(f"{figures.get('traces', 0)} traces, {figures.get('spans', 0)} spans, {files}")
     if not figures.get("traces"):
-        _say("no trace ended between --from and the end: the files hold zeros at most, and need not be imported")
+        _print("no trace ended between --from and the end: the files hold zeros at most, and need not be imported")
     if figures.get("hidden"):
-        _say(f"{figures['hidden']} spans are announced and not shown: AgentOS lost those above them")
+        _print(f"{figures['hidden']} spans are announced and not shown: AgentOS lost those above them")
     if figures.get("ignored"):
-        _say(f"{figures['ignored']} traces could not be read and are not counted")
-    _say(f"next: promtool tsdb create-blocks-from openmetrics {paths[0]} DATA_FOLDER_OF_PROMETHEUS")
+        _print(f"{figures['ignored']} traces could not be read and are not counted")
+    _print(f"next: promtool tsdb create-blocks-from openmetrics {paths[0]} DATA_FOLDER_OF_PROMETHEUS")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"{escaped(text)}\n")

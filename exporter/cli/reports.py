@@ -64,13 +64,13 @@ def draw(report: Report, *, same: bool) -> None:
     if shown:
         console.print(_table(shown, report.by))
     for gap in report.gaps:
-        _say(console, f"{gap.day} is not compared: {gap.finding.text}")
+        _print_line(console, f"{gap.day} is not compared: {gap.finding.text}")
     for remark in report.remarks:
-        _say(console, f"note: {remark.text}")
+        _print_line(console, f"note: {remark.text}")
     for side, model in report.unmatched:
-        _say(console, f"model of {'ours' if side == 'ours' else report.by} alone: {model}")
+        _print_line(console, f"model of {'ours' if side == 'ours' else report.by} alone: {model}")
     figures = f"{equal} of {len(report.lines)} figures are the same as those of {report.by}"
-    _say(console, figures if report.lines else f"nothing could be compared with {report.by}")
+    _print_line(console, figures if report.lines else f"nothing could be compared with {report.by}")
 
 
 def _table(lines: list[Line], by: str) -> Table:
@@ -95,5 +95,5 @@ def _shown(measure: Measure, value: int | None) -> str:
     return money.text(value) if measure is Measure.COST else f"{value:,}"
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     console.print(Text(escaped(text)), soft_wrap=True)

@@ -170,18 +170,18 @@ def _parts(error: BaseException) -> list[str]:
     visited: set[int] = set()
     current: BaseException | None = error
     while current is not None and len(visited) < _CHAIN and id(current) not in visited:
-        parts.append(("caused by " if visited else "") + _said(current))
+        parts.append(("caused by " if visited else "") + _type_and_text(current))
         visited.add(id(current))
         parts += _frames(current.__traceback__)
         if isinstance(current, BaseExceptionGroup):
             for inner in current.exceptions[:_GROUP]:
-                parts.append("with " + _said(inner))
+                parts.append("with " + _type_and_text(inner))
                 parts += _frames(inner.__traceback__)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return parts
 
 
-def _said(error: BaseException) -> str:
+def _type_and_text(error: BaseException) -> str:
     kind = type(error)
     name = (
         kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"

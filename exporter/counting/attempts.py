@@ -55,20 +55,20 @@ class Call(NamedTuple):
 def attempts(siblings: Iterable[Call]) -> list[Attempt]:
     """Retries and fallbacks among the LLM calls below one span, in any order."""
     calls = sorted(siblings, key=lambda call: (call.span.start, call.span.end, call.span.id))
-    again = _again(calls)
-    fallbacks = _fallbacks(calls, again)
+    next_calls = _next_calls(calls)
+    fallbacks = _fallbacks(calls, next_calls)
     in_place = set(fallbacks.values())
     noted = []
     for place, call in enumerate(calls):
         following = fallbacks.get(place)
         if following is not None:
             noted.append(Attempt(call.agent, *call.model, calls[following].span.model))
-        elif call.failed and (retry := again.get(place)) is not None and retry not in in_place:
+        elif call.failed and (retry := next_calls.get(place)) is not None and retry not in in_place:
             noted.append(Attempt(call.agent, *call.model))
     return noted
 
 
-def _again(calls: Sequence[Call]) -> dict[int, int]:
+def _next_calls(calls: Sequence[Call]) -> dict[int, int]:
     """Place of a call → place of the next call of its model, unless one of the two overlaps with others of it."""
     retries: dict[int, int] = {}
     latest: dict[tuple[str, str], int | None] = {}
@@ -83,7 +83,7 @@ def _again(calls: Sequence[Call]) -> dict[int, int]:
     return retries
 
 
-def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int]:
+def _fallbacks(calls: Sequence[Call], next_calls: Mapping[int, int]) -> dict[int, int]:
     """Place of a failed call → place of the call of its fallback."""
     before = _before(calls)
     fallbacks: dict[int, int] = {}
@@ -93,7 +93,7 @@ def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int
         failed = before[place]
         if failed is not None and failed not in fallbacks and calls[failed].failed:
             pair = calls[failed].model, call.model
-            if call.model not in met and not _retried(calls, before, again.get(failed), call.model):
+            if call.model not in met and not _retried(calls, before, next_calls.get(failed), call.model):
                 pairs.add(pair)
             if pair in pairs:
                 fallbacks[failed] = place
@@ -101,14 +101,16 @@ def _fallbacks(calls: Sequence[Call], again: Mapping[int, int]) -> dict[int, int
     return fallbacks
 
 
-def _retried(calls: Sequence[Call], before: Sequence[int | None], again: int | None, fallback: tuple[str, str]) -> bool:
+def _retried(
+    calls: Sequence[Call], before: Sequence[int | None], next_calls: int | None, fallback: tuple[str, str]
+) -> bool:
     """Whether the next call, at `again`, of a failed model is a retry, although another model began before it.
 
     After a failure of that other model it is no retry: the run began again after its fallback failed.
     """
-    if again is None:
+    if next_calls is None:
         return False
-    last = before[again]
+    last = before[next_calls]
     return last is None or not (calls[last].failed and calls[last].model == fallback)
 
 

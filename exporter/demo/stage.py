@@ -104,7 +104,7 @@ async def _show(options: Options, stopping: asyncio.Event) -> None:
         if options.duration is not None:
             asyncio.get_running_loop().call_later(options.duration, stopping.set)
         ends = [asyncio.create_task(child.ended()) for child in children]
-        telling = asyncio.create_task(_tell(daemon, began, terminal=terminal))
+        telling = asyncio.create_task(_print_summary(daemon, began, terminal=terminal))
         work = [*ends, telling, asyncio.create_task(_drain(system))]
         try:
             done, _ = await asyncio.wait({*ends, telling}, return_when=asyncio.FIRST_COMPLETED)
@@ -337,7 +337,7 @@ def _program() -> str:
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
-async def _tell(daemon: Daemon, began: float, *, terminal: bool) -> None:
+async def _print_summary(daemon: Daemon, began: float, *, terminal: bool) -> None:
     """Scrape the metrics as Prometheus would, and print a summary in one line."""
     printed_at = float("-inf")
     while True:

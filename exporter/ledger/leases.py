@@ -148,7 +148,7 @@ class Leases:
                 self._held.clear()
                 self.term += 1
 
-    def lose(self, row: str) -> None:
+    def forget(self, row: str) -> None:
         """Forget this lease: another process may have it."""
         with self._guard:
             if self._held.pop(row, None) is not None:

@@ -168,12 +168,12 @@ class StateDatabase:
         if lease is not None and lease is not held:
             raise StateRefused(f"{self}: {_TAKEN}")  # and another one may be held by now
         if held is None or not self._leases.hold(connection, row, held):
-            raise self._lose(row, _TAKEN)
+            raise self._forget_lease(row, _TAKEN)
         return held
 
-    def _lose(self, row: str, why: str) -> StateRefused:
+    def _forget_lease(self, row: str, why: str) -> StateRefused:
         """Stop writing under this lease; its next holder has what was committed."""
-        self._leases.lose(row)
+        self._leases.forget(row)
         return StateRefused(f"{self}: {why}")
 
     def _commit(self, connection: sa.Connection, transaction: sa.RootTransaction, row: str, lease: Lease) -> None:
@@ -191,7 +191,7 @@ class StateDatabase:
             except StateRefused as lost:
                 raise lost from error
             except Exception as other:
-                raise self._lose(row, _UNKNOWN) from other
+                raise self._forget_lease(row, _UNKNOWN) from other
             if not done:
                 raise
         lease.commits += 1
@@ -204,10 +204,10 @@ class StateDatabase:
                 _send(connection, self._begin)
                 done = self._leases.was_committed(connection, row, lease)
                 if done is None:
-                    raise self._lose(row, _TAKEN)
+                    raise self._forget_lease(row, _TAKEN)
                 return done
             time.sleep(_PAUSE)
-        raise self._lose(row, _UNKNOWN)
+        raise self._forget_lease(row, _UNKNOWN)
 
     def elect(self, wanted: Collection[str], mark: str) -> Election:
         """See Place."""

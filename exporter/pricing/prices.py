@@ -69,7 +69,7 @@ class _Plan(NamedTuple):
     builtin: ListPrice
 
 
-def _doubt(plan: _Plan, rates: Rates, usage: TokenUsage, classes: Classes) -> str:
+def _why_estimated(plan: _Plan, rates: Rates, usage: TokenUsage, classes: Classes) -> str:
     """Why the cost may differ from the bill; '' if the tokens determine it."""
     if classes.input is None or classes.output is None:
         return "some token counts are missing, a lower bound"
@@ -80,10 +80,10 @@ def _doubt(plan: _Plan, rates: Rates, usage: TokenUsage, classes: Classes) -> st
             return "cached tokens are unknown and left out, a lower bound"
         if rates.cache_matters:
             return "cached tokens are unknown and count as input, an upper bound"
-    return _reasoning_doubt(plan, rates, usage) if classes.reasoning is None else ""
+    return _why_reasoning_is_estimated(plan, rates, usage) if classes.reasoning is None else ""
 
 
-def _reasoning_doubt(plan: _Plan, rates: Rates, usage: TokenUsage) -> str:
+def _why_reasoning_is_estimated(plan: _Plan, rates: Rates, usage: TokenUsage) -> str:
     if plan.reasoning_open and usage.total is None:
         return "xAI may have left reasoning out, a lower bound"
     return "reasoning tokens are unknown and count as output" if rates.reasoning_matters else ""
@@ -267,7 +267,7 @@ class Pricer:
         if rates.free:
             return Priced(classes, usd, source, rule)
         saved = rates.savings(classes) if rates.cache_matters else None
-        doubt = _doubt(plan, rates, usage, classes)
+        doubt = _why_estimated(plan, rates, usage, classes)
         if doubt:
             return Priced(classes, usd, ESTIMATED, f"{rule}; {doubt}", saved)
         return Priced(classes, usd, source, rule, saved)

@@ -129,7 +129,7 @@ def grouping(by: Sequence[str], dimensions: Collection[str], *, users: bool) -> 
         raise ValueError(f"{' and '.join(chosen)} are dimensions, of which one at a time can be asked for")
     offered = _OF_DIMENSIONS if chosen else _OF_USERS if USER in keys else _OF_CALLS
     labels = {key for key in keys if key != DAY and key not in chosen}
-    columns = tuple(column for column in offered if labels <= _told_apart(column))
+    columns = tuple(column for column in offered if labels <= _dividing_labels(column))
     if not columns:
         raise ValueError(f"no counter has {' and '.join(keys)} together; see docs/report.md")
     return Grouping(keys, columns, chosen[0] if chosen else "")
@@ -145,7 +145,7 @@ def dimension_name(key: str) -> str:
     return key.removeprefix(_DIMENSION_PREFIX)
 
 
-def _told_apart(column: Column) -> frozenset[str]:
+def _dividing_labels(column: Column) -> frozenset[str]:
     """The labels of a column's counter by which it can be divided; what sums up some classes cannot be, by class."""
     labels = frozenset(METRICS[column.metric].labels)
     return labels - {"token_class"} if column.classes else labels

@@ -61,7 +61,7 @@ class CostCapture:
         self._configured = configured
         self._due: dict[Check, float] = {}
         """when each check is due, in monotonic seconds"""
-        self._said: dict[Check, str] = {}
+        self._logged: dict[Check, str] = {}
         jobs.add("reconcile", self.look, LOOK)
 
     async def look(self) -> None:
@@ -69,7 +69,7 @@ class CostCapture:
         checks, now = self._config().reconcile, self._shared.clock.monotonic()
         for gone in [check for check in self._due if check not in checks]:
             del self._due[gone]
-            self._said.pop(gone, None)
+            self._logged.pop(gone, None)
             self._show(gone, None)
         for check in checks:
             names = self._names(check)
@@ -97,9 +97,9 @@ class CostCapture:
             log.exception("reconcile_bug", agentos=check.agentos, vendor=check.vendor)
             ratio, error = None, "a bug of agentos-exporter, please report it"
         self._show(check, ratio)
-        if error and error != self._said.get(check):
+        if error and error != self._logged.get(check):
             log.warning("reconcile", agentos=check.agentos, vendor=check.vendor, error=error)
-        self._said[check] = error
+        self._logged[check] = error
         if error:
             return AGAIN
         log.info("reconcile", agentos=check.agentos, vendor=check.vendor, ratio=None if ratio is None else float(ratio))

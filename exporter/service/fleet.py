@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 GRACE: Final = 300.0
 """Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
 
-LET_GO: Final = PATIENCE
+EXPIRE_AFTER: Final = PATIENCE
 """Seconds after which calls of an AgentOS that is gone wait for details no more. Until then it may return."""
 AT_ONCE: Final = 8
 """Instances that may begin in one moment; the first polls of more are spread over the interval."""
@@ -104,7 +104,7 @@ class Fleet:
         self.skipped: Mapping[str, tuple[str, ...]] = {}
         self._leaving: dict[str, float] = {}
         """names of instances that are gone → monotonic time at which they went"""
-        self._let_go: set[str] = set()
+        self._expired: set[str] = set()
         """those of them whose calls no longer wait"""
         self._was_ready = False
         self._turns = asyncio.Semaphore(MOST_POLLS)
@@ -201,7 +201,7 @@ class Fleet:
         for name in shown_names - names - self._leaving.keys():
             self._shared.totals.forget_gauges(name)
             self._leaving[name] = self._shared.clock.monotonic()
-            self._let_go.discard(name)
+            self._expired.discard(name)
 
     def _begin(self, member: Member, config: Config, delay: float) -> None:
         """Begin the jobs of an instance, after so many seconds."""
@@ -221,10 +221,10 @@ class Fleet:
             member.refresh(figures)
         now = self._shared.clock.monotonic()
         for name, left_at in list(self._leaving.items()):
-            if now - left_at >= LET_GO and name not in self._let_go:
+            if now - left_at >= EXPIRE_AFTER and name not in self._expired:
                 if self._shared.leads(name):
                     await self._resolve_waiting(name)
-                self._let_go.add(name)
+                self._expired.add(name)
             if now - left_at >= GRACE:
                 self._shared.totals.take_off(name)
                 del self._leaving[name]

@@ -65,8 +65,8 @@ class Leadership:
         self._voted = asyncio.Event()
         self._show: Callable[[], Awaitable[None]] | None = None
         self._refit: Callable[[], Awaitable[None]] | None = None
-        self._told: set[str] = set()
-        self._tell({})
+        self._published: set[str] = set()
+        self._publish_led({})
 
     async def begin(self, wanted: Collection[str]) -> None:
         """Lead free instances, before anything is read. Raises StateError."""
@@ -158,7 +158,7 @@ class Leadership:
             return False
         led = before | won
         log.info("leadership", won=sorted(won.keys() - {FLEET}), leads=len(led.keys() - {FLEET}))
-        self._tell(led)
+        self._publish_led(led)
         return True
 
     async def _load(self, name: str) -> bool:
@@ -189,14 +189,14 @@ class Leadership:
     async def _drop(self, names: Iterable[str], term: int) -> None:
         """Stop showing these instances, then stop reading them, then forget them."""
         gone = set(names)
-        self._tell({name: lease for name, lease in (self._shared.led or {}).items() if name not in gone})
+        self._publish_led({name: lease for name, lease in (self._shared.led or {}).items() if name not in gone})
         self._shared.term = term
         await self._rendered()
         await self._refitted()
         for name in gone:
             self._shared.totals.forget(name)
 
-    def _tell(self, led: dict[str, Lease]) -> None:
+    def _publish_led(self, led: dict[str, Lease]) -> None:
         """Publish the set of led instances inside the process."""
         self._shared.led = led
         self._shared.totals.lead(frozenset(led))
@@ -207,9 +207,9 @@ class Leadership:
         wanted = {*self._all()} - {FLEET}
         for name in wanted:
             self._shared.totals.gauge(_LEADER, (name,), int(name in led))
-        for name in self._told - wanted:
+        for name in self._published - wanted:
             self._shared.totals.gauge(_LEADER, (name,), None)
-        self._told = wanted
+        self._published = wanted
 
     async def _rendered(self) -> None:
         if self._show is not None:

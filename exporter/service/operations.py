@@ -53,13 +53,13 @@ _GAUGES: Final = {
 
 
 @dataclass(slots=True)
-class _Standing:
+class _Health:
     """The last readings of a surface: times are monotonic seconds, `said` is the gist of its last failure."""
 
     not_before: float = float("-inf")
     last_success: float | None = None
     doubts: int = 0
-    said: str = ""
+    last_error: str = ""
 
 
 class Operations:
@@ -71,7 +71,7 @@ class Operations:
         self._shared = shared
         self._poller = poller
         self._stopping = False
-        self._standing = {surface: _Standing() for surface in source.surfaces}
+        self._health_of = {surface: _Health() for surface in source.surfaces}
 
     def stop(self) -> None:
         """Finish the current transaction, and begin no more."""
@@ -80,31 +80,31 @@ class Operations:
     async def look(self) -> None:
         """Read each surface once, but for those that are off. Never raises."""
         health = self._poller.health
-        for surface, standing in self._standing.items():
+        for surface, state in self._health_of.items():
             # An AgentOS that does not answer is asked by the poller alone; its surfaces get old meanwhile.
             if self._stopping or not health.last_success or health.outcome in {"unreachable", "timeout"}:
                 break
-            if self._shared.clock.monotonic() < standing.not_before:
+            if self._shared.clock.monotonic() < state.not_before:
                 continue
             try:
-                await self._read(surface, standing)
+                await self._read(surface, state)
             except ExporterError as error:
-                self._fail(surface, standing, error)
+                self._fail(surface, state, error)
             except Exception as error:  # a surprise in one surface must not stop the others
                 log.exception("surface_bug", agentos=self._ends.agentos, surface=surface)
-                self._fail(surface, standing, SourceError(f"a bug of agentos-exporter: {type(error).__name__}"))
+                self._fail(surface, state, SourceError(f"a bug of agentos-exporter: {type(error).__name__}"))
         self._shared.changed()
 
-    async def _read(self, surface: str, standing: _Standing) -> None:
+    async def _read(self, surface: str, state: _Health) -> None:
         position = await asyncio.to_thread(self._ends.position, surface)
         with self._poller.awaiting():
             reading = await self._source.read(surface, position)
         if reading.doubtful:
-            standing.doubts += self._poller.health.failures == 0
-            if standing.doubts < BELIEVED_AFTER:
+            state.doubts += self._poller.health.failures == 0
+            if state.doubts < BELIEVED_AFTER:
                 raise SilentEmpty(f"{surface}: AgentOS says that nothing is left; its database may fail")
         else:
-            standing.doubts = 0
+            state.doubts = 0
         async with self._shared.lock:
             await asyncio.to_thread(self._ends.absorb, surface, reading, first=position is None)
         self._show(surface, reading)
@@ -112,9 +112,9 @@ class Operations:
             reason = "rows that AgentOS deleted since the last reading are counted nowhere"
             hours = round(reading.gap / MICROSECONDS / 3600)
             log.warning("rows_unknown", agentos=self._ends.agentos, surface=surface, hours=hours, reason=reason)
-        if standing.said:
+        if state.last_error:
             log.info("surface_read_again", agentos=self._ends.agentos, surface=surface)
-        standing.said, standing.last_success = "", self._shared.clock.monotonic()
+        state.last_error, state.last_success = "", self._shared.clock.monotonic()
 
     def _show(self, surface: str, reading: Reading) -> None:
         name, totals = self._ends.agentos, self._shared.totals
@@ -122,19 +122,19 @@ class Operations:
             totals.gauges(metric, name, {(name, *labels): value for labels, value in values.items()})
         totals.gauge(_UP, (name, surface), 1)
 
-    def _fail(self, surface: str, standing: _Standing, error: ExporterError) -> None:
+    def _fail(self, surface: str, state: _Health, error: ExporterError) -> None:
         self._forget(surface)
         off = isinstance(error, (NoSurface, Refused))
         if off:
-            standing.not_before = self._shared.clock.monotonic() + OFF_FOR
+            state.not_before = self._shared.clock.monotonic() + OFF_FOR
         up = None if isinstance(error, NoSurface) else 0
         self._shared.totals.gauge(_UP, (self._ends.agentos, surface), up)
-        said = f"{type(error).__name__} {gist(str(error))}"
-        if said != standing.said:
+        last_error = f"{type(error).__name__} {gist(str(error))}"
+        if last_error != state.last_error:
             event = "surface_absent" if isinstance(error, NoSurface) else "surface_off" if off else "surface_failing"
-            tell = log.info if isinstance(error, NoSurface) else log.warning
-            tell(event, agentos=self._ends.agentos, surface=surface, error=str(error))
-        standing.said = said
+            write = log.info if isinstance(error, NoSurface) else log.warning
+            write(event, agentos=self._ends.agentos, surface=surface, error=str(error))
+        state.last_error = last_error
 
     def _forget(self, surface: str) -> None:
         for metric in _GAUGES[surface]:
@@ -143,9 +143,9 @@ class Operations:
     def refresh(self) -> None:
         """Remove gauges that were read too long ago: unknown is not zero."""
         now = self._shared.clock.monotonic()
-        for surface, standing in self._standing.items():
-            if standing.last_success is not None and now - standing.last_success > STALE_AFTER:
-                standing.last_success = None
+        for surface, state in self._health_of.items():
+            if state.last_success is not None and now - state.last_success > STALE_AFTER:
+                state.last_success = None
                 self._forget(surface)
                 if self._shared.totals.value(_UP, (self._ends.agentos, surface)):
                     self._shared.totals.gauge(_UP, (self._ends.agentos, surface), 0)

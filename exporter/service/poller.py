@@ -33,7 +33,7 @@ BACKOFF_LIMIT: Final = 300.0
 """Longest pause after failures, in seconds."""
 STALE_AFTER: Final = 300.0
 """Seconds since the last success after which active sessions and users are unknown."""
-_BUG: Final = "bad_answer"
+_UNEXPECTED: Final = "bad_answer"
 """The outcome of a poll that met a bug of ours: something that AgentOS answered surprised us."""
 
 
@@ -213,11 +213,11 @@ class Poller:
 
     async def _absorb(self, batch: Batch, tally: _Tally) -> None:
         # Rates must not be believed from the first increment of a backlog on.
-        self._tell_backlog()
+        self._show_backlog()
         async with self._shared.lock:
             absorbed = await asyncio.to_thread(self.intake.absorb, batch)
         # What was missed in an outage is a backlog as well, however small.
-        self._tell_backlog(past=2 * absorbed.late > absorbed.spans)
+        self._show_backlog(past=2 * absorbed.late > absorbed.spans)
         tally.traces += absorbed.traces
         tally.spans += absorbed.spans
         tally.skipped += absorbed.skipped
@@ -241,11 +241,11 @@ class Poller:
         totals.add("agentos_exporter_polls_total", (self.name, outcome))
         totals.observe("agentos_exporter_poll_duration_seconds", (self.name,), round(took * MICROSECONDS))
         totals.gauge("agentos_up", (self.name,), int(error is None))
-        self._tell_backlog()
+        self._show_backlog()
         totals.gauge("agentos_exporter_watermark_timestamp_seconds", (self.name,), source.watermark)
-        self._say(outcome, error, tally, took, repeated=repeated)
+        self._log_outcome(outcome, error, tally, took, repeated=repeated)
 
-    def _tell_backlog(self, *, past: bool = False) -> None:
+    def _show_backlog(self, *, past: bool = False) -> None:
         """Show whether a backlog is read, or was a moment ago: Prometheus must not miss it between two scrapes."""
         now = self._shared.clock.monotonic()
         # History whose tokens and cost still wait for details is a backlog, too.
@@ -262,7 +262,9 @@ class Poller:
         asked = error.retry_after if isinstance(error, ServerFailed) else None
         return max(pause, min(asked or 0.0, BACKOFF_LIMIT))
 
-    def _say(self, outcome: str, error: ExporterError | None, tally: _Tally, took: float, *, repeated: bool) -> None:
+    def _log_outcome(
+        self, outcome: str, error: ExporterError | None, tally: _Tally, took: float, *, repeated: bool
+    ) -> None:
         stats = self.source.stats
         fields: dict[str, Any] = {
             "agentos": self.name,
@@ -303,7 +305,7 @@ class Poller:
         except Exception:
             log.exception("survey_bug", agentos=self.name)
         try:
-            await self._keep_house()
+            await self._forget_old()
         except StateError as error:
             log.warning("survey", agentos=self.name, error=str(error))
         self._shared.changed()
@@ -333,7 +335,7 @@ class Poller:
             "agentos_session_stats_traces", name, {(name, window.window): window.traces for window in windows}
         )
 
-    async def _keep_house(self) -> None:
+    async def _forget_old(self) -> None:
         watermark = self.source.watermark
         if watermark is None:
             return
@@ -368,4 +370,4 @@ def _outcome(error: ExporterError) -> str:
         return "state_error"
     if isinstance(error, ConfigError):  # a token file that cannot be read any more
         return "unauthorized"
-    return error.outcome if isinstance(error, SourceError) else _BUG
+    return error.outcome if isinstance(error, SourceError) else _UNEXPECTED

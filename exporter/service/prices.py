@@ -47,7 +47,7 @@ class Prices:
         self.pricer = pricer
         self._shared = shared
         pricer.start_updates()
-        self._say(path, ok=True)
+        self._report_load(path, ok=True)
 
     async def refresh(self) -> None:
         """Put prices in force that were fetched meanwhile."""
@@ -65,7 +65,7 @@ class Prices:
         except ConfigError as error:
             reason = "the price file is refused, the old prices hold"
             log.warning("reload", reason=reason, problems=list(error.problems))
-            self._say(path, ok=False)
+            self._report_load(path, ok=False)
             raise
 
     async def use(self, path: Path | None, prices: PriceFile) -> None:
@@ -76,9 +76,9 @@ class Prices:
             self._shared.totals.gauge(_RELOADED, (), None)
             return
         log.info("reload", prices=str(path), entries=len(prices.entries))
-        self._say(path, ok=True)
+        self._report_load(path, ok=True)
 
-    def _say(self, path: Path | None, *, ok: bool) -> None:
+    def _report_load(self, path: Path | None, *, ok: bool) -> None:
         """Say what of the file has no effect; `ok`: it could be read."""
         dangling = (f"{entry}: the model it refers to has no price" for entry in self.pricer.dangling())
         for note in (*self.pricer.file.notes, *dangling) if ok else ():

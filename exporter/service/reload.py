@@ -69,7 +69,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._discoverer = discoverer
         self._applied = (discoverer.instances(config.agentos), shared.led)
-        self._tell(successful=True)
+        self._show_result(successful=True)
 
     async def reload(self) -> str:
         """Read the configuration and the price file again.
@@ -83,7 +83,7 @@ class Reloader:
             try:
                 problem = await self._reload()
             finally:
-                self._tell(successful=not problem)
+                self._show_result(successful=not problem)
                 self._shared.changed()
             return problem
 
@@ -109,7 +109,7 @@ class Reloader:
             return f"{reason}: {error}"
         await self._prices.use(new.prices, prices)
         if self._load is not None:
-            self._say(changed)
+            self._log_changes(changed)
         self.config = new
         return ""
 
@@ -151,13 +151,13 @@ class Reloader:
                 log.warning("discovery", reason="what was found cannot be read; it is tried again", error=str(error))
             self._shared.changed()
 
-    def _say(self, changed: tuple[str, ...]) -> None:
+    def _log_changes(self, changed: tuple[str, ...]) -> None:
         waiting = [key for key in changed if key in _AT_START]
         if waiting:
             log.warning("reload", reason="these keys have changed and need a restart", keys=", ".join(waiting))
         log.info("reload", changed=", ".join(key for key in changed if key not in _AT_START))
 
-    def _tell(self, *, successful: bool) -> None:
+    def _show_result(self, *, successful: bool) -> None:
         self._shared.totals.gauge(_SUCCESSFUL, (), int(successful))
         if successful:
             self._shared.totals.gauge(_AT, (), int(self._shared.clock.now() * MICROSECONDS))

@@ -9,7 +9,7 @@ from tests.harness.inprocess import Exporter
 
 
 async def test_what_waited_for_an_agentos_that_is_gone_goes_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "LET_GO", 0.0)
+    monkeypatch.setattr(fleet, "EXPIRE_AFTER", 0.0)
     ledger = Ledger(tmp_path / "state.db")
     home = Home()
     home.ledger = ledger

@@ -44,7 +44,7 @@ PAUSE_LIMIT: Final = 300.0
 _PUSHES: Final = "agentos_exporter_push_total"
 _LAG: Final = "agentos_exporter_push_lag_seconds"
 _ANSWER_BYTES: Final = 64 * 1024
-_SAID_LENGTH: Final = 200
+_REASON_LENGTH: Final = 200
 _NOTHING: Final = Rendered(b"", b"", b"", b"")
 """Placeholder for the bytes of a snapshot of which only the list of series is kept."""
 _TAKEN: Final = ("ok", "partial")
@@ -96,7 +96,7 @@ class Target:
         self._begun = False
         self._turn_at = self._again_at = shared.clock.monotonic()
         self._failures = 0
-        self._said: set[tuple[str, int | None]] = set()
+        self._logged: set[tuple[str, int | None]] = set()
         for outcome in PUSH_OUTCOMES:
             self._totals.add(_PUSHES, (self.name, outcome), 0)
 
@@ -127,7 +127,7 @@ class Target:
             pause = min(self._push.interval, 2.0 ** min(self._failures - 1, 12))
             pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
             self._again_at = self._clock.monotonic() + max(pause, min(verdict.pause, PAUSE_LIMIT))
-        self._say(verdict)
+        self._log_once(verdict)
         self.refresh()
 
     async def finish(self) -> None:
@@ -180,19 +180,19 @@ class Target:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Verdict("unreachable", str(error) or type(error).__name__)
         if response.is_success:
-            return self._taken_by(response, bytes(answer))
-        text = shown(" ".join(answer.decode("utf-8", "replace").split()), _SAID_LENGTH)
+            return self._verdict_of(response, bytes(answer))
+        text = shown(" ".join(answer.decode("utf-8", "replace").split()), _REASON_LENGTH)
         status, pause = response.status_code, self._asked(response.headers.get("retry-after"))
         return Verdict(_outcome(status), f"{status} {text}".strip(), status, pause)
 
-    def _taken_by(self, response: httpx.Response, answer: bytes) -> Verdict:
+    def _verdict_of(self, response: httpx.Response, answer: bytes) -> Verdict:
         """What a target answers that took the request, perhaps only in part."""
         if self._push.protocol is not Protocol.OTLP or "protobuf" not in response.headers.get("content-type", ""):
             return Verdict("ok")
         rejected, why = self._codec.rejected(answer)
         if not rejected:
             return Verdict("ok")
-        return Verdict("partial", f"{rejected} points were not taken: {shown(why, _SAID_LENGTH)}")
+        return Verdict("partial", f"{rejected} points were not taken: {shown(why, _REASON_LENGTH)}")
 
     def _asked(self, header: str | None) -> float:
         """Seconds of a header Retry-After, which may name a moment; 0 for none."""
@@ -223,16 +223,16 @@ class Target:
             headers["Authorization"] = f"Basic {pair}"
         return headers
 
-    def _say(self, verdict: Verdict) -> None:
+    def _log_once(self, verdict: Verdict) -> None:
         """Log each kind of failure once, and that it is over."""
         if verdict.outcome == "ok":
-            if self._said:
+            if self._logged:
                 log.info("push", target=self.name, outcome="ok")
-            self._said.clear()
+            self._logged.clear()
             return
         kind = (verdict.outcome, verdict.status)
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             log.warning("push", target=self.name, outcome=verdict.outcome, error=verdict.reason)
 
 

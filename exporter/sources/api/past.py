@@ -42,7 +42,7 @@ class PastReader(SearchReader):
             if not head.complete:
                 raise BadAnswer("traces_search: pages did not show all that AgentOS counted; it is read again")
             if remaining and not head.rows:
-                await self._doubt()
+                await self._check_emptiness()
                 if hi == until:
                     raise BadAnswer("traces_search: AgentOS counts traces that it does not show")
             yield Batch(self.db, cursor={"reached": hi}, as_of=head.as_of)

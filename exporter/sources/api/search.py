@@ -34,7 +34,7 @@ WINDOW: Final = 500
 """Most traces that are read before the cursor moves on."""
 _EXCLUDED: Final = 5_000
 """Most ids that a request excludes: they cost 10 ms of search and 180 kB of upload."""
-_NOWHERE: Final = 1_000_000
+_BEYOND_THE_END: Final = 1_000_000
 """A page so far off that a search returns its count and no tree."""
 _PROBES: Final = 60
 _FIRST_STEP: Final = 60 * MICROSECONDS
@@ -43,7 +43,7 @@ _LISTED: Final = 5_000
 """Most traces that are listed to find the one that AgentOS cannot serve."""
 _FEWEST: Final = 10
 """Traces in a window, at the least, however slowly they come"""
-_ELSEWHERE_EVERY: Final = 3600.0
+_UNUSUAL_EVERY: Final = 3600.0
 
 
 class SearchReader(Reader):
@@ -55,13 +55,13 @@ class SearchReader(Reader):
     _read_until = 0
     _timed_out = False
     _any_status = False
-    _looked_elsewhere = float("-inf")
+    _looked_for_unusual = float("-inf")
 
     # Head
 
     async def head(self, ledger: LedgerView, head: Head) -> AsyncGenerator[Batch]:  # noqa: ARG002 - lists need it
         """See Reader."""
-        async for batch in self._elsewhere(head):
+        async for batch in self._read_unusual(head):
             yield batch
         async for batch in self._news(head):
             yield batch
@@ -88,7 +88,7 @@ class SearchReader(Reader):
             if too_many := head.too_many:
                 remaining = await self._count(lo, None, head)
         if head.rows == before > first:
-            await self._doubt()
+            await self._check_emptiness()
         if head.complete:
             self.catching_up = False
 
@@ -115,7 +115,7 @@ class SearchReader(Reader):
             if head.rows == before:
                 # There should be some. Even if AgentOS answers again by now: what was skipped would be lost.
                 head.complete = False
-                await self._doubt()
+                await self._check_emptiness()
                 return
             lo = self._read_until = hi
             cutoff = max(self.loaded_position.cutoff, min(hi, head.as_of - self.settings.overlap))
@@ -125,7 +125,7 @@ class SearchReader(Reader):
             if remaining <= self._most:
                 remaining = await self._count(lo, None, head)
 
-    async def _doubt(self) -> None:
+    async def _check_emptiness(self) -> None:
         """A part of a backlog came back empty: go on only if AgentOS still shows known traces.
 
         Raises SilentEmpty.
@@ -167,7 +167,7 @@ class SearchReader(Reader):
         except SourceError as error:
             if not may_be_one_row(error):
                 raise
-            async for batch in self._narrow(lo, hi, head, error):
+            async for batch in self._read_singly(lo, hi, head, error):
                 yield batch
             # What is left is searched for without the traces that cannot be served.
             async for batch in self._pass(lo, hi, head):
@@ -220,7 +220,7 @@ class SearchReader(Reader):
             "pass_incomplete", db=self.db, reason="pages did not show all that AgentOS counted; read again next time"
         )
 
-    async def _narrow(self, lo: int, hi: int | None, head: Head, error: SourceError) -> AsyncGenerator[Batch]:
+    async def _read_singly(self, lo: int, hi: int | None, head: Head, error: SourceError) -> AsyncGenerator[Batch]:
         """Read the traces that end in [lo, hi) one by one, or nearly so, after a search for them failed with `error`.
 
         Their ids come from the list, which has no trees. Raises `error` if no single trace is to blame.
@@ -299,7 +299,7 @@ class SearchReader(Reader):
 
     async def _probe(self, conditions: dict[str, Any], head: Head | None = None) -> int:
         """How many traces match: a page beyond the end has the count and no tree."""
-        body = {"filter": conditions, "group_by": "run", "page": _NOWHERE, "limit": 1}
+        body = {"filter": conditions, "group_by": "run", "page": _BEYOND_THE_END, "limit": 1}
         answer = await self.post("/traces/search", body, "traces_count")
         if head is not None:
             head.answered(answer)
@@ -307,9 +307,9 @@ class SearchReader(Reader):
         self.stats.search_ms += page.search_ms
         return page.total_count
 
-    async def _elsewhere(self, head: Head) -> AsyncGenerator[Batch]:
+    async def _read_unusual(self, head: Head) -> AsyncGenerator[Batch]:
         """Once an hour, look for traces that the filters of a poll would never find."""
-        if self.clock.monotonic() - self._looked_elsewhere < _ELSEWHERE_EVERY:
+        if self.clock.monotonic() - self._looked_for_unusual < _UNUSUAL_EVERY:
             return
         await self._check_statuses()
         try:
@@ -318,7 +318,7 @@ class SearchReader(Reader):
         except SourceError as error:
             if not may_be_one_row(error):
                 raise
-        self._looked_elsewhere = self.clock.monotonic()
+        self._looked_for_unusual = self.clock.monotonic()
 
     async def _check_statuses(self) -> None:
         """Look for traces with another status than the three of OpenTelemetry."""

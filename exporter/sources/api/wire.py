@@ -369,10 +369,10 @@ def _trace(detail: _Detail, db: str) -> tuple[Trace, RootDoubt]:
         detail.total_spans,
         tuple(spans),
     )
-    return trace, _doubt(trace)
+    return trace, _roots_in_doubt(trace)
 
 
-def _doubt(trace: Trace) -> RootDoubt:
+def _roots_in_doubt(trace: Trace) -> RootDoubt:
     """Which roots may show facts that are not theirs."""
     doubt = RootDoubt()
     roots = [index for index, span in enumerate(trace.spans) if span.parent < 0]

@@ -94,7 +94,7 @@ class Feed:
         self._moved = 0
         """the cutoff that was last committed"""
         self._anchor: tuple[int, float] | None = None
-        self._said_no_tables = False
+        self._logged_no_tables = False
         self._missing = 0
         self._probed = float("-inf")
         self._alarm = False
@@ -165,8 +165,8 @@ class Feed:
         if len(lacking) == len(SPAN_COLUMNS):
             if self.loaded_position.seen:
                 raise BadAnswer(f"{where}: table {spans} was there and is gone")
-            if not self._said_no_tables:
-                self._said_no_tables = True
+            if not self._logged_no_tables:
+                self._logged_no_tables = True
                 schema = f" in schema {where.schema}" if where.schema else ""
                 log.warning(
                     "no_tables",
@@ -179,7 +179,7 @@ class Feed:
                 f"{where}: table {spans} has no column {', '.join(lacking)}: not agno's table, or of a version this "
                 "exporter does not know"
             )
-        self._said_no_tables = False
+        self._logged_no_tables = False
         return True
 
     # News

@@ -288,7 +288,7 @@ def _show(roots: Sequence[_Node], below: dict[str | None, list[_Node]], spans: l
 _NONE: Final[frozenset[int]] = frozenset()
 
 
-class _What(NamedTuple):
+class _SpanFacts(NamedTuple):
     """What spans alike have in common. `called` is the name of a model's class; the last two as in `Span`."""
 
     kind: SpanKind
@@ -336,7 +336,7 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
         bool(attributes.agno_team or attributes.team),
     )
     kind, name, model, provider, called, continued, streamed = (
-        _what(*key) if all(map(_is_short, key[:4])) else _told(*key)
+        _what(*key) if all(map(_is_short, key[:4])) else _facts_of(*key)
     )
     usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
     if kind is _LLM:
@@ -382,22 +382,22 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
     )
 
 
-def _told(name: str, kind: object, model: object, provider: object, team: bool) -> _What:  # noqa: FBT001 - private
+def _facts_of(name: str, kind: object, model: object, provider: object, team: bool) -> _SpanFacts:  # noqa: FBT001 - private
     """The kind and names of a span, from its own name and its attributes."""
     name = clean_name(name)
     if kind == "AGENT":
         kind = SpanKind.TEAM if team else SpanKind.AGENT
-        return _What(kind, component_name(name), continued=is_continuation(name))
+        return _SpanFacts(kind, component_name(name), continued=is_continuation(name))
     span_kind = _KINDS.get(kind, SpanKind.OTHER) if isinstance(kind, str) else SpanKind.OTHER
     if span_kind is _LLM:
         called, ref = model_class(name), clean_name(model) if isinstance(model, str) else ""
-        return _What(span_kind, name, ref, _provider(provider, called, ref), called, streamed=is_streamed(name))
+        return _SpanFacts(span_kind, name, ref, _provider(provider, called, ref), called, streamed=is_streamed(name))
     if span_kind in RUN_KINDS:
-        return _What(span_kind, component_name(name), continued=is_continuation(name))
-    return _What(span_kind, name)
+        return _SpanFacts(span_kind, component_name(name), continued=is_continuation(name))
+    return _SpanFacts(span_kind, name)
 
 
-_what = functools.lru_cache(4096, typed=True)(_told)
+_what = functools.lru_cache(4096, typed=True)(_facts_of)
 
 
 def _provider(said: object, called: str, model: str) -> str:

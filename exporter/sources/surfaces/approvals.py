@@ -65,7 +65,7 @@ class ApprovalRows(Protocol):
         """Those of these rows that are found."""
 
 
-class _Standing(msgspec.Struct):
+class _State(msgspec.Struct):
     """How far approvals are read, and which wait."""
 
     list: Position
@@ -82,7 +82,7 @@ class Approvals:
 
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
-        before = _Standing(beginning(since)) if position is None else msgspec.convert(position, _Standing)
+        before = _State(beginning(since)) if position is None else msgspec.convert(position, _State)
         pending, total = await self._rows.pending()
         whole = len(pending) >= total
         now = {id_: Waiting(created, approval.labels) for id_, created, approval in _named(pending)}
@@ -102,7 +102,7 @@ class Approvals:
         followed = await follow(missing, self._find, most=self._rows.most, believed=believed)
         ended |= followed.ended
         kept = {id_: approval for id_, approval in before.waiting.items() if id_ not in missing and id_ not in ended}
-        standing = _Standing(read_to, remembered({**kept, **now, **followed.waiting}))
+        standing = _State(read_to, remembered({**kept, **now, **followed.waiting}))
         return Reading(
             position=msgspec.to_builtins(standing),
             ended=tuple(ended.values()),

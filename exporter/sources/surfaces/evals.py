@@ -55,7 +55,7 @@ class EvalRows(Protocol):
         """Rows that may be new. Raises SourceError."""
 
 
-class _Standing(msgspec.Struct):
+class _State(msgspec.Struct):
     since: int
     databases: dict[str, Position] = {}
 
@@ -68,7 +68,7 @@ class Evals:
 
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
-        before = _Standing(since) if position is None else msgspec.convert(position, _Standing)
+        before = _State(since) if position is None else msgspec.convert(position, _State)
         databases = _handed_over(before, self._rows.places())
         ended: list[Ended] = []
         doubtful = False
@@ -79,14 +79,14 @@ class Evals:
             doubtful = doubtful or (stood.some and not databases[place].some)
         read = [database.read_to for database in databases.values() if database.some]
         return Reading(
-            position=msgspec.to_builtins(_Standing(before.since, databases)),
+            position=msgspec.to_builtins(_State(before.since, databases)),
             ended=ended,
             forget_before=min(read, default=before.since) - KEPT,
             doubtful=doubtful,
         )
 
 
-def _handed_over(before: _Standing, places: Sequence[str]) -> dict[str, Position]:
+def _handed_over(before: _State, places: Sequence[str]) -> dict[str, Position]:
     """Positions of all places, and of former places until new ones have replaced them.
 
     A list that now has another name, as from the database instead of the API, begins at the former position.

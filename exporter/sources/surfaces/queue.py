@@ -60,7 +60,7 @@ class JobRows(Protocol):
         """Jobs of which the end may be new, ordered by when they ended."""
 
 
-class _Standing(msgspec.Struct):
+class _State(msgspec.Struct):
     list: Position
     some: bool = False
     """whether any job was there"""
@@ -76,7 +76,7 @@ class Queue:
 
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
-        before = _Standing(beginning(since)) if position is None else msgspec.convert(position, _Standing)
+        before = _State(beginning(since)) if position is None else msgspec.convert(position, _State)
         job_counts = await self._rows.counts()
         counts = {status: count(job_counts.by_status.get(status, 0)) for status in STATUSES}
         rows, read_to = await self._rows.since(before.list)
@@ -86,7 +86,7 @@ class Queue:
             raise SilentEmpty("queue_stats: AgentOS lists jobs and counts none; its database may fail")
         some = any(counts.values())
         return Reading(
-            position=msgspec.to_builtins(_Standing(read_to, some, job_counts.now)),
+            position=msgspec.to_builtins(_State(read_to, some, job_counts.now)),
             ended=[ended_job for job in rows if (ended_job := _ended(job)) is not None],
             gauges={
                 "agentos_queue_jobs": {(status,): number for status, number in counts.items()},

@@ -86,7 +86,7 @@ class ScheduleRows(Protocol):
         """Those of these runs that are found."""
 
 
-class _Standing(msgspec.Struct):
+class _State(msgspec.Struct):
     since: int
     schedules: dict[str, FollowedSchedule] = {}
 
@@ -99,7 +99,7 @@ class Schedules:
 
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""
-        before = _Standing(since) if position is None else msgspec.convert(position, _Standing)
+        before = _State(since) if position is None else msgspec.convert(position, _State)
         listed, now = await self._rows.listed()
         start = _read_to(before.schedules.values(), beginning(before.since).read_to)
         followed_schedules = {
@@ -109,7 +109,7 @@ class Schedules:
         followed = Followed()
         for gone in before.schedules.keys() - listed.keys():
             for _ in before.schedules[gone].waiting:
-                followed.lose("gone")
+                followed.count_lost("gone")
         chosen = self._rows.chosen(listed, followed_schedules, now)
         runs = await self._rows.runs({id_: followed_schedules[id_].list for id_ in chosen})
         for id_, (rows, read_to) in runs.items():
@@ -117,7 +117,7 @@ class Schedules:
                 id_, listed[id_], followed_schedules[id_], rows, read_to, ended, followed, now
             )
         return Reading(
-            position=msgspec.to_builtins(_Standing(before.since, followed_schedules)),
+            position=msgspec.to_builtins(_State(before.since, followed_schedules)),
             ended=ended,
             gauges=_gauges(listed, followed_schedules),
             born=_born(listed, before),
@@ -164,7 +164,7 @@ class Schedules:
             waiting[run_id] = run
             if now - run.created > STUCK_AFTER:
                 del waiting[run_id]
-                asked_for.lose("stuck")
+                asked_for.count_lost("stuck")
         ended.extend((done | asked_for.ended).values())
         for reason, number in asked_for.lost.items():
             followed.lost[reason] = followed.lost.get(reason, 0) + number
@@ -180,7 +180,7 @@ def _name(schedule: Schedule) -> str:
     return clean_name(schedule.name) if isinstance(schedule.name, str) else ""
 
 
-def _born(listed: Mapping[str, Schedule], before: _Standing) -> list[Labels]:
+def _born(listed: Mapping[str, Schedule], before: _State) -> list[Labels]:
     new = listed.keys() - before.schedules.keys()
     return [(_name(listed[id_]), status) for id_ in new for status in ("success", "failed")]
 

@@ -35,7 +35,7 @@ class Followed:
     waiting: dict[str, Waiting] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
 
-    def lose(self, reason: str) -> None:
+    def count_lost(self, reason: str) -> None:
         """Count a row whose end will stay unknown."""
         self.lost[reason] = self.lost.get(reason, 0) + 1
 
@@ -68,7 +68,7 @@ async def follow(
         elif row not in rows:
             misses = waiting.misses + believed
             if misses >= GONE_AFTER:
-                followed.lose("gone")
+                followed.count_lost("gone")
             else:
                 followed.waiting[row] = Waiting(waiting.created, waiting.labels, misses)
         elif (ended := rows[row]) is None:

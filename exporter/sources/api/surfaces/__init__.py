@@ -82,25 +82,25 @@ class ApiSurfaces:
             APPROVALS: Approvals(ListedApprovals(lists)).read,
             SCHEDULES: Schedules(ListedSchedules(lists)).read,
             QUEUE: Queue(ListedJobs(lists)).read,
-            EVALS: Evals(ListedEvals(lists, lambda: _there(places("evals")))).read,
+            EVALS: Evals(ListedEvals(lists, lambda: _existing(places("evals")))).read,
         }
         self._holding = {
-            KNOWLEDGE: Knowledge(lists, lambda: _there(places("knowledge"))).read,
-            MEMORY: Memory(lists, lambda: _there(places("memory"))).read,
+            KNOWLEDGE: Knowledge(lists, lambda: _existing(places("knowledge"))).read,
+            MEMORY: Memory(lists, lambda: _existing(places("memory"))).read,
         }
 
     async def read(self, surface: str, position: Mapping[str, Any] | None) -> Reading:
         """See OperationsSource."""
         try:
             if surface == QUEUE:
-                _there(self._places("queue"))
+                _existing(self._places("queue"))
             if surface in self._holding:
                 return await self._holding[surface]()
             return await self._ending[surface](position, self._clock.now_us() - self._lookback)
         except UnknownRoute as error:
-            raise NoSurface(_said(error)) from error
+            raise NoSurface(_reason(error)) from error
         except Unauthorized as error:
-            raise Refused(f"{_said(error)}; the token needs the scope {SCOPES[surface]}") from error
+            raise Refused(f"{_reason(error)}; the token needs the scope {SCOPES[surface]}") from error
         except ServerFailed as error:
             if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
@@ -108,13 +108,13 @@ class ApiSurfaces:
             raise kind(str(error)) from error
 
 
-def _there(places: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+def _existing(places: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
     """The places. Raises NoSurface if there is none."""
     if not places:
         raise NoSurface("config: AgentOS says that it has none")
     return places
 
 
-def _said(error: SourceError) -> str:
+def _reason(error: SourceError) -> str:
     """The text of a refusal without its cure, which is one for traces."""
     return str(error).partition(";")[0]
