@@ -12,7 +12,7 @@ from typing import Final
 __version__: Final = "0.1.0"
 
 REVISION_VARIABLE: Final = "AGENTOS_EXPORTER_REVISION"
-"""Environment variable in which a container image says what it was built from."""
+"""Environment variable with the commit that a container image was built from."""
 
 
 def revision() -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from exporter.sources.protocol import Batch
 
 _AT_ONCE: Final = 1_000
-"""Sessions that are observed at once; each mostly has a sample of its own"""
+"""Sessions that are observed at once; most of them have a sample of their own"""
 
 
 class Counter:
@@ -58,7 +58,7 @@ class Counter:
         self._work = work
         self._cashier = cashier
         self._totals = totals
-        """tells who is within the limits; all of it stays 0"""
+        """finds the label values that the limits admit; its totals stay 0"""
         self._keys: dict[Key, Key] = {}
         """series → the series that it is counted in"""
         with work.transaction():

@@ -54,7 +54,7 @@ class Output:
         self._labels = labels
         self._written = written
         self._amounts: dict[int, list[int]] = {}
-        """by series: what was counted before the part that is written"""
+        """by series: what was counted before the part that is being written"""
 
     def write(self, path: Path, *, by_day: bool) -> list[Path]:
         """Write the file at `path`, or files in the folder there; return them. Raises OSError."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PATIENCE: Final = 120.0
-"""Seconds that a call waits for its run's detail, then its tokens and cost go out as estimated."""
+"""Seconds that a call waits for its run's detail. Then its tokens and cost count as estimated."""
 MOST_REQUESTS: Final = 20
 """requests for details in one poll, one after the other: each keeps AgentOS busy for 2 to 4 ms"""
 ROUND: Final = 5.0
@@ -38,14 +38,14 @@ ROUND: Final = 5.0
 OFF: Final = 600.0
 """Seconds without enrichment after AgentOS refused it."""
 EXPIRE_EVERY: Final = 5.0
-"""Seconds between two looks for calls that waited long enough; they are let go that much earlier."""
+"""Seconds between two searches for calls that waited long enough; they expire that much earlier."""
 _RETRIES: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
-"""Seconds until a run is asked for again whose detail is not there, or does not agree with its spans (yet)."""
+"""Seconds until the next request for a detail that is missing, or does not agree with its spans (yet)."""
 _DETAILED: Final = "timed_run"
 """activity: runs whose detail is counted"""
 
 Fetch = Callable[[str, str, str, float], Awaitable[Mapping[str, RunDetail] | None]]
-"""(session id, run id, database, timeout in seconds) → details by run id, None where the run is not there"""
+"""(session id, run id, database, timeout in seconds) → details by run id, None if the run does not exist"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ class _Bills:
         self._records = records
         self._cashier = cashier
         self._values: dict[str, dict[str, str]] = {}
-        """by run id: what its detail tells"""
+        """by run id: values of dimensions from its detail"""
         self._touched: dict[tuple[str, str], Record] = {}
         self.paid: set[CallKey] = set()
 

@@ -33,7 +33,7 @@ FIRST_ASK: Final = 15 * MICROSECONDS
 GONE_AFTER: Final = 3
 """An id that three believed polls in a row did not return is gone."""
 LATE: Final = 10 * 60 * MICROSECONDS
-"""What ended longer ago when it is first read belongs to the past: rates of now must not be told by it."""
+"""A trace that ended this long before its first reading belongs to the past, and not to present rates."""
 _ANNOUNCED: Final = (
     "agentos_exporter_hidden_spans_total",
     "agentos_exporter_orphan_spans_total",

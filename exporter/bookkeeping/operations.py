@@ -21,7 +21,7 @@ _COUNTERS: Final = {
 }
 _LOST: Final = "agentos_exporter_ignored_rows_total"
 _REASONS: Final = {APPROVALS: ROW_REASONS[:1], SCHEDULES: ROW_REASONS}
-"""Why the end of a row may remain unknown, where rows are followed."""
+"""Reasons for which the end of a row may stay unknown, if rows are followed."""
 
 
 class Ends:

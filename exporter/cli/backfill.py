@@ -43,7 +43,7 @@ _STEPS: Final = {"1m": 60_000, "5m": 300_000}
 """Milliseconds"""
 _LABEL: Final = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
 _PROGRESS_EVERY: Final = 5.0
-"""Seconds between two lines of progress where there is no terminal"""
+"""Seconds between two lines of progress without a terminal"""
 
 
 def _moment(text: str) -> int:

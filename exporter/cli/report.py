@@ -34,7 +34,7 @@ FAILED: Final = 1
 
 _DAYS: Final = 30
 _PIPED_WIDTH: Final = 1000
-"""Columns of a table that goes to no terminal: nothing is cut off."""
+"""Columns of a table without a terminal: nothing is cut off."""
 
 
 @Parameter(name="*")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter.reconcile.reasons import Finding
 
 _PIPED: Final = 200
-"""Columns where there is no terminal."""
+"""Columns without a terminal."""
 _UNKNOWN: Final = "?"
 
 

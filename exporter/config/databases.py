@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TABLES: Final = tuple(table.name for table in fields(location.Tables))
 DATABASE_KEYS: Final = ("schema", "password_file", "password_env", *_TABLES)
-"""What may stand beside `database`."""
+"""Keys that may be given beside `database`."""
 _DATABASE: Final = ("url", *DATABASE_KEYS)
 
 

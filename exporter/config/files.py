@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILE_BYTES: Final = 1024 * 1024
-"""What a configuration file may hold."""
+"""Largest size of a configuration file."""
 
 
 def path_shown(path: Path) -> str:

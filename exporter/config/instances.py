@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.config.access import Access
 
 API_KEYS: Final = ("token_file", "token_env", "db_ids", "tls", "proxy_url")
-"""What says how the API of an AgentOS is reached."""
+"""Keys for reading the API of an AgentOS."""
 _EXAMPLE: Final = "[{name: prod, url: https://agentos.example.com}]"
 _INSTANCE: Final = ("name", "url", *API_KEYS, "enrich_runs", "database", *DATABASE_KEYS)
 

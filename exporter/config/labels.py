@@ -20,7 +20,7 @@ _RATIOS: Final = (
     ("agentos_tool_call_errors_total", "agentos_tool_calls_total", ("tool",)),
     ("agentos_error_spans_total", "agentos_spans_total", ("span_kind",)),
 )
-"""What the shipped rules divide by what, and the labels that both must have then."""
+"""Metrics that the shipped rules divide by each other, and the labels that both must have."""
 _DROPPABLE: Final = tuple(name for name, metric in METRICS.items() if metric.droppable)
 
 

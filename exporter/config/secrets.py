@@ -39,7 +39,7 @@ class Secret:
 
 
 Found = tuple[Path | None, str | None, Secret | None]
-"""Of a token or password: its file, its environment variable, what the variable holds."""
+"""A token or password: its file, its environment variable, the value of the variable."""
 
 
 def read_secret(path: Path, noun: Noun) -> str:

@@ -85,9 +85,9 @@ class CallTally:
         self.wasted_time = 0
         """microseconds that failed calls took"""
         self.wasted_cost: int | None = None
-        """what failed calls cost, in 10**-18 USD; None where it is not known of any"""
+        """cost of failed calls, in 10**-18 USD; None if it is unknown of all of them"""
         self.savings: int | None = None
-        """what cached tokens would have cost more as input, likewise"""
+        """what cached tokens would have cost more as input, in 10**-18 USD; None if unknown"""
 
     def count(self, span: Span, trace_id: str) -> None:
         """Count a call, but for its tokens and cost."""
@@ -216,11 +216,11 @@ class Delta(Increments):
     """(session or user, digest of its id) → end of its latest span; the enricher also notes timed runs here"""
     sessions: dict[int, SessionPart] = field(default_factory=dict)
     spending: dict[Charge, int] = field(default_factory=dict)
-    """budget and period → what was spent, in 10**-18 USD"""
+    """budget and period → spending, in 10**-18 USD"""
     allowances: dict[Allowance, int] = field(default_factory=dict)
     """the same of budgets that values of dimensions have"""
     waiting: list[WaitingCall] = field(default_factory=list)
-    """LLM calls whose tokens and cost are to be added once the detail of their run is known"""
+    """LLM calls whose tokens and cost are added once the detail of their run has come"""
     spans: int = 0
     deferred: int = 0
     """spans that were not counted because a later reading may show their agent"""

@@ -19,7 +19,7 @@ from exporter.counting.users import DIGITS, hashed
 MOST: Final = 4
 """How many dimensions there may be."""
 LONGEST: Final = 256
-"""Characters of a value; what is longer is cut."""
+"""Characters of a value; longer ones are cut."""
 
 
 class Origin(enum.StrEnum):

@@ -18,7 +18,7 @@ from exporter.core.span_names import provider_label
 from exporter.pricing import money
 
 CallKey = tuple[str, int]
-"""(trace id, span id) of a call: a span id alone is known to stand in several traces, as in copies of one"""
+"""(trace id, span id) of a call: one span id may be in several traces, as in copies of one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ ROLES: Final = frozenset(
         *("followup", "other"),
     }
 )
-"""What agno uses models for beside the answer itself (`agno.metrics.ModelType`)"""
+"""Purposes of models beside the answer itself (`agno.metrics.ModelType`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,4 +293,4 @@ def deal(total: int, weights: Sequence[int]) -> list[int]:
 
 
 LONGEST_FIRST_TOKEN: Final = 86_400
-"""Seconds: a time to first token beyond a day is none"""
+"""Seconds: a longer time to the first token is not believed"""

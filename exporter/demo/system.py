@@ -133,7 +133,7 @@ class Habits:
     words: int
     """of an answer"""
     cached: float = 0.0
-    """share of the instructions that a prompt cache holds"""
+    """share of the instructions that is in a prompt cache"""
     reasoning: int = 0
     exclusive: bool = False
     """input counts leave cached tokens out, as Anthropic's do"""

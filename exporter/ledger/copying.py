@@ -12,7 +12,7 @@ from exporter.ledger.store import Ledger
 
 _ROWS: Final = 1000
 _CONTENT: Final = {table: sa.select(table) for table in tables.schema.sorted_tables if table is not tables.layouts}
-"""What moves, by table. Each place has its own layouts, and its own word on what its tables are."""
+"""The copied rows, by table. Each database has its own layouts, and its own description of its tables."""
 _CONTENT[tables.meta] = _CONTENT[tables.meta].where(tables.meta.c.key.not_in(tables.OWN_META))
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
 FLEET: Final = ""
-"""The name under which what concerns all instances together is led, as budgets over all of them are."""
+"""The name of the lease for what concerns all instances together, such as budgets over all of them."""
 WHOLE: Final = "all"
-"""The row of who owns the whole state, as a copy does; who leads an AgentOS has a row of its own, see `row_of`."""
+"""The row for the owner of the whole state, as during a copy; each AgentOS has a row of its own, see `row_of`."""
 _PREFIX: Final = "agentos:"
 
 MAKE_TABLES: Final = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.ledger.leases import Election, Lease, Leases
 
 _UNCERTAIN: Final = 30.0
-"""Seconds for which it is tried to find out whether a commit was done whose connection broke."""
+"""Seconds of trying to find out whether a commit was done during which the connection broke."""
 _PAUSE: Final = 0.5
 _LOCKED: Final = "55P03"
 """SQLSTATE of a lock that was not to be had in time."""

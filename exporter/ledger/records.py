@@ -75,10 +75,10 @@ class Changes:
     observed_sessions: Sequence[int] = ()
     waiting: Sequence[WaitingCall] = ()
     resolved: Sequence[CallKey] = ()
-    """calls that waited, and whose tokens and cost are in this very plan"""
+    """calls that waited, and whose tokens and cost are in this very transaction"""
     cursor: tuple[str, Mapping[str, Any]] | None = None
     lease: Lease | None = None
-    """under which all of it was worked out; None where any that is held will do"""
+    """the lease under which the changes were worked out; None if any held lease will do"""
     spending: Mapping[Charge, int] = field(default_factory=dict)
     allowances: Mapping[Allowance, int] = field(default_factory=dict)
     surface: SurfaceChange | None = None
@@ -87,7 +87,7 @@ class Changes:
 _decode_runs: Final = msgspec.json.Decoder(dict[int, RunRecord]).decode
 decode_call: Final = msgspec.json.Decoder(WaitingCall).decode
 _STANDING: Final = operator.attrgetter(*[column.name for column in tables.traces.c][4:-2])
-"""What of a record is written as it is: all but its AgentOS, its id, database and state, its runs and spans."""
+"""Fields of a record that are written as they are: all but its AgentOS, id, database, state, runs and spans."""
 
 
 def trace_row(agentos: str, record: Record) -> tuple[Any, ...]:

@@ -65,7 +65,7 @@ class Ledger:
         """
         self._place = StateFile(place) if place is None or isinstance(place, Path) else place
         self.begun_anew: list[str] = []
-        """metrics whose series in the file had other labels, buckets or units than this version's: they start at 0"""
+        """metrics whose stored series had other labels, buckets or units than this version's: they start at 0"""
         self._definitions: dict[str, str] = {}
         """of the budgets in force in this process, by name"""
         self.created = 0

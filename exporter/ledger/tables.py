@@ -11,10 +11,10 @@ APPLICATION_ID: Final = 0x41474F58
 """"AGOX", the SQLite application_id by which a state file is known."""
 
 FORMAT: Final = "agentos-exporter state"
-"""What `meta` says of the whole, whatever engine it is on."""
+"""The format of the state in `meta`, on every engine."""
 
 MARK: Final = "mark"
-"""The key of `meta` that says by which form of tables and series a state was last opened."""
+"""The key of `meta` for the form of tables and series with which a state was last opened."""
 DAILY_SINCE: Final = "daily_since"
 """The key of `meta` with the moment from which on the sums of days are whole, in microseconds; '' is the next start.
 
@@ -74,7 +74,7 @@ layouts = sa.Table(
     sa.Column("metric", sa.Text, primary_key=True),
     sa.Column("layout", sa.Text, nullable=False),
 )
-"""What the labels and values in `series` mean: names of the labels, buckets and unit, as JSON"""
+"""The meaning of labels and values in `series`: names of the labels, buckets and unit, as JSON"""
 admissions = sa.Table(
     "admissions",
     schema,
@@ -125,7 +125,7 @@ allowances = sa.Table(
     sa.Column("spent", sa.Text, nullable=False),  # 10**-18 USD in `AMOUNT_DIGITS` digits, so that text sorts as numbers
     sa.Index("allowances_spent", "budget", "start", "spent"),
 )
-"""What each value of a dimension has spent, where a budget is for each"""
+"""Spending of each value of a dimension, for budgets that each value has"""
 AMOUNT_DIGITS: Final = 40
 ADDED: Final = {
     "budgets": 2,
@@ -149,7 +149,7 @@ daily = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
     sa.Index("daily_day", "agentos", "day"),
 )
-"""What counters add up to on each day in UTC, counted from the epoch: that on which a call or run began"""
+"""Sums of counters on each day in UTC, counted from the epoch: the day on which a call or run began"""
 waiting = sa.Table(
     "waiting",
     schema,

@@ -34,7 +34,7 @@ class Life(enum.StrEnum):
     PROCESS = "process"
     """starts at 0 with the process"""
     NOW = "now"
-    """a gauge, worked out anew"""
+    """a gauge that is computed again and again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,7 +558,7 @@ _OF_SPANS: Final = (
         apart=("dimension",),
     ),
 )
-"""Counters and histograms of spans, and gauges that belong beside them"""
+"""Counters and histograms of spans, and gauges that belong to them"""
 
 _BESIDE_SPANS: Final = (
     # Budgets

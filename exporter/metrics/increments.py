@@ -82,7 +82,7 @@ class Increments:
     histograms: dict[Key, HistogramDelta] = field(default_factory=dict)
     exemplars: dict[Key, Exemplar] = field(default_factory=dict)
     days: dict[DayKey, int] = field(default_factory=dict)
-    """what of the increments of `DAILY` counters belongs to which day; complete once the counters were asked for"""
+    """increments of `DAILY` counters by day; complete once the counters were read"""
     _counters: dict[Key, int] = field(default_factory=dict)
 
     @property

@@ -91,9 +91,9 @@ class Plan:
     admitted: list[tuple[str, str]] = field(default_factory=list)
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
     days: dict[DayKey, int] = field(default_factory=dict)
-    """what is to be added to the sums of days, by the series that it counts in"""
+    """additions to the sums of days, by series"""
     folded: dict[Key, int] = field(default_factory=dict)
-    """what the limits did, where it is not kept: it belongs to no AgentOS, and each has a leader of its own"""
+    """effects of the limits if they are not kept: they belong to no AgentOS, and each has its own leader"""
 
 
 class _Series:
@@ -139,7 +139,7 @@ class Totals:
         self._families: dict[str, Family] = {}
         self._hidden: set[Key] = set()
         self._taken_off: set[str] = set()
-        """names of AgentOS instances whose series are kept, and not shown"""
+        """names of AgentOS instances whose series are kept but not shown"""
         self._led: frozenset[str] | None = None
         self._version = 0
         self._scrapes: list[tuple[int, float]] = []

@@ -18,12 +18,12 @@ _WORD: Final = (
 )
 _SUFFIX: Final = re.compile(rf"(?:[-@:](?:{_WORD})|:\d+)*")
 _FAMILY: Final = re.compile(rf"(?:{_WORD}|e?\d+(?:\.\d+)?b)(?:[-@:](?:{_WORD}|e?\d+(?:\.\d+)?b))*")
-"""What may follow a name that genai-prices ends with a hyphen (`gemma-3-` + `27b-it`)"""
+"""Text that may follow a name which genai-prices ends with a hyphen (`gemma-3-` + `27b-it`)"""
 _PREFIX: Final = re.compile(
     r"(?:.*/)?(?:(?:global|apac|[a-z]{2}(?:-[a-z]{2,4})?)\.)?"
     r"(?:(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot(?:ai)?|nvidia|openai|qwen|writer|zai)\.)?"
 )
-"""What may stand before a name: a path or ARN, Bedrock's region, Bedrock's vendor"""
+"""Text that may precede a name: a path or ARN, Bedrock's region, Bedrock's vendor"""
 _CUT_DATE: Final = re.compile(r"[-@](20\d\d|0\d?)$")
 
 

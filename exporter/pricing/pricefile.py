@@ -66,7 +66,7 @@ _LITELLM_FACT: Final = re.compile(
 _LITELLM_PRICE: Final = re.compile(
     r"(?:input|output)_cost_per_\w+|cache_\w+_cost\w*|\w+_cost_per_(?:query|session|1k_calls|gb_per_day)"
 )
-"""Keys of LiteLLM's price table whose price is for what spans do not count"""
+"""Keys of LiteLLM's price table for what spans do not count"""
 
 
 def load(path: Path) -> PriceFile:

@@ -64,7 +64,7 @@ class _Plan(NamedTuple):
 
     habits: Habits
     reasoning_open: bool
-    """output is a lower bound where no total tells of reasoning"""
+    """output is a lower bound unless the total shows reasoning"""
     candidates: Sequence[Entry]
     builtin: ListPrice
 
@@ -102,7 +102,7 @@ class Pricer:
         self._list = PriceList(data_snapshot.get_snapshot() if prices_update else bundled())
         self._plans: dict[tuple[str, str, str], _Plan] = {}
         self._aliased: dict[int, ListPrice] = {}
-        """by number of the entry: the price of what it is an alias for"""
+        """by number of the entry: the price of the target of its alias"""
         self.use(prices)
 
     # Data

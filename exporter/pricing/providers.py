@@ -30,7 +30,7 @@ AGNO_MODELS: Final = tuple(
 """All model classes of agno 3.1.10; `cls` of a variant names its host (`Claude@aws`)"""
 
 _BY_NAME: Final = {agno_model.name: provider_label(agno_model.provider) for agno_model in reversed(AGNO_MODELS)}
-"""`name` of the model class → provider label; the first of two holds (`Claude` is Anthropic's before Vertex AI's)"""
+"""`name` of the model class → provider label; the first of two counts (`Claude` is Anthropic's before Vertex AI's)"""
 
 
 def provider_of_class(name: str, model: str) -> str:
@@ -51,9 +51,9 @@ class Kind(enum.Enum):
     LOCAL = "local"
     """free: they run on the user's own machines"""
     GATEWAY = "gateway"
-    """by the vendor's price list, as an estimate: what the gateway takes is not known"""
+    """by the vendor's price list, as an estimate: the gateway's own price is unknown"""
     NO_DATA = "no data"
-    """not at all, unless the user's price file says so"""
+    """not at all, unless the user's price file has a price"""
     UNKNOWN = "unknown"
     """not one of agno's providers: never guessed"""
 
@@ -133,7 +133,7 @@ GATEWAY_CLASSES: Final = frozenset({"CometAPI", "OpenAILike"})
 """`name`s of model classes that report provider OpenAI and talk to someone else"""
 
 PROMPT_WITHOUT_CACHE: Final = frozenset({"anthropic", "awsbedrock", "azurefoundry", "vertexai"})
-"""Provider labels whose prompt count leaves cached tokens out (agno 3.1.10; a change of this is under discussion)"""
+"""Provider labels whose prompt count leaves cached tokens out (agno 3.1.10; agno is discussing a change)"""
 
 GENAI_IDS: Final = frozenset(_GENAI.values())
 """Ids of genai-prices that some provider of agno leads to"""

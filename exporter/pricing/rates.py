@@ -129,7 +129,7 @@ class Rates:
 
 
 FREE: Final = Rates({"input_mtok": Tiered(Decimal(0)), "output_mtok": Tiered(Decimal(0))})
-"""Prices of what costs nothing"""
+"""Prices of a free model"""
 
 
 def per_million(rates: Rates) -> Mapping[str, str]:

@@ -74,7 +74,7 @@ def _check_speed(text: str) -> None:
     plain = re.sub(r"\(\?(?:P<\w+>|[aiLmsux-]*:|>|#)", "(", plain)
     repeats = options = 0
     groups = [False]
-    """by open group: whether it holds a repeat or a choice"""
+    """by open group: whether it has a repeat or a choice"""
     closed = False
     """whether a group that does was closed just now"""
     for match in re.finditer(r"\{[0-9]*,?[0-9]*\}|.", plain, re.DOTALL):

@@ -41,7 +41,7 @@ TOKENS: Final = (
 
 Figures = Mapping[Measure, int]
 Key = tuple[dt.date, str]
-"""(day in UTC, model); '' stands for all models together"""
+"""(day in UTC, model); '' means all models together"""
 
 
 @dataclass(frozen=True, slots=True)

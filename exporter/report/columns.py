@@ -17,7 +17,7 @@ WITHOUT_USAGE: Final = "agentos_llm_calls_without_usage_total"
 DAY: Final = "day"
 USER: Final = "user"
 KEYS: Final = (DAY, "agentos", "root", "agent", "provider", "model", "token_class", "cost_source")
-"""Keys of what is counted by call and by run."""
+"""Keys of figures by call and by run."""
 _DIMENSION_PREFIX: Final = "dimension."
 
 

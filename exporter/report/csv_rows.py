@@ -11,7 +11,7 @@ from exporter.report.columns import Column
 from exporter.report.tables import Group, Table
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes for the begin of a formula, or passes over before one."""
+"""The beginning of a formula to a spreadsheet, or characters that it skips before one."""
 
 
 def render(table: Table) -> str:

@@ -13,7 +13,7 @@ from exporter.report.tables import Group, Table
 
 UNKNOWN: Final = "\N{EN DASH}"
 _EMPTY: Final = {"agent": "(no agent)", "token_class": "(all in one sum)"}
-"""What an empty value means, where that is not unknown."""
+"""The meaning of an empty value, if that is not "unknown"."""
 _LARGE: Final = 100 * money.USD
 """From here on cents are fine enough."""
 

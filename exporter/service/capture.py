@@ -31,7 +31,7 @@ EVERY: Final = 86_400.0
 LOOK: Final = 60.0
 """Seconds between two looks at whether a check is due."""
 AGAIN: Final = 3600.0
-"""Seconds after which what could not be checked is tried again."""
+"""Seconds after which a failed check is tried again."""
 _GAUGE: Final = "agentos_cost_capture_ratio"
 _READ: Final = "agentos_exporter_last_success_timestamp_seconds"
 _CATCHING_UP: Final = "agentos_exporter_catching_up"

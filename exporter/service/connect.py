@@ -72,7 +72,7 @@ _TCP_LIMITS: Final = {
     "tcp_user_timeout": "30000",
     "client_encoding": "utf8",
 }
-"""libpq's options where the URL says nothing else: a silent network must not hold the state for hours."""
+"""libpq's options unless the URL has them: a silent network must not block the state for hours."""
 
 
 def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_exist: bool = False) -> Ledger:

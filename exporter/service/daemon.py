@@ -50,9 +50,9 @@ log = structlog.get_logger(__name__)
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
 CLOSE_SECONDS: Final = 1.0
-"""What the state may take to let go of its leases in the end."""
+"""Most seconds for giving back the leases at the end."""
 SWITCH_INTERVAL: Final = 0.0005
-"""Seconds after which a thread hands over the interpreter: 5 ms by default, which is what a scrape takes in all."""
+"""Seconds after which a thread releases the interpreter: the default of 5 ms is as long as a whole scrape."""
 
 
 @dataclass(slots=True)

@@ -40,16 +40,16 @@ GRACE: Final = 300.0
 """Seconds for which the counters of an AgentOS that is gone stay on /metrics: its last increments are to be scraped."""
 
 EXPIRE_AFTER: Final = PATIENCE
-"""Seconds after which calls of an AgentOS that is gone wait for details no more. Until then it may return."""
+"""Seconds after which calls of a removed AgentOS wait for details no longer. Until then it may return."""
 AT_ONCE: Final = 8
 """Instances that may begin in one moment; the first polls of more are spread over the interval."""
 MOST_POLLS: Final = 32
-"""Polls and surveys that run at a time, so that hundreds of instances hold neither descriptors nor memory at once."""
+"""Polls and surveys at a time, so that hundreds of instances do not use descriptors and memory at once."""
 MOST_RETRIES: Final = 8
-"""The same for instances whose last poll failed: those that are down wait for each other, and nobody waits for them."""
+"""The same for instances whose last poll failed: they have their own queue, and delay no others."""
 
 MOST_LOOKS: Final = 8
-"""The same for what is beside traces, which never waits in their line."""
+"""The same for readings of approvals, schedules and the like, which have their own queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Fleet:
         self._leaving: dict[str, float] = {}
         """names of instances that are gone → monotonic time at which they went"""
         self._expired: set[str] = set()
-        """those of them whose calls no longer wait"""
+        """removed instances whose calls no longer wait"""
         self._was_ready = False
         self._turns = asyncio.Semaphore(MOST_POLLS)
         self._retries = asyncio.Semaphore(MOST_RETRIES)

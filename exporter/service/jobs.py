@@ -14,9 +14,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 log = structlog.get_logger(__name__)
 
 GRACE: Final = 2.0
-"""Seconds that a job in hand may take when the daemon stops; the whole stop is done within 5."""
+"""Seconds that a running job may take when the daemon stops; the whole stop takes at most 5."""
 _JITTER: Final = 0.1
-"""Part of an interval by which jobs that begin at once are spread."""
+"""Part of an interval over which jobs that begin together are spread."""
 
 
 class Jobs:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TICK: Final = 5.0
-"""Seconds between publishes while nothing changes: gauges of time, series whose 0 was out for long enough."""
+"""Seconds between publishes while nothing changes: for gauges of time, and series whose 0 was shown long enough."""
 PAUSE: Final = 0.5
 """Least seconds between publishes."""
 _SHARE: Final = 4
-"""A publish is followed by a pause so many times as long: that of hundreds of instances would take a whole core."""
+"""A publish is followed by a pause so many times as long; with hundreds of instances it would take a whole core."""
 
 
 class Publisher:

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _SUCCESSFUL: Final = "agentos_exporter_config_last_reload_successful"
 _AT: Final = "agentos_exporter_config_last_reload_success_timestamp_seconds"
 _AT_START: Final = ("state", "web", "push", "prices_update", "log_level", "log_format")
-"""Keys of the configuration that wait for a restart; all others are put in force at once."""
+"""Keys of the configuration that need a restart; all others take effect at once."""
 
 
 class Reloader:

@@ -16,7 +16,7 @@ _NAME_LENGTH: Final = 1024
 """Longest name, in characters, that is kept whole: more than any label may have."""
 _ID_LENGTH: Final = 256
 _MOST_TOKENS: Final = 10**9
-"""More tokens than any model takes or gives. A higher number is not believed, as it would become money."""
+"""More tokens than any model takes or gives. A higher number is not believed, since it would become money."""
 _MOST_USD: Final = 1_000_000
 """of one call"""
 _EARLIEST: Final = times.micros(datetime(2000, 1, 1, tzinfo=UTC))

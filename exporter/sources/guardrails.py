@@ -21,7 +21,7 @@ _MESSAGES: Final = {
         "OpenAI moderation violation detected.": "input_not_allowed",
     }.items()
 }
-"""What agno's own guardrails leave as the content, as JSON, of a run that does not stream"""
+"""Texts that agno's own guardrails leave as the content, as JSON, of a run that does not stream"""
 
 
 class _Event(msgspec.Struct, gc=False):

@@ -20,7 +20,7 @@ EVALS: Final = "evals"
 KNOWLEDGE: Final = "knowledge"
 MEMORY: Final = "memory"
 RUNS: Final = "runs"
-"""Runs that are paused, which tables alone tell."""
+"""Paused runs, which only tables tell."""
 
 SCOPES: Final = {
     APPROVALS: "approvals:read",
@@ -30,9 +30,9 @@ SCOPES: Final = {
     KNOWLEDGE: "knowledge:read",
     MEMORY: "memories:read",
 }
-"""Every surface of the API, with the scope that a token needs for it."""
+"""Every surface of the API, with the scope that a token needs."""
 OTHER: Final = "other"
-"""What an unknown kind or status counts as."""
+"""The value for an unknown kind or status."""
 RESOLUTIONS: Final = ("approved", "rejected", "expired", "cancelled", OTHER)
 RUN_STATUSES: Final = ("success", "failed", "paused", "cancelled", OTHER)
 KEPT: Final = 24 * 3600 * MICROSECONDS

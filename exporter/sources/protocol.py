@@ -30,7 +30,7 @@ class Batch:
     cursor: Mapping[str, Any] | None = None
     """the source's new position in this database, opaque to everyone else; None leaves it"""
     reset: bool = False
-    """the source lost what it had: deleted or replaced"""
+    """the source lost its traces: they were deleted, or the database was replaced"""
     first: bool = False
     """part of the very first pass over this database: history, not news"""
     follows: bool = False
@@ -38,9 +38,9 @@ class Batch:
     as_of: int = 0
     """the source's clock when it answered, in microseconds"""
     details: Mapping[str, RunDetail] = field(default_factory=dict)
-    """details of runs in these traces, by run id, where the source has them at once"""
+    """details of runs in these traces, by run id, if the source has them at once"""
     tags: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """tags of the spans of these traces, by trace id, where the source reads them"""
+    """tags of the spans of these traces, by trace id, if the source reads them"""
 
 
 class LedgerView(Protocol):

@@ -17,7 +17,7 @@ from exporter.core.errors import ConfigError
 from exporter.core.model import MICROSECONDS
 
 SCAN: Final = 1000
-"""Traces that are read in search of those asked for, unless --scan says otherwise."""
+"""Traces that are read to find the wanted ones, unless --scan is given."""
 ID_PREFIX: Final = 8
 """Digits of a trace id that are enough to name it."""
 _MOST: Final = 1_000_000

@@ -59,7 +59,7 @@ class Answer:
 
 
 Command = Callable[["Inspector", "list[str | None]", OptionsT], Awaitable[Answer]]
-"""(what asks AgentOS, the databases to look into, flags) → what was found"""
+"""(AgentOS, the databases to read, flags) → the result"""
 
 
 def run(command: Command[OptionsT], options: OptionsT, environ: Mapping[str, str]) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 25
 """Trees in one request: AgentOS answers no other request while it collects them."""
 FACTS: Final = ("run_id", "session_id", "user_id")
-"""What spans name, and rows of traces may lack."""
+"""Fields that spans have, and rows of traces may lack."""
 
 
 async def newest(inspector: Inspector, databases: Sequence[str | None], query: Query) -> AsyncGenerator[TraceView]:

@@ -46,7 +46,7 @@ class Item(NamedTuple):
 
 
 Remark = Callable[[Reason, str], None]
-"""Takes note of what is found beside figures."""
+"""Takes a remark about a file."""
 
 NOISE: Final = USD // 10**6
 """By how much money may be off, in units of 10**-18 USD, that is stated as a float or in cents with some decimals."""

@@ -26,7 +26,7 @@ _LINE_ITEM: Final = re.compile(
     r"(?:\w+ \| )?(?P<model>[\w.:/-]+)(?: (?:text|audio|image))?, "
     r"(?:input|output|cached input|cache writes?)(?:, long context)?"
 )
-"""such as `gpt-5.4-2026-03-05, cached input`; what costs money and is no token has other forms"""
+"""such as `gpt-5.4-2026-03-05, cached input`; items that are not tokens have other forms"""
 _FIGURES: Final = frozenset(
     {
         *("input_tokens", "output_tokens", "input_cached_tokens", "input_cache_write_tokens", "num_model_requests"),

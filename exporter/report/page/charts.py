@@ -19,7 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 8, 10, 24
 _DATES: Final = 10
 """About how many days are named."""
 _FILLED: Final = 0.8
-"""The part of a day's room that its bar takes."""
+"""The part of a day's width that its bar takes."""
 _ROW: Final = 28
 _NAMES: Final = 190
 _SUMS: Final = 110

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TICK: Final = 1.0
 """Seconds between two looks whether it is time to push."""
 STOP_SECONDS: Final = 2.0
-"""What the last push takes at most."""
+"""Most seconds for the last push."""
 _NAME: Final = "agentos-exporter"
 
 

@@ -35,7 +35,7 @@ _MESSAGES: Final[Mapping[str, Sequence[tuple[str, int, str]]]] = {
     "TimeSeries": [("labels", 1, "Label"), ("samples", 2, "Sample"), ("exemplars", 3, "Exemplar")],
     "WriteRequest": [("timeseries", 1, "TimeSeries")],
 }
-"""By name of a message: name, number and type of its fields. Those whose type is a message are repeated."""
+"""By message: name, number and type of its fields. Fields whose type is a message are repeated."""
 
 
 def _messages() -> Mapping[str, Any]:

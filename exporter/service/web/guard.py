@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 _KEPT: Final = 100
 """Results of bcrypt that are kept."""
 _NOBODY: Final = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
-"""What an unknown user's password is compared with, so that it takes as long: exporter-toolkit's own."""
+"""The hash that an unknown user's password is compared with, so that it takes as long: exporter-toolkit's own."""
 _BCRYPT_BYTES: Final = 72
-"""bcrypt looks at no more of a password; the library refuses longer ones."""
+"""bcrypt uses no more bytes of a password; the library refuses longer ones."""
 
 
 class Guard:
@@ -107,7 +107,7 @@ class _Passwords:
         self._lock = asyncio.Lock()
         self._key = os.urandom(32)
         self._kept: dict[bytes, bool] = {}
-        """by a keyed digest of user, hash and password: whether they belong together"""
+        """by a keyed digest of user, hash and password: whether they match"""
 
     async def allow(self, config: WebConfig, authorization: str) -> bool:
         """Whether a header names a user and his password."""

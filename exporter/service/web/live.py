@@ -33,7 +33,7 @@ class LiveWebConfig:
         self.tls: ssl.SSLContext | None = self._context(self.config)
         self._watched: tuple[Path, ...] = ()
         self._seen: tuple[bytes | None, ...] | None = None
-        """what the watched files held when they were read last; None: they are to be read in any case"""
+        """content of the watched files at the last reading; None: read them in any case"""
 
     def refresh(self) -> None:
         """Read the files again if one of them has changed. A refused change has no effect, and is logged once.

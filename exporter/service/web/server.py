@@ -29,19 +29,19 @@ else:
 MAX_HEAD: Final = 16 * 1024
 """Bytes of a request's line and headers; longer ones are answered with 400."""
 MAX_CONNECTIONS: Final = 256
-"""Open connections. One more takes the place of the one that is idle longest; while all are busy, it gets a 503."""
+"""Open connections. One more replaces the connection that is idle longest; while all are busy, it gets a 503."""
 BACKLOG: Final = 64
 """Connections that wait to be accepted; as often asyncio tries to, each second, when no descriptor is left."""
 KEEP_ALIVE: Final = 65
 """Seconds an idle connection is kept: longer than Prometheus's default interval of one minute."""
 MAX_REQUEST_SECONDS: Final = 90.0
-"""A connection is cut so long after its last request began: slow senders and readers hold no place for ever."""
+"""A connection is closed so long after its last request began, so slow clients do not keep it for ever."""
 HANDSHAKE_SECONDS: Final = 10.0
-"""What a client has for TLS's handshake."""
+"""Most seconds for a client's TLS handshake."""
 CLOSING_SECONDS: Final = 10.0
-"""What a client has to take the rest of an answer, and to agree to the end of TLS."""
+"""Most seconds for a client to take the rest of an answer, and to agree to the end of TLS."""
 STOP_SECONDS: Final = 2.0
-"""What `Server.stop` takes at most."""
+"""Most seconds of `Server.stop`."""
 
 
 class _Config(uvicorn.Config):
@@ -60,7 +60,7 @@ class _Connection(H11Protocol):
     _limit: asyncio.TimerHandle | None = None
     _handshake: asyncio.Task[None] | None = None
     _early: bytes | None = None
-    """what came after the handshake and before its end was noticed"""
+    """bytes that came after the handshake, before its end was noticed"""
     since = 0.0
     """when it was made or its last request began, by the clock of the event loop"""
 

@@ -42,7 +42,7 @@ class AlreadyRead:
         self._unfinished: set[str] = set()
         """those of them with spans that are still hidden, or that show a request and no run that it may have begun"""
         self._unreadable: dict[str, _Unreadable] = {}
-        """id → what AgentOS cannot serve, oldest first"""
+        """id → a trace that AgentOS cannot serve, oldest first"""
 
     def add(self, traces: Iterable[Trace], malformed: Iterable[str] = ()) -> None:
         """Remember traces that were read and committed."""

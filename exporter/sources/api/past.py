@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 WAIT: Final = 60.0
-"""Seconds that one window may take."""
+"""Most seconds for one window."""
 
 
 class PastReader(SearchReader):

@@ -38,14 +38,14 @@ ASK_IDS: Final = 100
 ASK_REQUESTS: Final = 5
 """requests for open traces in one poll"""
 UNSETTLED: Final = 500
-"""unsettled traces that one sweep asks for by id"""
+"""unsettled traces that one sweep reads by id"""
 UNREADABLE: Final = 100
 """traces that AgentOS cannot serve: with more of them it is AgentOS that is ill"""
 PASSES: Final = 6
-"""times a pass is repeated whose pages did not show all that was counted"""
+"""times a pass is repeated if its pages did not show all counted traces"""
 _SPARE: Final = 100
 _LARGEST_LIST: Final = 5_000
-"""Rows without trees that are asked for at once, with some to spare, where smaller pages contradict one another."""
+"""Rows without trees that are read at once, with some to spare, if smaller pages contradict one another."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Reader(ABC):
         self.clean_ids = False
         """whether ids on trace rows are the root's own (agno ≥ 2.6.0)"""
         self.inherited: tuple[str, ...] = ()
-        """keys of the ledger under which this AgentOS was read from its databases, and is no more"""
+        """keys of the ledger under which this AgentOS was read from its databases"""
 
     # One poll
 

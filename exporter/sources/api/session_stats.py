@@ -17,7 +17,7 @@ _WINDOWS: Final = {"1h": 3600, "24h": 86400}
 """Name of a window → its length in seconds"""
 _PAGE: Final = 100
 _PACE: Final = 500
-"""Session stats may cost AgentOS one part in so many of its time."""
+"""Session stats may take one part in 500 of AgentOS's time."""
 
 
 class SessionStats:

@@ -111,7 +111,7 @@ _row = msgspec.json.Decoder(_Row)
 _node = msgspec.json.Decoder(_Node)
 _named = msgspec.json.Decoder(_Named)
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
-"""What is needed to take a page apart: strings, brackets, commas"""
+"""The tokens for splitting a page: strings, brackets, commas"""
 _IN_DATA: Final = 2
 _HTML: Final = 64 * 1024
 

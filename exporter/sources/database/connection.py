@@ -31,10 +31,10 @@ STATEMENT_TIMEOUT: Final = 10.0
 """Seconds that the database may work on one statement."""
 CONNECT_TIMEOUT: Final = 10.0
 _CLOCK_KEPT: Final = 60.0
-"""Seconds for which ours goes on from what a database's clock told."""
+"""Seconds for which our clock counts on from the last answer of the database's clock."""
 
 GRANTS: Final = "; see the GRANTs that the documentation of databases lists"
-"""The end of a message about what a user may not do."""
+"""The end of a message about a missing right."""
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
@@ -78,7 +78,7 @@ class Connection(ABC):
         self._read_password = read_password
         self._lock = asyncio.Lock()
         self._told: tuple[int, float] | None = None
-        """the database's clock, and when it was told, by the monotonic one"""
+        """the last answer of the database's clock, and its time by the monotonic clock"""
 
     @property
     @abstractmethod

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PAGE: Final = 5_000
-"""Ids that are asked for at once: some 100 bytes each."""
+"""Ids that are read at once: some 100 bytes each."""
 CHUNK: Final = 250
 """Traces that are read, and committed, together."""
 OPEN_TRACES: Final = 500
@@ -61,7 +61,7 @@ class Feed:
     """Reads one database. `db` is its key in the ledger."""
 
     gives_up = False
-    """whether spans whose ancestors are not there yet are shown at once"""
+    """whether spans with missing ancestors are shown at once"""
 
     def __init__(
         self, connection: Connection, db: str, settings: Settings, clock: Clock, *, details: bool = False
@@ -85,12 +85,12 @@ class Feed:
         self.position: FeedPosition | None = None
         self.catching_up = False
         self.strangers: tuple[str, ...] = ()
-        """keys under which another source read this AgentOS, or another database that is read no more"""
+        """keys under which another source, or a former database, read this AgentOS"""
         self._deadline = 0.0
         self._read: dict[Any, Any] = {}
         """spans that were read and committed, by id with their time of insertion; none from before the cutoff"""
         self._chunk = CHUNK
-        """traces that one statement reads; fewer after one that took too long"""
+        """traces of one statement; fewer after a statement that took too long"""
         self._moved = 0
         """the cutoff that was last committed"""
         self._anchor: tuple[int, float] | None = None

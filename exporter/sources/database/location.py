@@ -56,7 +56,7 @@ _OPTIONS: Final = {
         }
     ),
 }
-"""what a URL may say after its question mark"""
+"""allowed options after a URL's question mark"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.sources.database.connection import Rows
 
 WAIT: Final = 60.0
-"""Seconds that one page may take."""
+"""Most seconds for one page."""
 
 
 class PastFeed(Feed):

@@ -187,8 +187,9 @@ _PG_SETTINGS: Final = {"statement_timeout": round(STATEMENT_TIMEOUT * 1000), "en
 _PG_BEGIN: Final = "BEGIN READ ONLY; SELECT " + ", ".join(
     f"set_config('{name}', '{value}', true)" for name, value in _PG_SETTINGS.items()
 )
-"""Planning without statistics (agno's tables may be minutes old) must not end in a scan; compiling takes longer than
-any of these statements."""
+"""Without statistics (agno's tables may be minutes old) PostgreSQL must not plan a scan; JIT compilation takes longer
+than any of these statements.
+"""
 _PG_BEFORE: Final = _PG_BEGIN.count("; ") + 1
 """results that come before that of the statement"""
 _PG_LAYOUT: Final = """

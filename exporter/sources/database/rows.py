@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _HTTP, _LLM = SpanKind.HTTP, SpanKind.LLM
 _KINDS: Final = {"LLM": _LLM, "TOOL": SpanKind.TOOL, "CHAIN": SpanKind.WORKFLOW}
-"""`openinference.span.kind` → kind, as AgentOS derives it; AGENT stands for teams, too"""
+"""`openinference.span.kind` → kind, as AgentOS derives it; AGENT also means teams"""
 _STATUSES: Final = frozenset({"OK", "ERROR", "UNSET"})
 _ZONE: Final = "+00:00"
 _SECONDS_KEPT: Final = 10_000
@@ -109,9 +109,9 @@ _whole = msgspec.json.Decoder(_Whole)
 _rows = msgspec.json.Decoder(list[Row])
 _NO_ATTRIBUTES: Final = Attributes()
 MALFORMED: Final = Attributes()
-"""stands for attributes that cannot be read"""
+"""in place of attributes that cannot be read"""
 _UNKNOWN: Final = "UNKNOWN"
-"""AgentOS's word for a kind that is none"""
+"""AgentOS's word for a missing kind"""
 
 
 @dataclass(slots=True)

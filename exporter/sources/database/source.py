@@ -83,7 +83,7 @@ class DatabaseSource:
         self.surfaces = DatabaseSurfaces(connections, clock, lookback=settings.lookback)
         self._turns = Turns()
         self._strangers: tuple[str, ...] | None = None
-        """keys of the ledger under which this AgentOS is read no more"""
+        """keys of the ledger under which this AgentOS is no longer read"""
         self._pace = Pace(clock)
         self._figures: tuple[int | None, tuple[SessionWindow, ...]] = (None, ())
         self.stats = PollStats()

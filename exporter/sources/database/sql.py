@@ -53,7 +53,7 @@ class Sql:
     careful: bool = False
     """whether attributes may be no JSON object, which costs a second look at each (PostgreSQL)"""
     denied: frozenset[str] = frozenset()
-    """tables that are there and may not be read, as far as the database tells (PostgreSQL)"""
+    """existing tables that may not be read, as far as the database tells (PostgreSQL)"""
 
     @property
     def mark(self) -> str:
@@ -231,7 +231,7 @@ _EXTRACT: Final = (
     "CASE WHEN s.attributes IS NULL OR (s.attributes >= '{' AND s.attributes < '|') "
     f"THEN json_extract(s.attributes, {_PATHS}) ELSE json_extract('no object', '$') END"
 )
-"""One pass over the attributes in SQLite; the statement fails where they are no JSON object."""
+"""One pass over the attributes in SQLite; the statement fails if they are no JSON object."""
 
 
 def _names(alias: str) -> str:

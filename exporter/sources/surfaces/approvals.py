@@ -78,7 +78,7 @@ class Approvals:
     def __init__(self, rows: ApprovalRows) -> None:
         self._rows = rows
         self._shown: set[Labels] = {("required", "agent")}
-        """kinds that are shown as 0 where none waits"""
+        """kinds that are shown as 0 when none waits"""
 
     async def read(self, position: Mapping[str, Any] | None, since: int) -> Reading:
         """See OperationsSource; `since` is where counting begins, in microseconds. Raises SourceError."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ENDED: Final = ("completed", "failed", "cancelled")
 STATUSES: Final = ("queued", "running", *ENDED, "paused")
 RETENTION: Final = 24 * 3600 * MICROSECONDS
-"""AgentOS deletes jobs that ended so long ago, unless it is told otherwise."""
+"""AgentOS deletes jobs that ended so long ago, unless configured otherwise."""
 
 
 class Job(msgspec.Struct, gc=False):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from exporter.sources.operations import Ended
 
 GONE_AFTER: Final = 3
-"""A row that was not found in so many readings is gone: AgentOS also says 404 when its database fails."""
+"""A row that so many readings did not find is gone: AgentOS also answers 404 when its database fails."""
 MOST_REMEMBERED: Final = 2000
 """Rows of a list that are remembered; of more, those that wait longest are forgotten."""
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from exporter.sources.api.http import Api
 
 _NOT_THERE: Final = ("not available: pass a", "not supported by the configured database")
-"""What a 503 says of a part that nobody has configured."""
+"""The text of a 503 for a part that is not configured."""
 
 
 class ApiSurfaces:

@@ -42,7 +42,7 @@ class Knowledge:
         self._contents = Contents()
         self._counts: Counter[str | None] = Counter()
         self._left: list[Mapping[str, str]] = []
-        """what is still to be read of the count under way"""
+        """rows that are still to be read for the current count"""
         self._at = 1
         self._not_before = 0
 

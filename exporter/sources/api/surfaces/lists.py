@@ -29,11 +29,11 @@ ANSWER_LIMIT: Final = 16 * 1024 * 1024
 """Longest answer, in bytes: of a page that is longer, fewer rows are asked for."""
 TIMEOUT: Final = 10.0
 PROBE: Final = 10
-"""Rows of the first page: mostly there are no more new ones."""
+"""Rows of the first page: mostly there are not more new ones."""
 WHOLE: Final = 5
 """Pages that are asked for as one, before pages are."""
 ALIKE: Final = 9
-"""Readings in a row that do not read again what was read, as neither the number of rows nor the newest has changed."""
+"""Most readings in a row that skip known rows, since neither the number of rows nor the newest has changed."""
 TURN: Final = 6
 """Requests of one walk in one turn."""
 PAGES: Final = 10

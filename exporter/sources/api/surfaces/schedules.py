@@ -26,7 +26,7 @@ _PATH: Final = "/schedules"
 _ENDPOINT: Final = "schedules"
 _RUNS: Final = "schedule_runs"
 _DUE: Final = 50
-"""Schedules in a turn whose runs are asked for since one was due."""
+"""Schedules in a turn whose runs are read because one was due."""
 _OTHERS: Final = 5
 """The same, in turn, for no reason."""
 _page: Final = decoder(Schedule)

@@ -33,7 +33,7 @@ class PausedRuns:
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self._shown: set[Labels] = set()
-        """what is shown as 0 where none is paused any more"""
+        """roots that are shown as 0 when none of their runs is paused any more"""
 
     async def read(self) -> Reading:
         """See OperationsSource. Raises SourceError."""
