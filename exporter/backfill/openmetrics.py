@@ -46,7 +46,7 @@ class SeriesText:
         """The same amounts at each of these times, which are texts of seconds."""
         pieces = [f"{head} {value} " for head, value in zip(self._heads, self._values(amounts), strict=True)]
         for start in range(0, len(times), _AT_ONCE):
-            # The time stands behind each line of a sample: between all pieces, and at the end.
+            # Each line of a sample ends with the time.
             yield "".join(f"{time}\n".join(pieces) + f"{time}\n" for time in times[start : start + _AT_ONCE])
 
     def _values(self, amounts: Sequence[int]) -> list[str]:

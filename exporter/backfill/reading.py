@@ -83,7 +83,7 @@ class Reading:
                 raise
             except SourceError as error:
                 self._failures += 1
-                # What fails before anything was read is more likely a wrong address than a weak moment.
+                # An error before anything was read is more likely a wrong address than a short failure.
                 if self._failures >= MOST_FAILURES or not self._read_any:
                     raise
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._failures - 1))

@@ -86,7 +86,7 @@ class Work:
         execute = self._connection.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = NORMAL")  # what is lost with the power is read again
+        execute("PRAGMA synchronous = NORMAL")  # rows that a power failure loses are read again
         with self.transaction():
             if not execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _TABLES.split(";")[:-1]:
@@ -126,7 +126,7 @@ class Work:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
 
-    # What is known
+    # Reading
 
     def reached(self) -> dict[str, int]:
         """By database: all before was read."""
@@ -154,7 +154,7 @@ class Work:
         """All values of labels within the limits: (label, value)."""
         return self._connection.execute("SELECT label, value FROM admitted").fetchall()
 
-    # What is written, within a transaction
+    # Writing, within a transaction
 
     def reach(self, db: str, at: int) -> None:
         """All before `at` was read of a database."""
@@ -206,7 +206,7 @@ class Work:
         ]
         self._connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", rows)
 
-    # What comes of it
+    # Results
 
     def sessions(self) -> Iterator[tuple[int, SessionPart]]:
         """(digest, part) of all sessions, each in the order of its ends."""

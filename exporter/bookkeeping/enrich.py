@@ -151,7 +151,7 @@ class Enricher:
         self.history = any(call.first for call in calls)
 
     def _late(self, since: int) -> bool:
-        # If the clock went back by more than the patience, nothing tells how long the call waited: it is let go.
+        # If the clock went back by more than the patience, the wait is unknown: the call is counted now.
         waited = self._clock.now_us() - since
         return waited >= self._patience - round(EXPIRE_EVERY * MICROSECONDS) or waited < -self._patience
 
@@ -182,9 +182,9 @@ class Enricher:
             except ExporterError as error:
                 failed = True
                 self._log_once(error)
-                if not isinstance(error, BadAnswer):  # ill or out of reach: leave it alone until the next poll
+                if not isinstance(error, BadAnswer):  # AgentOS is ill or unreachable: ask again in the next poll
                     break
-            except Exception:  # what surprises us here must not fail the poll
+            except Exception:  # an unexpected error here must not fail the poll
                 log.exception("enrich_bug", agentos=self.agentos)
                 break
         requests = MOST_REQUESTS - self._left
@@ -236,7 +236,7 @@ class Enricher:
         """
         done = 0
         calls = self._ledger.waiting(self.agentos)
-        # History shows its value at once. News shows 0 first, as any new series does.
+        # Series of history show their value at once; other new series show 0 first.
         for first in (True, False):
             group = [call for call in calls if call.first is first]
             if group:

@@ -300,7 +300,7 @@ class Intake:
         skipped = 0
         for trace_id, reason in batch.ignored:
             if (record := book.find(trace_id, batch.db)) is not None:
-                # Known from a time when it could be read: it shows no more than if it were gone.
+                # The trace was readable before. An unreadable trace is treated like one that was not returned.
                 self._miss(delta, book, record, now)
             key = _ignored_id(trace_id, reason)
             if book.find(key, batch.db) is None:

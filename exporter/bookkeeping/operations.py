@@ -66,7 +66,7 @@ class Ends:
             delta.add(_LOST, (self.agentos, surface, reason), number)
         for row in ended.values():
             self._count(delta, surface, row)
-        # What is dated before is kept by nobody, and not read again either: it waited, and does so no more.
+        # An older row waited and now has ended: its id need not be kept, since it is not read again.
         rows = {row.id: row.at for row in ended.values() if row.at >= reading.forget_before}
         change = SurfaceChange(surface, reading.position, rows, reading.forget_before)
         self._shared.commit(Changes(self.agentos, surface=change, lease=self._lease), delta, show=first)

@@ -62,7 +62,7 @@ class Shared:
         changes.plan = self.totals.plan(delta, show=show)
         self.ledger.commit(changes)
         with self.totals.held():
-            # Otherwise another replica counts on from here, and what this one knew is forgotten.
+            # Otherwise another replica counts from here on, and this one forgets the series.
             if self.lease(changes.agentos) is changes.lease:
                 self.totals.apply(changes.plan)
 

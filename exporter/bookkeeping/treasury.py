@@ -95,7 +95,7 @@ class Treasury:
 
         """
         with self._guard:
-            matchers = Budgets(budgets)  # what its time zones refuse changes nothing
+            matchers = Budgets(budgets)  # a refused time zone changes nothing
             key = self._ledger.user_key() if any(budget.user for budget in budgets) else b""
             marks = {dimension.name: dimension.mark for dimension in dimensions}
             read = {name: bool(self._ledger.cursors(name)) for name in agentos} if budgets else {}
@@ -118,7 +118,7 @@ class Treasury:
             self._known, self._lookback = stored, lookback
             self._unread = {name for name, was in read.items() if not was}
             self._cashier.budgets = matchers
-        with contextlib.suppress(StateError):  # they are in force; the publisher shows them as soon as it can
+        with contextlib.suppress(StateError):  # the budgets are in force; the publisher shows them later
             self.refresh()
         return [name for name, (definition, _) in stored.items() if name in before and before[name][0] != definition]
 

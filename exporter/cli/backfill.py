@@ -146,7 +146,7 @@ async def _backfill(options: BackfillOptions) -> None:
         try:
             await _read(options, config, agentos, period, coverage, work, user_label)
         except BaseException:
-            if not work.reached():  # nothing is lost, and what is called next may have other arguments
+            if not work.reached():  # nothing is lost, and the next call may have other arguments
                 work.remove()
             raise
         output = Output(work, period, labels, lambda path: _print(f"written: {path}"))

@@ -128,7 +128,7 @@ def _check(path: Path) -> int:
 
 
 def _explain(arguments: ExplainOptions) -> int:
-    # The price data is megabytes: only who asks for prices waits for it.
+    # The price data has megabytes: only these commands load it.
     from exporter.pricing.entries import NO_PRICES  # noqa: PLC0415
     from exporter.pricing.pricefile import load  # noqa: PLC0415
     from exporter.pricing.prices import Pricer  # noqa: PLC0415

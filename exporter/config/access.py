@@ -51,7 +51,7 @@ class Access:
         if name is None:
             return path, None, None
         if not _VARIABLE.fullmatch(name):
-            # Rather the secret itself, put where the variable's name belongs: it is not repeated.
+            # The text looks like the secret itself, written in place of the variable's name: do not repeat it.
             table.add(of_variable, "is not the name of an environment variable")
             return path, None, None
         self.secret_variables.add(name)
@@ -94,7 +94,7 @@ class Access:
             except proxies.ProxyRefused as error:
                 raise RefusedError(f"{error}; or none") from None
 
-        # None says none here, so what was refused has to be told apart.
+        # None means `none` here, so a refused value needs another mark.
         proxy = entry.parsed("proxy_url", parse)
         return None if proxy is None else proxy[0]
 

@@ -206,7 +206,7 @@ class _Loader:
             return
         self.budgets.check_dimensions([dimension.name for dimension in values["dimensions"]])
         if values["discovery"]:
-            return  # what a list will name is not known yet
+            return  # the names in a list are not known yet
         names = {agentos.name for agentos in values.get("agentos", ())}
         if names <= self.instances.names.keys():  # the list of the file, not --agentos.url
             names = set(self.instances.names)

@@ -36,7 +36,7 @@ _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLS
 _OLD_VERSIONS: Final = ("TLS10", "TLS11")
 _CLIENT_AUTH: Final = {
     "NoClientCert": ssl.CERT_NONE,
-    # Whatever the client shows is accepted, and nothing: that is the same as not asking.
+    # Any certificate and none is accepted, which is the same as not asking.
     "RequestClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,

@@ -31,7 +31,7 @@ def _row(error_class: str, types: str, phrases: tuple[str, ...], statuses: tuple
 
 # Phrases are as long as they have to be: prompts and tool results, which an error may quote, speak of limits as well.
 _ROWS: Final = (
-    # A defect of the code, whatever words it quotes.
+    # A defect of the code, whatever its text quotes.
     _row(
         OTHER,
         "AssertionError AttributeError ImportError IndexError JSONDecodeError KeyError ModuleNotFoundError NameError "

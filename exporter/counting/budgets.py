@@ -84,7 +84,7 @@ class Calendar:
         start = first_instant(first, self._zone)
         following = self._period.next_day(first)
         end = first_instant(following, self._zone)
-        while at >= end:  # clocks went back over midnight: they show a date that is over
+        while at >= end:  # clocks went back over midnight, and show a past date
             following = self._period.next_day(following)
             start, end = end, first_instant(following, self._zone)
         return start, end

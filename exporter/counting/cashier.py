@@ -114,7 +114,7 @@ class Cashier:
         if priced.usd is None:
             tally.add_unpriced(priced.classes)
             return Charged(_tokens(priced.classes), None)
-        # What is free shows as 0: that is known. A total that the span reports says nothing of its classes.
+        # Free classes show 0, which is known. A reported total has no classes.
         tally.add_cost(
             NO_CLASSES if priced.cost_source == _REPORTED else priced.classes, priced.usd, priced.cost_source
         )

@@ -271,7 +271,7 @@ def _waiting(
     span, agent = tree.spans[index], tree.agent_of(index)
     if agent < 0 or span.usage.detailed:
         return None
-    # The metrics of a run leave out calls that failed. Its metadata tells whose they are, too.
+    # The metrics of a run leave out failed calls. Its metadata has their dimensions, too.
     if not span.usage.reported and not dimensions.needs(Origin.METADATA):
         return None
     if span.usage.reported and span.error_type is not None:
@@ -344,7 +344,7 @@ def _bill(
 ) -> None:
     """Add tokens and cost of a call, to its run and session too; or leave that for later."""
     if run is not None and run.settled:
-        run = None  # its cost waits for the calls that it had when it settled
+        run = None  # its cost has only the calls from before it settled
     if run is not None:
         run.llm_calls += 1
         run.waiting += waiting is not None

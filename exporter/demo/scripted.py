@@ -233,7 +233,7 @@ class ScriptedModel(Model):
                 cache_write_tokens=usage.cache_write,
                 reasoning_tokens=usage.reasoning,
             )
-            if usage.cost is not None:  # agno < 2.5 has no such field; then nobody reads it
+            if usage.cost is not None:  # agno < 2.5 has no such field, and nothing reads it
                 metrics.cost = usage.cost
             response.response_usage = metrics
         return response

@@ -58,7 +58,7 @@ def perform(options: Options) -> int:
         print(f"{_clear(sys.stderr.isatty())}agentos-exporter demo: error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output is gone; the interpreter must not try to write its rest.
+        # The reader of the output is gone; the interpreter must not try to write more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -92,7 +92,7 @@ async def _show(options: Options, stopping: asyncio.Event) -> None:
         print("Starting…", end="", flush=True)
     async with contextlib.AsyncExitStack() as stack:
         scratch = stack.enter_context(_scratch(keep=options.keep))
-        # Entered first, left last: the exporter stops before what it reads, and nothing is scraped that is gone.
+        # The first context ends last: the exporter stops before AgentOS, and Prometheus before the exporter.
         system = await _system(options, agentos_port, scratch)
         children = [system]
         stack.push_async_callback(_stop_all, children)
@@ -167,7 +167,7 @@ async def _imported(module: str) -> None:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def work() -> None:
-        # A module that cannot be imported says so again where it is used; a closed loop means that the demo is over.
+        # A failing import fails again where it is used; a closed loop means that the demo is over.
         with contextlib.suppress(Exception):
             try:
                 importlib.import_module(module)

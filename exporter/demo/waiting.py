@@ -110,7 +110,7 @@ def _make(db: SqliteDb) -> None:
             "method": "POST",
             "endpoint": f"/agents/{agent}/runs",
             "payload": {"message": prompt},
-            # Without croniter agno runs schedules on demand alone: `_arm` says when.
+            # Without croniter agno runs schedules only on demand: `_arm` sets the time.
             "cron_expr": "",
             "timezone": "UTC",
             "timeout_seconds": 60,
@@ -121,7 +121,7 @@ def _make(db: SqliteDb) -> None:
             "created_at": now,
         }
         if name == _MISSED:
-            # A scheduler that is gone holds it, and its clock was days ahead.
+            # A scheduler that no longer runs holds it, and its clock was days ahead.
             schedule |= {"next_run_at": now - 900, "locked_by": "gone", "locked_at": now + 7 * 86400}
         db.create_schedule(schedule)
     for number, status in enumerate(_CONTENTS):

@@ -25,7 +25,7 @@ def copy(source: Ledger, target: Ledger) -> dict[str, int]:
 
     """
     copied: dict[str, int] = {}
-    # The source is held as well: nobody must write to it meanwhile.
+    # The source is locked as well: no other process may write to it during the copy.
     with source.transaction(write=True) as of, target.transaction(write=True) as into:
         if any(into.execute(rows.limit(1)).first() is not None for rows in _CONTENT.values()):
             raise StateRefused(f"{target}: is not empty; name one that was never used")

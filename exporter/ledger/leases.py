@@ -55,7 +55,7 @@ WHERE holder = :holder AND name = ANY(CAST(:names AS text[])) RETURNING name, to
 _INTRODUCE: Final = """
 INSERT INTO lease SELECT unnest(CAST(:names AS text[])), 0, '', '-infinity', 0 ON CONFLICT DO NOTHING
 """
-# What another replica takes at this moment is skipped: nobody waits for each other in a circle.
+# Rows that another replica takes at this moment are skipped, so replicas never deadlock.
 _ACQUIRE: Final = """
 UPDATE lease SET token = token + 1, holder = :holder, until = clock_timestamp() + make_interval(secs => :seconds)
 WHERE name IN (
@@ -200,10 +200,10 @@ class Leases:
             for row, token, commits in self._send(connection, _RENEW, names=[*held]).all()
             if (token, commits) == (held[row].token, held[row].commits)
         }
-        # Who wants other instances takes no part in this: what it does not want would be left to nobody.
+        # Replicas with other wanted instances do not share: instances that they do not want would have no leader.
         most = share(len(rows), list(self._send(connection, _PEERS, wants=wants).scalars()), self.holder)
         won: dict[str, Lease] = {}
-        # What was just lost is not taken back in the same turn: what it was to this process is to be forgotten first.
+        # A lease that was just lost is not taken back in the same turn: its instance must be forgotten first.
         free = [row for row in rows if row not in held]
         free_share = most - len(renewed.keys() & {*rows})
         if free and free_share > 0 and self.owner(connection) is None:
@@ -240,7 +240,7 @@ class Leases:
             Whether it was committed; None if the lease is lost.
 
         """
-        # Locked, it cannot be counted behind our back any more by a transaction that broke.
+        # While the row is locked, a broken transaction cannot change the count any more.
         token, holder, commits = self._send(connection, _FIND, name=row).one()
         if (token, holder) != (lease.token, self.holder) or commits not in {lease.commits, lease.commits + 1}:
             return None
@@ -252,7 +252,7 @@ class Leases:
         other = self._send(connection, _IN_USE).scalar()
         if other is not None:
             return str(other), None
-        # One that hangs, and whose leases are over, must not commit either once it goes on.
+        # A process that hangs, and whose leases are over, must not commit when it continues.
         self.fence(connection)
         ((_, token, commits),) = self._send(connection, _ACQUIRE, names=[WHOLE], most=1).all()
         return "", Lease(token, commits)

@@ -166,7 +166,7 @@ class StateDatabase:
     def _hold(self, connection: sa.Connection, row: str, lease: Lease | None) -> Lease:
         held = self._leases.find(row)
         if lease is not None and lease is not held:
-            raise StateRefused(f"{self}: {_TAKEN}")  # and another one may be held by now
+            raise StateRefused(f"{self}: {_TAKEN}")  # another lease may be held by now
         if held is None or not self._leases.hold(connection, row, held):
             raise self._forget_lease(row, _TAKEN)
         return held

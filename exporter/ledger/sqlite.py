@@ -109,7 +109,7 @@ def open_engine(path: Path | None) -> sa.Engine:
         connection.isolation_level = None  # transactions are ours: see _start
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
-        # What a scraper has seen must not be lost with the power.
+        # A power failure must not lose values that a scraper has seen.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
@@ -183,7 +183,7 @@ def _inspect_database(path: Path) -> None:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                return  # a first start that was killed before it came to anything
+                return  # a first start was killed before it created the tables
             if application != tables.APPLICATION_ID:
                 raise StateRefused(
                     f"state file {path}: an SQLite database, but not a state file of agentos-exporter; "

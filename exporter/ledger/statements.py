@@ -155,7 +155,7 @@ class _Write:
         if not rows:
             return
         if connection.dialect.name == "postgresql":
-            # Its driver reads a statement anew that has many values; of these each is a whole column.
+            # Its driver parses a statement with many values again; here each value is a whole column.
             connection.exec_driver_sql(self._of_columns(connection.dialect), tuple(map(list, zip(*rows, strict=True))))
             return
         head, further, tail = self._text(connection.dialect)

@@ -590,7 +590,7 @@ class Ledger:
             with self.transaction(write=True) as connection:
                 connection.execute(shown, [row for some in rows.values() for row in some])
             return
-        rows.pop("", None)  # what belongs to no AgentOS is not kept then
+        rows.pop("", None)  # rows of no AgentOS are not kept then
         for agentos, some in rows.items():
             with self.transaction(write=True, agentos=agentos) as connection:
                 connection.execute(shown, some)

@@ -605,7 +605,7 @@ _BESIDE_SPANS: Final = (
         _BUDGET,
         "Values of a dimension that have spent anything in the current period of a budget that each value has.",
     ),
-    # What AgentOS says of itself
+    # AgentOS itself
     _gauge(
         "agentos_info", ("agentos", "os_id", "version"), "The AgentOS; version is agno's, '' where it does not say."
     ),
@@ -616,7 +616,7 @@ _BESIDE_SPANS: Final = (
         otel="attributes gen_ai.agent.id, gen_ai.agent.name",
     ),
     _gauge("agentos_up", ("agentos",), "1 if the last poll reached AgentOS and was believed, else 0."),
-    # What waits, and how it ended
+    # Approvals, schedules and the like
     _gauge(
         "agentos_surface_up",
         ("agentos", "surface"),

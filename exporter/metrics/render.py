@@ -34,7 +34,7 @@ EXEMPLAR_LENGTH: Final = 128
 GZIP_LEVEL: Final = 1
 """Level 1 leaves 16 % of the plain size in 3 ms a megabyte; level 6 leaves 14 % and takes 8 ms."""
 
-# What is no plain id leads to no trace, and not every parser reads it.
+# Other text than a plain id leads to no trace, and some parsers fail on it.
 _TRACE_ID: Final = re.compile(rf"[0-9A-Za-z._:-]{{1,{EXEMPLAR_LENGTH - len(EXEMPLAR_LABEL)}}}")
 _EOF: Final = b"# EOF\n"
 

@@ -484,7 +484,7 @@ class _Planner:
         self._new[name] = self._new.get(name, 0) + 1
         metric = METRICS[name]
         counts = (0,) * (len(metric.buckets) + 1) if metric.kind is Kind.HISTOGRAM else ()
-        # Without labels from users there is nothing to wait for: such series are born at 0 with their AgentOS.
+        # Series without labels from users are created at 0 with their AgentOS, so they never jump.
         return StoredSeries(name, labels, 0, counts, 0, self._show)
 
     def _within(self, metric: Metric, labels: Labels, amount: int) -> Labels:

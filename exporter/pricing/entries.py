@@ -84,7 +84,7 @@ class PriceFile:
 
 
 def _since(entry: Entry) -> int:
-    # A time before the epoch still beats no time at all.
+    # A time before the epoch comes before no time at all.
     return -(2**62) if entry.valid_from is None else entry.valid_from
 
 

@@ -73,5 +73,5 @@ def is_strict(clause: object, ref: str) -> bool:
     else:
         return False
     before, after = ref[:start], ref[start + len(text) :]
-    # A path or a region stands before, and nothing that begins a word of its own: `my-o4-mini` is not `o4-mini`.
+    # A path or a region may precede the name, but no other word: `my-o4-mini` is not `o4-mini`.
     return _PREFIX.fullmatch(before) is not None and _is_suffix(text, after)

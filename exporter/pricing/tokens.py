@@ -88,7 +88,7 @@ def classify(usage: TokenUsage, habits: Habits, *, exact: bool) -> Classes:
         if prompt is None and completion is None and not (read or write or reasoning):
             return NO_CLASSES
         read, write = read or 0, write or 0
-        uncached = None if without_cache else total  # where it may include cached tokens, the total tells nothing
+        uncached = None if without_cache else total  # the total may include cached tokens, so input is unknown
         if prompt is None:
             prompt = 0 if uncached is None else max(0, uncached - (completion or 0))
         if completion is None:

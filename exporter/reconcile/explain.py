@@ -193,7 +193,7 @@ def _price_differs(case: Case) -> Finding | None:
     tally = case.tally
     if case.measure is not Measure.COST or tally is None or tally.unpriced or case.ours is None or case.theirs is None:
         return None
-    # Where ours is more, an estimate can be too high by no more than it is.
+    # If ours is more, an estimate can be too high by at most its own amount.
     if tally.estimated and case.ours - case.theirs <= tally.estimated:
         return None
     tokens = _same_tokens(case)

@@ -95,7 +95,7 @@ def open_ledger(state: Path | SharedState | None, *, whole: bool = False, must_e
     from exporter.ledger.postgres import StateDatabase  # noqa: PLC0415
 
     connect = _connector(state)
-    # Process ids come again, in containers above all.
+    # Process ids are reused, in containers above all.
     leases = Leases(f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}", state.lease)
     location = state.location
     place = StateDatabase(str(location), connect, leases, schema=location.schema, whole=whole, must_exist=must_exist)
@@ -164,7 +164,7 @@ def register_proxy(proxy: Secret | None) -> None:
 
 
 def _api_source(agentos: AgentOS, settings: Settings, clock: Clock, on_answer: OnAnswer) -> AgentOSSource:
-    # agno takes a second and 40 MB, which who reads tables alone does without.
+    # agno takes a second and 40 MB; reading tables does not need it.
     from exporter.sources.api.source import AgentOSSource, Target  # noqa: PLC0415
 
     target = Target(

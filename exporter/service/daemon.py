@@ -164,7 +164,7 @@ async def running(
     sys.setswitchinterval(SWITCH_INTERVAL)
     for warning in config.warnings:
         log.warning("configuration", reason=warning)
-    # What is entered first ends last.
+    # The first context ends last.
     async with contextlib.AsyncExitStack() as stack:
         shared = await _shared(config, clock)
         stack.push_async_callback(_close, shared.ledger)

@@ -118,7 +118,7 @@ class Discoverer:
         instance_list = self._lists[name]
         stamps = await asyncio.to_thread(_stamps, instance_list.discovery)
         due = self._shared.clock.monotonic() - instance_list.read_at >= instance_list.discovery.refresh
-        # A file that could not be read may be readable now, and look as before.
+        # A file that could not be read before may be readable now with the same stamps.
         if due or stamps != instance_list.stamps or (stamps and instance_list.failed):
             await self._read_anew(instance_list, stamps)
             self._show()

@@ -56,7 +56,7 @@ class Leadership:
         self._leases = leases
         self._all = wanted
         self._unreadable = unreadable
-        # A vote must not stand in line behind all that polls have to do.
+        # A vote must not wait behind the work of polls.
         self._thread = ThreadPoolExecutor(1, "vote")
         self._barred: dict[str, float] = {}
         """names that this process does not want → until when, in monotonic seconds"""
@@ -129,7 +129,7 @@ class Leadership:
     async def follow(self) -> None:
         """Drop lost instances, take up new ones, and hand over those beyond a fair share."""
         self._leases.expire()
-        # Read before what is held: it is the older of the two if a lease is lost just now, and the next turn sees it.
+        # Read the term before the held leases: if a lease is lost in between, the next turn sees it.
         term, held = self._leases.term, self._leases.held
         led = self._shared.led or {}
         lost = [name for name, lease in led.items() if held.get(name) is not lease]

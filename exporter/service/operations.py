@@ -81,7 +81,7 @@ class Operations:
         """Read each surface once, but for those that are off. Never raises."""
         health = self._poller.health
         for surface, state in self._health_of.items():
-            # An AgentOS that does not answer is asked by the poller alone; its surfaces get old meanwhile.
+            # Only the poller asks an AgentOS that does not answer; its surfaces become stale.
             if self._stopping or not health.last_success or health.outcome in {"unreachable", "timeout"}:
                 break
             if self._shared.clock.monotonic() < state.not_before:
@@ -90,7 +90,7 @@ class Operations:
                 await self._read(surface, state)
             except ExporterError as error:
                 self._fail(surface, state, error)
-            except Exception as error:  # a surprise in one surface must not stop the others
+            except Exception as error:  # an unexpected error in one surface must not stop the others
                 log.exception("surface_bug", agentos=self._ends.agentos, surface=surface)
                 self._fail(surface, state, SourceError(f"a bug of agentos-exporter: {type(error).__name__}"))
         self._shared.changed()

@@ -181,7 +181,7 @@ class Poller:
                 await self.enricher.run(started + self._deadline)
         except ExporterError as failure:
             error = failure
-        except Exception as failure:  # one AgentOS's surprise must not stop the daemon
+        except Exception as failure:  # an unexpected error of one AgentOS must not stop the daemon
             log.exception("poll_bug", agentos=self.name)
             error = SourceError(f"a bug of agentos-exporter, please report it: {type(failure).__name__}")
         self._conclude(error, tally, started)
@@ -216,7 +216,7 @@ class Poller:
         self._show_backlog()
         async with self._shared.lock:
             absorbed = await asyncio.to_thread(self.intake.absorb, batch)
-        # What was missed in an outage is a backlog as well, however small.
+        # Traces of an outage are a backlog as well, however few.
         self._show_backlog(past=2 * absorbed.late > absorbed.spans)
         tally.traces += absorbed.traces
         tally.spans += absorbed.spans
@@ -234,7 +234,7 @@ class Poller:
             health.failures, health.last_success, self._not_before = 0, now, float("-inf")
             totals.gauge("agentos_exporter_last_success_timestamp_seconds", (self.name,), int(now * MICROSECONDS))
         else:
-            # A poll that ran out of time but brought something is slow, not ill: long pauses would make it start over.
+            # A poll that timed out with some spans is slow, not ill: after a long pause it would start over.
             progress = isinstance(error, SourceTimeout) and tally.spans > 0
             health.failures = 1 if progress else health.failures + 1
             self._not_before = clock.monotonic() + self._pause(error)
@@ -286,7 +286,7 @@ class Poller:
         else:
             log.warning("poll", **fields, error=str(error))
 
-    # Names, sessions, and what is worked out anew
+    # Names, sessions and housekeeping
 
     async def survey(self) -> None:
         """Read names, version and session stats; observe idle sessions; forget old rows. Never raises."""

@@ -51,7 +51,7 @@ class Prices:
 
     async def refresh(self) -> None:
         """Put prices in force that were fetched meanwhile."""
-        async with self._shared.lock:  # nobody prices a call by half of one and half of the other
+        async with self._shared.lock:  # no call may be priced with half of the old and half of the new prices
             fetched = self.pricer.refresh()
         if fetched:
             self._show_age()

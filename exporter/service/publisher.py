@@ -87,7 +87,7 @@ class Publisher:
                 await asyncio.to_thread(self._ledger.expose, self._totals.durable(due))
                 self._totals.show(due)
         except StateError as error:
-            # What cannot be committed is not exposed; the rest is served.
+            # Series that cannot be committed are not exposed; all others are served.
             log.warning("publish", error=str(error))
         await self.show()
 
@@ -100,7 +100,7 @@ class Publisher:
             rendered = await loop.run_in_executor(self._thread, self._renderer.render, families)
             created = self._ledger.created / MICROSECONDS
             snapshot = Snapshot(version, self._clock.now(), families, rendered, created, self._began)
-            # In one step of the event loop: a scrape is booked on the version it was given.
+            # In one step of the event loop, so a scrape is counted for the version that it got.
             self._version, self._snapshot, self._term = version, snapshot, term
 
     async def run(self) -> None:

@@ -122,7 +122,7 @@ class Reloader:
         try:
             divided = {"labels.user", "dimensions"} & set(changed)
             if divided:
-                await asyncio.to_thread(self._shared.ledger.user_key)  # whatever can fail comes first
+                await asyncio.to_thread(self._shared.ledger.user_key)  # steps that can fail come first
             if {"budgets", "agentos", "discovery", "dimensions"} & set(changed):
                 await put_budgets_in_force(self._treasury, self._shared, complete)
             if divided:
@@ -143,7 +143,7 @@ class Reloader:
             now = (self._discoverer.instances(self.config.agentos), self._shared.led)
             if now == self._applied and not self._fleet.skipped:
                 return
-            # What is led says nothing of budgets, and the database need not be asked to stop reading.
+            # Budgets do not depend on the led instances, and the database is not needed to stop reading.
             changed = () if now[0] == self._applied[0] else ("agentos",)
             try:
                 await self._put_in_force(self.config, changed, strict=False)
@@ -176,7 +176,7 @@ async def put_budgets_in_force(treasury: Treasury, shared: Shared, config: Confi
 
     """
     names = [agentos.name for agentos in config.own]
-    # What is spent on an AgentOS is known to the shard that reads it alone.
+    # Only the shard that reads an AgentOS knows its spending.
     budgets = [budget for budget in config.budgets if not budget.agentos or config.shard.has(budget.agentos)]
     async with shared.lock:  # no batch is charged half to the old budgets and half to the new
         anew = await asyncio.to_thread(

@@ -71,7 +71,7 @@ def count(value: object) -> int:
 
 def tokens(value: object) -> int | None:
     """A token count, or None for what cannot be one."""
-    if type(value) is int:  # as nearly all are
+    if type(value) is int:  # nearly always
         return value if 0 <= value <= _MOST_TOKENS else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
         return None
@@ -87,7 +87,7 @@ def cost(value: object) -> float | None:
 
 def not_believed(given: tuple[object, ...], read: tuple[object, ...]) -> tuple[str, ...]:
     """The names, in the order of `VALUE_FIELDS`, of values that were given and read as None: no plausible numbers."""
-    if given.count(None) == read.count(None):  # as nearly always
+    if given.count(None) == read.count(None):  # nearly always
         return ()
     pairs = zip(VALUE_FIELDS, given, read, strict=False)  # the API has the first two alone
     return tuple(name for name, value, taken in pairs if value is not None and taken is None)
@@ -98,7 +98,7 @@ def span_id(text: str) -> int:
     if len(text) == 16:  # noqa: PLR2004
         try:
             (known,) = _eight_bytes(bytes.fromhex(text))
-        except (ValueError, struct.error):  # not hex, or spaces, which it passes over
+        except (ValueError, struct.error):  # not hex, or with spaces, which it ignores
             pass
         else:
             return int(known)

@@ -160,7 +160,7 @@ def find_agentos(options: Options, environ: Mapping[str, str]) -> configuration.
     if options.token_file is not None and options.token_env is not None:
         raise ConfigError(["--token-file: not allowed with --token-env"])
     ours = {f"{prefix}{name}" for name in ("CONFIG_FILE", "AGENTOS_URL", "TOKEN", "TOKEN_FILE")}
-    # What only concerns the daemon must not keep anybody from looking.
+    # Mistakes that only concern the daemon must not prevent looking at traces.
     environ = {name: value for name, value in environ.items() if not name.startswith(prefix) or name in ours}
     if options.agentos is not None or (options.config_file is not None and options.url is None):
         environ.pop(f"{prefix}AGENTOS_URL", None)

@@ -109,7 +109,7 @@ async def _ask(command: Command[OptionsT], agentos: configuration.AgentOS, optio
     from exporter.sources.api.inspect import Inspector  # noqa: PLC0415
     from exporter.sources.position import Settings  # noqa: PLC0415
 
-    agentos.read_token()  # what cannot be read is a mistake of the configuration, not of AgentOS
+    agentos.read_token()  # an unreadable token is a mistake of the configuration, not of AgentOS
     source = cast("AgentOSSource", make_source(agentos, Settings(0, 0, 0, 0.05), Clock(time.time, time.monotonic)))
     try:
         inspector = Inspector(source, timeout=options.timeout)
@@ -284,7 +284,7 @@ async def list_sessions(inspector: Inspector, databases: list[str | None], optio
         "traces": lambda session: -session.traces,
         "session": lambda session: session.id,
     }
-    # What was worked out here is known as a whole; of AgentOS's statistics there is only the page.
+    # Derived sessions are all known; AgentOS's statistics come page by page.
     if not derived:
         sessions.sort(key=orders["last"])
         more, sessions = len(sessions) >= enough, sessions[enough - 1 - options.limit : enough - 1]

@@ -91,7 +91,7 @@ def _measure(sku: str) -> Measure | None:
         return None
     if "cached" in text or "caching" in text:
         return Measure.CACHE_READ
-    # `Generate content output token count gemini 2.5 flash short input text`: what counts stands before the model.
+    # `Generate content output token count gemini 2.5 flash short input text`: the measure comes before the model.
     # SKUs of Vertex AI begin with the model.
     head = text.partition("gemini")[0] or text
     if "output" in head:

@@ -265,7 +265,7 @@ def _client(push: Push) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             verify=push.tls.context() if push.tls is not None else system_authorities(),
             proxy=None if push.proxy is None else push.proxy.reveal(),
-            trust_env=False,  # which proxy it is was chosen already
+            trust_env=False,  # the proxy is chosen already
             timeout=None,  # noqa: S113 - each request has one outside
             follow_redirects=False,  # the token must not follow
             limits=httpx.Limits(max_connections=1, keepalive_expiry=3.0),

@@ -60,7 +60,7 @@ class Guard:
 
 def _with_headers(config: WebConfig, scope: Scope, send: Send) -> Send:
     request = Headers(scope=scope)
-    # No route reads a body, so what is left of it must not be taken for the next request.
+    # No route reads a body, so its bytes must not be taken for the next request.
     has_body = "transfer-encoding" in request or request.get("content-length", "0") != "0"
 
     async def send_with_headers(message: Message) -> None:
@@ -120,7 +120,7 @@ class _Passwords:
         parts = (user.encode(), hashed.encode(), password)
         digest = hmac.new(self._key, b"".join(len(part).to_bytes(8, "big") + part for part in parts), hashlib.sha256)
         key = digest.digest()
-        if key not in self._kept:  # what is known need not wait for what is not
+        if key not in self._kept:  # known passwords do not wait for unknown ones
             async with self._lock:
                 if key not in self._kept:
                     self._keep(key, matches=await asyncio.to_thread(_matches, password, hashed))

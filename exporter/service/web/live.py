@@ -63,7 +63,7 @@ class LiveWebConfig:
             if before is not None:
                 log.info("web_config", reason="read anew")
         watched = (self.path, *(config.tls.files if config.tls is not None else ()))
-        # What was seen before the files were read: a change in between is noticed the next time.
+        # The content before the files were loaded: a change in between is noticed the next time.
         self._seen, self._watched = (contents if watched == self._watched else None), watched
 
     @staticmethod

@@ -44,7 +44,7 @@ def negotiate(accept: str) -> tuple[bool, str]:
     chosen = (False, CONTENT_TYPE_PLAIN_0_0_4)
     for accepted in _ranges(accept):
         version = accepted.parameters.get("version", "")
-        # Other schemes would respell plain names as well (dots) or mean the same here (values).
+        # Other schemes would also change plain names (dots) or mean the same here (values).
         escaping = ALLOWUTF8 if accepted.parameters.get("escaping") == ALLOWUTF8 else UNDERSCORES
         if accepted.name == "application/openmetrics-text" and version in {"", "1.0.0"}:
             rank = 3

@@ -153,7 +153,7 @@ class _Connection(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
-        self._unset_keepalive_if_required()  # uvicorn leaves it where there was an error, and all that it holds
+        self._unset_keepalive_if_required()  # after an error uvicorn would leave the timer and its objects
         super().connection_lost(exc)
 
     def _start_clock(self) -> None:

@@ -73,7 +73,7 @@ class AlreadyRead:
                 reason="AgentOS answers this trace with an error, and others not; it is left out until it grows",
             )
         self._unreadable[trace_id] = _Unreadable(self._clock.monotonic(), end)
-        # Whatever was read of it before: it is this end that decides whether it is asked for.
+        # This end decides whether the trace is read again, whatever was read of it before.
         self._read.pop(trace_id, None)
         self._unfinished.discard(trace_id)
 

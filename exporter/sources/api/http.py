@@ -107,7 +107,7 @@ class Api:
         self._client = httpx.AsyncClient(
             verify=tls if tls is not None else system_authorities(),
             proxy=proxy,
-            trust_env=False,  # which proxy it is was chosen already
+            trust_env=False,  # the proxy is chosen already
             timeout=httpx.Timeout(None, connect=10.0),
             limits=httpx.Limits(max_connections=3, max_keepalive_connections=3, keepalive_expiry=_KEEP_ALIVE),
             follow_redirects=False,  # the token must not follow

@@ -50,7 +50,7 @@ class ListReader(Reader):
             yield Batch(self.db, own=own, cursor=self._cursor(sweep=swept), as_of=head.as_of)
         self._moved(sweep=swept)
         head.complete = not self.catching_up
-        if wide and head.complete:  # what was not read yet would be missed by a narrower look
+        if wide and head.complete:  # a narrower list would miss traces that are not read yet
             self._looked_back = self.clock.monotonic()
 
     async def _list(self, since: int, head: Head) -> list[ListedTrace] | None:
@@ -69,7 +69,7 @@ class ListReader(Reader):
                 first=self.loaded_position.first,
                 as_of=head.as_of,
             )
-        # What was read and is not known was malformed: it is not read again at once.
+        # A trace that was read but is unknown to the ledger was malformed: do not read it again at once.
         recorded = await ledger.known_traces(self.db, [trace.id for trace in verdict.fetch])
         new = [trace for trace in verdict.fetch if trace.id in recorded or trace.id not in self.already_read]
         self.catching_up = len(new) > _BACKLOG
@@ -104,7 +104,7 @@ class ListReader(Reader):
                 except UnknownRoute:
                     continue
                 except SourceTimeout:
-                    # What was read is handed over first: the next poll goes on from there.
+                    # Hand over what was read before failing: the next poll continues there.
                     yield gathered
                     raise
                 except SourceError as error:

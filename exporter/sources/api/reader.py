@@ -144,7 +144,7 @@ class Reader(ABC):
         else:
             floor = self.clock.now_us() - self.settings.lookback
             self.position = ApiPosition(cutoff=floor, floor=floor)
-        # What its databases were read for is counted, and some of it forgotten: they show all that the API does.
+        # Traces of its databases are counted, and some ids forgotten: the databases had all that the API shows.
         stood = handover.cutoffs(cursor for cursor in cursors.values() if cursor.get("source") == handover.DATABASE)
         if stood:
             start = min(stood) - self.settings.overlap

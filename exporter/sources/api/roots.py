@@ -46,7 +46,7 @@ async def _corrected(trace: Trace, doubt: wire.RootDoubt, get: Get, *, clean_ids
             times, ids = index in doubt.times, index in doubt.ids
             trace = wire.correct_root(trace, index, answer.body, times=times, ids=ids)
         except UnknownRoute:
-            continue  # deleted meanwhile: the trace's facts are the best there are
+            continue  # the trace was deleted: its facts are the best available
         except BadAnswer as error:
-            log.warning("root_unknown", db=trace.db, reason=str(error))  # nor may it cost the other traces
+            log.warning("root_unknown", db=trace.db, reason=str(error))  # the other traces are read nevertheless
     return trace

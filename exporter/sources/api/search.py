@@ -70,7 +70,7 @@ class SearchReader(Reader):
         """Read what ended since the cutoff. A backlog is read in closed windows first, each committing the cursor."""
         lo, first, remaining = self.loaded_position.cutoff, head.rows, None
         if self.catching_up or self._timed_out or self._believed is None:
-            # After a start or a timeout, and in a backlog, its size is asked first: no trees are fetched in vain.
+            # After a start or a timeout, and in a backlog, count first, so that no trees are fetched in vain.
             remaining = await self._count(lo, None, head)
             self.catching_up, self._timed_out = remaining > self._most, False
         too_many = True
@@ -98,7 +98,7 @@ class SearchReader(Reader):
         Sets `head.complete` if few enough are left for a single pass, and `_read_until` to its beginning.
         """
         self.catching_up, self._read_until = True, lo
-        self._believed = None  # time spent on a backlog is no time without news
+        self._believed = None  # the time of a backlog is not a quiet time
         windows = 0
         while remaining > self._most:
             head.complete = False
@@ -113,7 +113,7 @@ class SearchReader(Reader):
                 return
             windows += 1
             if head.rows == before:
-                # There should be some. Even if AgentOS answers again by now: what was skipped would be lost.
+                # Traces were counted here. Even if AgentOS answers again by now, going on would lose them.
                 head.complete = False
                 await self._check_emptiness()
                 return
@@ -154,7 +154,7 @@ class SearchReader(Reader):
                     break
                 if not fits < step < too_far:
                     step = (fits + too_far) // 2
-        # Where nothing fits, more than enough end at one moment.
+        # If no step fits, too many traces end at one moment.
         step = fits if held or too_far is None else too_far
         self._step = max(step, MICROSECONDS // 10)
         return lo + step
@@ -169,7 +169,7 @@ class SearchReader(Reader):
                 raise
             async for batch in self._read_singly(lo, hi, head, error):
                 yield batch
-            # What is left is searched for without the traces that cannot be served.
+            # Search for the others without the traces that cannot be served.
             async for batch in self._pass(lo, hi, head):
                 yield batch
 
@@ -197,7 +197,7 @@ class SearchReader(Reader):
                         head.too_many = True
                         return
                     if attempt and not wanted and not emptied:
-                        # There were more. Believed only if it is said again after traces known to exist have answered.
+                        # There were more before. Believe 0 only if it is repeated after known traces were shown.
                         await self.believe(met, unsure=True)
                         emptied, wanted = True, 1
                         break
@@ -226,7 +226,7 @@ class SearchReader(Reader):
         Their ids come from the list, which has no trees. Raises `error` if no single trace is to blame.
         """
         blamed = False
-        # A search finds what began up to a day before; nearly always it is one of the newest that is to blame.
+        # A search also finds traces that began a day before; nearly always one of the newest is to blame.
         for back in (2 * self.settings.overlap, self.settings.horizon, DAY):
             until = {} if hi is None else {"end_time": moment(hi)}
             listed = await self.list_all({"start_time": moment(lo - back), **until}, head, most=_LISTED)
@@ -402,7 +402,7 @@ class SearchReader(Reader):
             try:
                 page = await self._search({"op": "IN", "key": "trace_id", "values": chunk}, 1, len(chunk), None)
             except SourceError as error:
-                # One of them may be the reason; an AgentOS that answers nothing at all does not count them either.
+                # One trace may be the reason; an AgentOS that is down would not count them either.
                 if (
                     not may_be_one_row(error)
                     or len(self.already_read.left_out()) >= UNREADABLE

@@ -305,7 +305,7 @@ class AgentOSSource:
         except Unauthorized as error:
             raise Unauthorized(f"{error}; for the daily metrics it needs the scope metrics:read") from error
 
-    # What waits
+    # Approvals, schedules and the like
 
     def _places(self, part: str) -> list[dict[str, str]]:
         """The databases or bases of a part of AgentOS, as parameters of requests.
@@ -314,7 +314,7 @@ class AgentOSSource:
         """
         config = self._config
         if part == "queue":
-            # To ask for one that is not there puts an error into AgentOS's own log.
+            # Asking for a queue that does not exist would put an error into AgentOS's log.
             return [] if config is not None and config.queue is not None and not config.queue.durable else [{}]
         section = None if config is None else getattr(config, part, None)
         bases = [base.id for base in getattr(section, "knowledge_instances", None) or ()]

@@ -348,7 +348,7 @@ def _trace(detail: _Detail, db: str) -> tuple[Trace, RootDoubt]:
         raise _Malformed
     spans: list[Span] = []
     ids: set[int] = set()
-    # Depth first without recursion: the tree may be as deep as somebody likes.
+    # Depth first without recursion: users decide how deep the tree is.
     stack = [(node, -1) for node in reversed(detail.tree)]
     while stack:
         node, parent = stack.pop()

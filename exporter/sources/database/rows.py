@@ -230,7 +230,7 @@ def read(rows: Iterable[Row], db: str, *, given_up: Collection[str] = ()) -> Rea
             reading.traces.append(
                 _trace(trace_id, db, trace_rows, moment_of(min(inserted.values())), trace_id in given_up)
             )
-        except (ValueError, OverflowError, TypeError, AttributeError):  # the last two: what should be text and is not
+        except (ValueError, OverflowError, TypeError, AttributeError):  # the last two: a value that should be text
             reading.malformed.append(clean_id(trace_id))
     return reading
 

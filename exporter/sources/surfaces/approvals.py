@@ -86,7 +86,7 @@ class Approvals:
         pending, total = await self._rows.pending()
         whole = len(pending) >= total
         now = {id_: Waiting(created, approval.labels) for id_, created, approval in _named(pending)}
-        # Many that wait no more are cheaper to find in the list than one by one.
+        # Many decided approvals are cheaper to find in the list than one by one.
         thorough = len(before.waiting.keys() - now.keys()) > FEW
         rows, read_to = await self._rows.since(before.list, thorough=thorough)
         ended = {

@@ -137,7 +137,7 @@ async def walk(
         some = some or bool(answer.data)
         ats = [dated(row) for row in answer.data]
         if not began:
-            # Not on to AgentOS's own clock: another one may date rows.
+            # Do not move to AgentOS's own clock: another clock may date rows.
             look = (answer.total, _newest(ats, answer.date))
             began = max(answer.date - SKEW, look[1])
         rows.extend(row for row, at in zip(answer.data, ats, strict=True) if at is not None and at >= floor)
@@ -148,10 +148,10 @@ async def walk(
             read_to = max(position.read_to, began) if some else position.read_to
             return rows, Position(read_to, some=some, look=look, alike=0 if last_page else alike)
         if len(sizes) > 1:
-            sizes = sizes[1:]  # the whole again, in one answer: between two pages rows of one second get lost
+            sizes = sizes[1:]  # all again in one answer: between two pages, rows of one second get lost
         else:
             page += 1
-    # Rows that are deleted meanwhile bring later ones up, on to a page that was read: one is read again.
+    # Deleted rows move later ones to a page that was read already: read one page again.
     return rows, Position(position.read_to, began, max(1, page - 1), sizes[-1], some)
 
 

@@ -64,7 +64,7 @@ class ListedSchedules:
             or known[id_].waiting
             or known[id_].list.page
         ]
-        # Those that were not read for longest come first: of many that are due, none starves.
+        # Schedules that were not read for longest come first, so none of many starves.
         due.sort(key=lambda id_: known[id_].list.read_to)
         others = sorted(listed.keys() - set(due))
         first = self._turn % len(others) if others else 0

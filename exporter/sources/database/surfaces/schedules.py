@@ -31,7 +31,7 @@ class StoredSchedules:
     async def listed(self) -> tuple[dict[str, Schedule], int]:
         """See ScheduleRows."""
         rows = await self._databases.every(SCHEDULES.name, SCHEDULES.names, _newest)
-        # SQLite and MySQL have numbers for what is true and false.
+        # SQLite and MySQL have numbers for booleans.
         schedules = {
             id_: Schedule(id_, name, enabled == 1, next_run_at)
             for key, _, name, enabled, next_run_at in rows

@@ -172,7 +172,7 @@ class Databases:
             page = await connection.rows(statement, (at, at, key, SIZE), wait=WAIT)
             rows += page
             if len(page) < SIZE:
-                # Not on to the database's own clock: another one may date rows.
+                # Do not move to the database's own clock: another clock may date rows.
                 return rows, max(now - SKEW, _newest(rows, now))
             key, at = page[-1][:2]
         # The next turn begins with the last row of this one.
