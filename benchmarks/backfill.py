@@ -141,7 +141,8 @@ async def _backfill(what: str, where: str, folder: str, days: int, expected: int
     from exporter.core.times import micros
     from exporter.counting.cashier import Cashier
     from exporter.ledger.coverage import Coverage
-    from exporter.metrics.totals import Limits, Totals
+    from exporter.metrics.series import Limits
+    from exporter.metrics.totals import Totals
     from exporter.pricing.entries import NO_PRICES
     from exporter.pricing.prices import Pricer
 

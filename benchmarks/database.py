@@ -128,7 +128,8 @@ def _poller(database: str, state: Path, lookback: float) -> Any:
     from exporter.core.logs import configure
     from exporter.core.model import MICROSECONDS, Clock
     from exporter.ledger.store import Ledger
-    from exporter.metrics.totals import Limits, Totals
+    from exporter.metrics.series import Limits
+    from exporter.metrics.totals import Totals
     from exporter.service.poller import Poller
     from exporter.sources.database.location import parse
     from exporter.sources.database.source import DatabaseSource, DatabaseTarget

@@ -15,7 +15,8 @@ from exporter.ledger.leases import Leases
 from exporter.ledger.postgres import StateDatabase
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from tests.harness.postgres import Postgres
 
 _SERIES, _TRACES, _SPANS = 500, 100, 8

@@ -51,7 +51,8 @@ async def _ours(url: str, state: str, expected: int) -> None:
     from exporter.bookkeeping.shared import Shared
     from exporter.core.model import MICROSECONDS, Clock
     from exporter.ledger.store import Ledger
-    from exporter.metrics.totals import Limits, Totals
+    from exporter.metrics.series import Limits
+    from exporter.metrics.totals import Totals
     from exporter.service.poller import Poller
     from exporter.sources.api.source import AgentOSSource, Target
     from exporter.sources.position import Settings

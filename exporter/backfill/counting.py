@@ -18,7 +18,7 @@ from exporter.counting.fold import fold, observe_session, root_kind
 from exporter.counting.runs import RunRecord, settle
 from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.increments import Increments, Key
-from exporter.metrics.totals import StoredSeries
+from exporter.metrics.series import StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

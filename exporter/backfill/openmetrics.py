@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.catalog import Kind, Metric
 from exporter.metrics.render import number, openmetrics_lines
-from exporter.metrics.totals import Sample
+from exporter.metrics.series import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

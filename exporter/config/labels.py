@@ -12,7 +12,7 @@ from exporter.config.values import parse_user_labels
 from exporter.core.document import Table, kind, quoted, scalar
 from exporter.counting.users import UserLabels
 from exporter.metrics.catalog import METRICS, Kind, Life, Metric
-from exporter.metrics.totals import Dropped
+from exporter.metrics.series import Dropped
 
 _RATIOS: Final = (
     ("agentos_run_errors_total", "agentos_runs_total", ("root_kind", "root")),

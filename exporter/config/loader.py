@@ -58,7 +58,7 @@ from exporter.config.web import load_web
 from exporter.core.document import Problems, RefusedError, Table, attempt, compose, is_null, kind, shown
 from exporter.core.errors import ConfigError
 from exporter.counting.users import UserLabels
-from exporter.metrics.totals import Limits
+from exporter.metrics.series import Limits
 from exporter.pricing import pricefile
 
 _DEPTH: Final = 16

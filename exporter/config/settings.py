@@ -16,7 +16,7 @@ from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget
 from exporter.counting.dimensions import Dimension
 from exporter.counting.users import UserLabels
-from exporter.metrics.totals import Dropped, Limits
+from exporter.metrics.series import Dropped, Limits
 from exporter.sources.database import location
 
 DEFAULT_LEASE: Final = 15.0

@@ -16,7 +16,7 @@ from exporter.counting.delta import SessionPart
 from exporter.counting.waiting import WaitingCall
 from exporter.ledger import daily, statements, tables
 from exporter.ledger.records import Record, decode_call, parts_of, read_series, read_trace
-from exporter.metrics.totals import StoredSeries
+from exporter.metrics.series import StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

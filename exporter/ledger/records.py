@@ -21,7 +21,7 @@ from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import CallKey, WaitingCall
 from exporter.ledger import tables
 from exporter.metrics.catalog import METRICS, Kind
-from exporter.metrics.totals import Plan, StoredSeries
+from exporter.metrics.series import Plan, StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

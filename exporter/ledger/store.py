@@ -36,7 +36,7 @@ from exporter.ledger.records import (
 )
 from exporter.ledger.sqlite import StateFile
 from exporter.ledger.upgrades import layouts_text, take_up_layouts, upgrade
-from exporter.metrics.totals import Plan
+from exporter.metrics.series import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -13,7 +13,7 @@ from exporter.metrics.totals import Totals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.metrics.totals import Dropped, Family, Limits
+    from exporter.metrics.series import Dropped, Family, Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Totals and catalog → the bytes that /metrics sends, made once per publish.
 
-    totals.Family -> prometheus_client metric family -> bytes of that family, kept while its version lasts
+    series.Family -> prometheus_client metric family -> bytes of that family, kept while its version lasts
         -> all families + process_* + python_info -> text 0.0.4 and OpenMetrics 1.0.0, each plain and gzipped
 
 Rendering takes time in proportion to the number of samples that changed, so it belongs into a thread
@@ -25,7 +25,8 @@ from prometheus_client.utils import floatToGoString
 
 from exporter.core.model import MICROSECONDS
 from exporter.metrics.catalog import METRICS, Kind, Life, Metric
-from exporter.metrics.totals import Exemplar, Family, Sample
+from exporter.metrics.increments import Exemplar
+from exporter.metrics.series import Family, Sample
 
 EXEMPLAR_LABEL: Final = "trace_id"
 EXEMPLAR_LENGTH: Final = 128

@@ -10,21 +10,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from exporter.core.text import shorten
 from exporter.metrics.catalog import METRICS, OTHER, Kind, Life, Metric
-from exporter.metrics.increments import DayKey, Exemplar, Increments, Key, Labels, keep_newest
+from exporter.metrics.increments import Exemplar, Increments, Key, Labels, keep_newest
+from exporter.metrics.series import Dropped, Family, Limits, Plan, Sample, StoredSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Dropped", "Exemplar", "Family", "Limits", "Plan", "Sample", "StoredSeries", "Totals"]
-
-Dropped = Mapping[str, frozenset[str]]
-"""By name of a metric: the labels that are dropped before anything is counted."""
 
 _LIMITED: Final = "agentos_exporter_series_limited_total"
 _SERIES: Final = "agentos_exporter_series"
@@ -32,68 +27,6 @@ _SHORTENED: Final = "agentos_exporter_label_values_shortened_total"
 _FREE: Final = frozenset({"", OTHER})
 _LEADER: Final = "agentos_exporter_leader"
 """It is shown of an AgentOS that another replica leads as well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One series as it is to be shown now.
-
-    Counter and gauge: `value`, in storage units (the metric's `unit` divides it). Histogram: `counts` per bucket, not
-    cumulative, the last one for +Inf, and `total`, the sum in storage units. `exemplars` has one place for a counter,
-    one a bucket for a histogram.
-    """
-
-    labels: Labels
-    value: float = 0
-    counts: tuple[int, ...] = ()
-    total: int = 0
-    exemplars: tuple[Exemplar | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """All series of one metric; `version` changes whenever anything in it does."""
-
-    metric: Metric
-    version: int
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many series a metric and how many values a label may have before the rest folds into `other`.
-
-    `label_value_length` is in characters; the end of a longer value becomes a digest.
-    """
-
-    series_per_metric: int = 10_000
-    values_per_label: int = 500
-    label_value_length: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSeries:
-    """A durable series in the state file: counters have `value`, histograms `counts` and `total`."""
-
-    metric: str
-    labels: Labels
-    value: int = 0
-    counts: tuple[int, ...] = ()
-    total: int = 0
-    shown: bool = False
-
-
-@dataclass(slots=True)
-class Plan:
-    """The changes of a delta: new absolute values, which are committed first and applied afterwards."""
-
-    series: dict[Key, StoredSeries] = field(default_factory=dict)
-    admitted: list[tuple[str, str]] = field(default_factory=list)
-    exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
-    days: dict[DayKey, int] = field(default_factory=dict)
-    """additions to the sums of days, by series"""
-    folded: dict[Key, int] = field(default_factory=dict)
-    """effects of the limits if they are not kept: they belong to no AgentOS, and each has its own leader"""
 
 
 class _Series:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporter.core import times
 from exporter.ledger.daily import Days
-from exporter.metrics.totals import Dropped
+from exporter.metrics.series import Dropped
 from exporter.report.columns import Grouping, grouping, whole
 from exporter.report.notes import cost_by_source, notes
 from exporter.report.period import Period

@@ -9,7 +9,7 @@ from typing import Final
 from exporter.core import times
 from exporter.ledger.daily import Days, DaySum
 from exporter.metrics.catalog import LIMITED_LABELS, OTHER
-from exporter.metrics.totals import Dropped
+from exporter.metrics.series import Dropped
 from exporter.pricing import money
 from exporter.report.columns import WITHOUT_USAGE, grouping
 from exporter.report.numbers import count, label

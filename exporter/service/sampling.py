@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from exporter.config import Config
     from exporter.core.model import Clock
-    from exporter.metrics.totals import Family
+    from exporter.metrics.series import Family
     from exporter.service.fleet import Member
 
 

@@ -11,7 +11,8 @@ from exporter.core.model import Clock, Span, SpanKind, TokenUsage, Trace
 from exporter.counting.cashier import Cashier
 from exporter.counting.waiting import ModelUse, RunDetail
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Pricer
 from exporter.sources.protocol import Batch

@@ -1,7 +1,8 @@
 """Families of samples: of every metric of the catalog, and of some."""
 
 from exporter.metrics.catalog import METRICS, Kind, Metric
-from exporter.metrics.totals import Exemplar, Family, Sample
+from exporter.metrics.increments import Exemplar
+from exporter.metrics.series import Family, Sample
 
 COUNTER = METRICS["agentos_tool_call_errors_total"]
 GAUGE = METRICS["agentos_exporter_last_success_timestamp_seconds"]

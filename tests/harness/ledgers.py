@@ -8,7 +8,8 @@ from exporter.counting.delta import Delta
 from exporter.counting.runs import RunRecord
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 
 TOOL = "agentos_tool_calls_total"
 

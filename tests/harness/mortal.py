@@ -19,7 +19,8 @@ from exporter.counting.dimensions import Dimension, Dimensions, Origin
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Life
 from exporter.metrics.render import Renderer
-from exporter.metrics.totals import Family, Limits, Totals
+from exporter.metrics.series import Family, Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.service.poller import Poller

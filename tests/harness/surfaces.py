@@ -18,7 +18,8 @@ from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import ServerFailed, SourceError, Unauthorized
 from exporter.core.model import MICROSECONDS, Clock
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.operations import Operations
 from exporter.service.poller import Health
 from exporter.sources.api.http import Answer, TooLarge, UnknownRoute

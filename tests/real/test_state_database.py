@@ -22,7 +22,8 @@ from exporter.ledger.leases import FLEET, Leases, share
 from exporter.ledger.postgres import StateDatabase
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from tests.harness.ledgers import TOOL, changes
 from tests.harness.postgres import Postgres
 

@@ -15,7 +15,8 @@ from exporter.config.settings import Protocol, Push
 from exporter.core.model import Clock
 from exporter.ledger.store import Ledger
 from exporter.metrics.render import Renderer, Snapshot
-from exporter.metrics.totals import Family, Limits, Totals
+from exporter.metrics.series import Family, Limits
+from exporter.metrics.totals import Totals
 from exporter.service.publisher import Publisher
 from exporter.service.push.target import Target
 from tests.harness.families import TRACE, full, some

@@ -24,7 +24,8 @@ from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import SilentEmpty, SourceError, SourceTimeout, StateError
 from exporter.core.model import MICROSECONDS, Clock, TraceState
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.poller import View
 from exporter.sources.api.http import OWN_TRACE_PREFIX, Answer, TooLarge, UnknownRoute
 from exporter.sources.api.listing import ListReader

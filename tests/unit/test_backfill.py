@@ -31,7 +31,8 @@ from exporter.ledger.tables import SCHEMA_VERSION
 from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.increments import Increments
 from exporter.metrics.render import openmetrics_lines
-from exporter.metrics.totals import Limits, Sample, Totals
+from exporter.metrics.series import Limits, Sample
+from exporter.metrics.totals import Totals
 from exporter.service.connect import look_at_state
 from exporter.sources.protocol import Batch
 from tests.harness.examples import examples

@@ -10,7 +10,8 @@ from exporter.backfill.work import Work
 from exporter.cli import main as cli
 from exporter.core.times import parse
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from tests.harness import seed
 from tests.harness.commands import surroundings
 from tests.harness.exporter import reads

@@ -20,7 +20,8 @@ from exporter.counting.delta import Delta
 from exporter.counting.users import UserLabels
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.money import USD
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes

@@ -16,7 +16,8 @@ from exporter.core.times import day_of
 from exporter.counting.delta import Delta
 from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.money import USD
 from exporter.reconcile.capture import capture_ratio
 from exporter.reconcile.figures import Measure, Statement, start_of

@@ -32,7 +32,7 @@ from exporter.core.errors import ConfigError
 from exporter.counting.budgets import Budget, Period
 from exporter.counting.dimensions import Dimension, Origin
 from exporter.counting.users import UserLabels
-from exporter.metrics.totals import Limits
+from exporter.metrics.series import Limits
 from exporter.pricing.money import USD
 from exporter.sources.database.location import Engine, Location, Tables
 from tests.harness.examples import examples

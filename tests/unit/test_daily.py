@@ -21,7 +21,8 @@ from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import SCHEMA_VERSION
 from exporter.metrics.catalog import DAILY, METRICS, Kind, Life
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.connect import look_at_days
 from tests.harness import days
 from tests.harness.details import COST, PRICER, T0, TOKENS, Home, S, call, detail, run_of, use

@@ -24,7 +24,8 @@ from exporter.core.errors import BadAnswer, ServerFailed, SourceError, SourceTim
 from exporter.core.model import MICROSECONDS as S
 from exporter.core.model import Clock, SpanKind, TokenUsage, TraceState
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.poller import View
 from exporter.sources import handover
 from exporter.sources.api import wire

@@ -17,7 +17,7 @@ from exporter.counting.dimensions import LONGEST, Dimension, Dimensions, Origin
 from exporter.counting.users import UserLabels, hashed
 from exporter.counting.waiting import RunDetail
 from exporter.ledger.records import Changes
-from exporter.metrics.totals import Limits
+from exporter.metrics.series import Limits
 from exporter.pricing.money import USD
 from exporter.sources.run_metrics import run_detail
 from tests.harness.details import COST, PRICER, TOKENS, Home, S, call, detail, run_of, use

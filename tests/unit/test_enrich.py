@@ -27,7 +27,8 @@ from exporter.counting.runs import RunRecord
 from exporter.counting.waiting import ModelUse, RunDetail, deal, split
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import GUARDRAILS
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.money import USD
 from exporter.sources.api import runs as wire
 from tests.harness.details import (

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from exporter.counting.delta import Delta
 from exporter.metrics.catalog import METRICS
 from exporter.metrics.estimate import estimate
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 
 TOOL = "agentos_tool_calls_total"
 DURATION = "agentos_tool_call_duration_seconds"

@@ -18,7 +18,8 @@ from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind, Life
 from exporter.metrics.reference import group
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.sources.protocol import Batch

@@ -15,7 +15,8 @@ from exporter.ledger.leases import FLEET, Election, Lease, Leases, row_of
 from exporter.ledger.records import Changes
 from exporter.ledger.sqlite import StateFile
 from exporter.ledger.store import Ledger
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.leadership import Leadership
 from exporter.service.publisher import Publisher
 

@@ -17,7 +17,8 @@ from exporter.ledger.copying import copy
 from exporter.ledger.records import Changes, Record
 from exporter.ledger.store import Ledger
 from exporter.ledger.tables import APPLICATION_ID, SCHEMA_VERSION
-from exporter.metrics.totals import Limits, Plan, StoredSeries, Totals
+from exporter.metrics.series import Limits, Plan, StoredSeries
+from exporter.metrics.totals import Totals
 from tests.harness.examples import examples
 from tests.harness.ledgers import TOOL, changes, refused
 

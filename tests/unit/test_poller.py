@@ -6,7 +6,8 @@ from exporter.bookkeeping.intake import Absorbed
 from exporter.bookkeeping.shared import Shared
 from exporter.core.errors import SourceTimeout
 from exporter.core.model import Clock
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.service.poller import Poller
 from exporter.sources.protocol import Batch, PollStats
 

@@ -32,8 +32,10 @@ from exporter.core.logs import redact
 from exporter.core.model import Clock
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, PUSH_OUTCOMES, Life
+from exporter.metrics.increments import Exemplar
 from exporter.metrics.render import Renderer, Snapshot
-from exporter.metrics.totals import Exemplar, Family, Limits, Sample, Totals
+from exporter.metrics.series import Family, Limits, Sample
+from exporter.metrics.totals import Totals
 from exporter.service.publisher import Publisher
 from exporter.service.push import otlp, remote_write
 from exporter.service.push.pusher import Pusher

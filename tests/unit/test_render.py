@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.metrics import render
 from exporter.metrics.catalog import METRICS, Kind, Metric
+from exporter.metrics.increments import Exemplar
 from exporter.metrics.render import Renderer, metric_family
-from exporter.metrics.totals import Exemplar, Family, Sample
+from exporter.metrics.series import Family, Sample
 from tests.harness.examples import examples
 from tests.harness.families import AT, COUNTER, GAUGE, HISTOGRAM, TRACE, a_sample, full, some
 

@@ -11,7 +11,8 @@ from exporter.ledger.records import Changes
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import METRICS, Kind
 from exporter.metrics.render import Renderer
-from exporter.metrics.totals import Limits, StoredSeries, Totals
+from exporter.metrics.series import Limits, StoredSeries
+from exporter.metrics.totals import Totals
 
 TOOL = "agentos_tool_calls_total"
 LIMITED = "agentos_exporter_series_limited_total"

@@ -20,7 +20,8 @@ from exporter.counting.users import DIGITS, UserLabels, hashed, labeller
 from exporter.ledger.store import Ledger
 from exporter.metrics.catalog import OTHER
 from exporter.metrics.render import Renderer
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.pricing.prices import Priced
 from exporter.pricing.tokens import Classes
 from exporter.sources.protocol import Batch

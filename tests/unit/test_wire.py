@@ -14,7 +14,8 @@ from exporter.counting.delta import Delta
 from exporter.counting.fold import fold
 from exporter.ledger.store import Ledger
 from exporter.metrics.render import Renderer
-from exporter.metrics.totals import Limits, Totals
+from exporter.metrics.series import Limits
+from exporter.metrics.totals import Totals
 from exporter.sources.api.wire import correct_root, list_page, one_trace, search_page
 from exporter.sources.protocol import Batch
 from tests.harness.examples import examples
