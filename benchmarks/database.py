@@ -158,7 +158,7 @@ async def _ours(database: str, folder: str, expected: int) -> None:
 
 
 def _expect(runs: int, totals: Any, poller: Any) -> None:
-    known = sum(int(one.value) for one in totals.stored() if one.metric == "agentos_runs_total")
+    known = sum(int(series.value) for series in totals.stored() if series.metric == "agentos_runs_total")
     if known != runs:
         raise RuntimeError(f"counted {known} of {runs} runs: {poller.health}")
 

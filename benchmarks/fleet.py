@@ -91,4 +91,4 @@ def _lags(log: str, interval: int) -> list[float]:
     ends: dict[str, list[datetime]] = defaultdict(list)
     for at, name in _POLL.findall(log):
         ends[name].append(datetime.fromisoformat(at))
-    return [(b - a) / timedelta(seconds=interval) for one in ends.values() for a, b in pairwise(one)]
+    return [(b - a) / timedelta(seconds=interval) for end in ends.values() for a, b in pairwise(end)]

@@ -68,8 +68,8 @@ async def _ours(url: str, state: str, expected: int) -> None:
     start_cpu, began = time.process_time(), time.monotonic()
     await poller.poll()
     seconds = time.monotonic() - began
-    spans = sum(int(one.value) for one in totals.stored() if one.metric == "agentos_spans_total")
-    known = sum(int(one.value) for one in totals.stored() if one.metric == "agentos_runs_total")
+    spans = sum(int(series.value) for series in totals.stored() if series.metric == "agentos_spans_total")
+    known = sum(int(series.value) for series in totals.stored() if series.metric == "agentos_runs_total")
     if known != expected:
         raise RuntimeError(f"read {known} of {expected} traces: {poller.health}")
     await poller.aclose()

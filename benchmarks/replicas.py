@@ -84,7 +84,7 @@ def _throughput(folder: Path, postgres: Postgres, *, traces: int) -> None:
 
 
 def _cpu(replicas: Replicas) -> float:
-    return sum(cpu(one.process.pid) for one in replicas.exporters if one.process is not None)
+    return sum(cpu(exporter.process.pid) for exporter in replicas.exporters if exporter.process is not None)
 
 
 def _read(replicas: Replicas) -> float:

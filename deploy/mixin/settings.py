@@ -72,7 +72,7 @@ def _bucket(metric: str) -> Callable[[object], float]:
     def check(value: object) -> float:
         found = _positive(value)
         if found not in bounds:
-            raise ValueError(f"must be a bucket of {metric}: {', '.join(number(one) for one in bounds)}")
+            raise ValueError(f"must be a bucket of {metric}: {', '.join(number(bound) for bound in bounds)}")
         return found
 
     return check

@@ -133,7 +133,7 @@ async def test_no_series_is_exposed_while_a_batch_is_committed(home, scraper, mo
 @pytest.mark.parametrize("kind", SOURCES)
 async def test_what_was_planned_before_an_expose_and_is_written_after_it_hides_nothing(home, scraper):
     """As it would be if nothing kept them apart: a plan holds what was shown when it was made."""
-    key = next(key for key, one in home.file.series().items() if not one.shown and any(one.value))
+    key = next(key for key, stored in home.file.series().items() if not stored.shown and any(stored.value))
     before = home.file.series()[key].value
     delta = Delta("it")
     assert len(before) == 1

@@ -18,7 +18,7 @@ SUCCESSFUL = "agentos_exporter_discovery_last_refresh_successful"
 
 
 def names(exporter: Exporter) -> list[str]:
-    return [one.agentos.name for one in exporter.daemon.site.fleet.members]
+    return [member.agentos.name for member in exporter.daemon.site.fleet.members]
 
 
 def targets(*instances: str) -> str:

@@ -154,9 +154,12 @@ async def suffered(world: World, exporter: Driven) -> Outage:
         during,
         after,
         dict(zip(CASES, page.split("<tbody>")[1].split("</tr>"), strict=False)),
-        {name: [one["error"] for one in log if one["agentos"] == name and one["level"] == "warning"] for name in CASES},
-        {one["agentos"]: one["error"] for one in log if "error" in one},
-        {name: sum(one["agentos"] == name for one in log) for name in CASES},
+        {
+            name: [entry["error"] for entry in log if entry["agentos"] == name and entry["level"] == "warning"]
+            for name in CASES
+        },
+        {entry["agentos"]: entry["error"] for entry in log if "error" in entry},
+        {name: sum(entry["agentos"] == name for entry in log) for name in CASES},
         expected,
         exporter.log + page + after.text + await exporter.get("/"),
     )

@@ -82,7 +82,7 @@ async def test_what_is_pushed_is_what_would_be_shown(
         expected = Shown(exporter.daemon.site.rendered().text.decode()).samples.items()
         last = Receiver.pushed[-1]
         assert len(Receiver.pushed) == before + 1
-        names = {(name, frozenset(one for one in labels if one[1])): value for (name, labels), value in expected}
+        names = {(name, frozenset(label for label in labels if label[1])): value for (name, labels), value in expected}
         assert {key: value for key, value in last.items() if not own(key)} == {
             key: value for key, value in names.items() if not own(key)
         }

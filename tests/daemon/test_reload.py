@@ -120,7 +120,7 @@ async def test_an_instance_that_changes_is_counted_once(start):
             assert await exporter.reload() == ""
             await exporter.run("a", 2, int(interval[0]) + 10)
             await exporter.forward(60)
-        assert not {id(one) for one in exporter.daemon.pollers} & {id(one) for one in before}
+        assert not {id(poller) for poller in exporter.daemon.pollers} & {id(one) for one in before}
         await exporter.counted("a", "b")
         assert exporter.logged("reload", changed="poll_interval")
 

@@ -62,8 +62,12 @@ async def test_it_foretells_what_a_daemon_shows(labels, database, say, tmp_path)
     assert (said.code, said.err) == (0, "")
     assert said.json["agentos"] == [{"name": "it", "traces": 30, "whole": True, "error": None}]
     assert not (tmp_path / "state.db").exists()
-    foretold = {one["name"]: one["series"] for one in said.json["metrics"] if METRICS[one["name"]].life is Life.DURABLE}
-    assert said.json["series"] == sum(one["series"] for one in said.json["metrics"])
+    foretold = {
+        metric["name"]: metric["series"]
+        for metric in said.json["metrics"]
+        if METRICS[metric["name"]].life is Life.DURABLE
+    }
+    assert said.json["series"] == sum(metric["series"] for metric in said.json["metrics"])
     world: Any = SimpleNamespace(clock=DrivenClock(), way=lambda: None)
     async with Driven(world, tmp_path, {"it": {"database": database}}, {"labels": labels}) as exporter:
         shown = await exporter.forward(40 * 60)  # until all sessions are idle

@@ -222,7 +222,7 @@ def test_statistics_of_agentos_itself(stub, say):
     stub.routes["GET /trace_session_stats"] = page(*sessions)
     said = say("sessions", "--agent", "Plain Agent", "--sort", "traces", "--reverse", "--output", "json", url=stub.url)
     assert said.json["source"] == "agentos"
-    assert [one["traces"] for one in said.json["sessions"]] == [1, 2, 3]
+    assert [session["traces"] for session in said.json["sessions"]] == [1, 2, 3]
     assert said.json["sessions"][0]["llm"] is None
     assert any("sorted among these 3 sessions only" in note for note in said.json["notes"])
     assert stub.asked[-1][1]["agent_id"] == ["plain"]

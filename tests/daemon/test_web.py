@@ -496,7 +496,7 @@ async def test_while_all_connections_are_busy_one_more_gets_a_503(site, monkeypa
         busy = [await asyncio.open_connection("127.0.0.1", server.port, limit=1024) for _ in range(2)]
         for _, writer in busy:
             writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
-        await until(lambda: len(connections) == 2 and all(not one.is_idle for one in connections))
+        await until(lambda: len(connections) == 2 and all(not connection.is_idle for connection in connections))
         assert (await talk(server, HEALTHY)).startswith(b"HTTP/1.1 503 ")
         for _, writer in busy:
             writer.transport.abort()

@@ -253,11 +253,11 @@ def test_over_tls_everything_else_is_as_before() -> None:
 
 
 def test_the_exporter_finds_its_web_config_and_is_asked_for_no_password() -> None:
-    one = compose.load(TLS)["services"]["agentos-exporter"]
-    ((variable, path),) = one["environment"].items()
+    series = compose.load(TLS)["services"]["agentos-exporter"]
+    ((variable, path),) = series["environment"].items()
     assert variable in (ROOT / "docs/cli.md").read_text()
-    assert mounted(one, path) == FOLDER / "tls/exporter/web.yml"
-    code = one["healthcheck"]["test"][-1]
+    assert mounted(series, path) == FOLDER / "tls/exporter/web.yml"
+    code = series["healthcheck"]["test"][-1]
     assert f"create_connection(('127.0.0.1', {port(EXPORTER)})" in code
     with socket.create_server(("127.0.0.1", 0)) as server:
         here = code.replace(str(port(EXPORTER)), str(server.getsockname()[1]))
@@ -267,8 +267,8 @@ def test_the_exporter_finds_its_web_config_and_is_asked_for_no_password() -> Non
 
 
 def test_over_tls_prometheus_is_the_same_but_for_the_exporters_job() -> None:
-    one = compose.load(TLS)["services"]["prometheus"]
-    file = mounted(one, flag(one, "--config.file"))
+    series = compose.load(TLS)["services"]["prometheus"]
+    file = mounted(series, flag(series, "--config.file"))
     ours, whole = (
         yaml.safe_load(file.read_text()),
         yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text()),

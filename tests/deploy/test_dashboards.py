@@ -53,7 +53,7 @@ def each_panel():
 
 
 def each_query():
-    return pytest.mark.parametrize("asked", ASKED, ids=[f"{one.board}:{one.panel}:{one.ref}" for one in ASKED])
+    return pytest.mark.parametrize("asked", ASKED, ids=[f"{query.board}:{query.panel}:{query.ref}" for query in ASKED])
 
 
 def each_board():
@@ -138,19 +138,19 @@ def test_names_and_labels_exist(asked):
 
 @each_board()
 def test_variables_and_annotations_ask_for_what_exists(board):
-    for one in board["templating"]["list"]:
-        if one["type"] == "query":
-            series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"]["query"]).groups()
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
             (selector,) = selectors(series)
             assert {label, *selector.matchers} <= set(EXPOSED[selector.name])
-    asking = [one["expr"] for one in board["annotations"]["list"] if "expr" in one]
+    asking = [annotation["expr"] for annotation in board["annotations"]["list"] if "expr" in annotation]
     assert asking
     for one in itertools.chain.from_iterable(map(selectors, asking)):
         assert set(one.matchers) <= set(EXPOSED[one.name])
 
 
 def test_every_metric_is_on_a_panel():
-    shown = {family(one.name) for asked in ASKED for one in raw(asked)}
+    shown = {family(selector.name) for asked in ASKED for selector in raw(asked)}
     assert set(METRICS) <= shown
 
 
@@ -158,12 +158,12 @@ def test_recorded_series_have_the_labels_of_their_level():
     target = {"cluster", "namespace", "job"}
     for name, expr in RECORDED.items():
         level = set(LEVELS[name.partition(":")[0]])
-        for one in selectors(expr):
-            if ":" in one.name:
-                assert set(LEVELS[one.name.partition(":")[0]]) == level, name
+        for selector in selectors(expr):
+            if ":" in selector.name:
+                assert set(LEVELS[selector.name.partition(":")[0]]) == level, name
             else:
-                by = [set(labels) - target - {"le"} for _, labels in one.around if labels]
-                assert by, f"{name}: {one.name} is not aggregated"
+                by = [set(labels) - target - {"le"} for _, labels in selector.around if labels]
+                assert by, f"{name}: {selector.name} is not aggregated"
                 assert all(labels == level - target for labels in by), name
 
 
@@ -181,43 +181,43 @@ def test_unknown_is_not_zero(asked):
 
 @each_query()
 def test_errors_are_never_added_across_kinds_of_span(asked):
-    for one in raw(asked):
-        if one.name != "agentos_error_spans_total":
+    for selector in raw(asked):
+        if selector.name != "agentos_error_spans_total":
             continue
-        sums = [by for function, by in one.around if function == "sum"]
+        sums = [by for function, by in selector.around if function == "sum"]
         assert sums
-        assert all("span_kind" in by for by in sums) or one.matchers.get("span_kind", "").startswith('="')
+        assert all("span_kind" in by for by in sums) or selector.matchers.get("span_kind", "").startswith('="')
 
 
 @each_query()
 def test_counters_and_gauges_are_read_as_such(asked):
-    for one in raw(asked):
-        functions = [function for function, _ in one.around]
-        metric = METRICS.get(family(one.name))
+    for selector in raw(asked):
+        functions = [function for function, _ in selector.around]
+        metric = METRICS.get(family(selector.name))
         if metric is None:
             continue
         if metric.kind is Kind.GAUGE:
             # Two exporters may show the same gauge, and a restarted one does for five minutes.
             aggregated = [name for name in functions if name in {"sum", "min", "max", "count"}]
-            assert aggregated, f"{one.name} has all labels of the scrape"
-            assert aggregated[0] in {"min", "max"}, f"{one.name} would be added up over exporters"
+            assert aggregated, f"{selector.name} has all labels of the scrape"
+            assert aggregated[0] in {"min", "max"}, f"{selector.name} would be added up over exporters"
         else:
             assert functions[0] in {"rate", "increase"}
-            assert one.ranged
+            assert selector.ranged
             assert "sum" in functions
 
 
 @each_query()
 def test_what_replicas_hand_over_is_not_told_apart_by_replica(asked):
     """Its series have no `instance` where replicas are scraped, and elsewhere another one after each takeover."""
-    for one in raw(asked):
-        if "agentos" in EXPOSED[one.name] and one.name != "agentos_exporter_leader":
-            assert not {"instance", "pod"} & {*one.matchers, *(label for _, by in one.around for label in by)}
+    for selector in raw(asked):
+        if "agentos" in EXPOSED[selector.name] and selector.name != "agentos_exporter_leader":
+            assert not {"instance", "pod"} & {*selector.matchers, *(label for _, by in selector.around for label in by)}
 
 
 @each_panel()
 def test_what_is_off_by_default_says_so(uid, panel):
-    names = {family(one.name) for target in panel["targets"] for one in selectors(target["expr"])}
+    names = {family(selector.name) for target in panel["targets"] for selector in selectors(target["expr"])}
     if names & {"agentos_user_tokens_total", "agentos_user_cost_usd_total"}:
         assert "off by default" in panel["description"]
         assert "labels.user" in panel["fieldConfig"]["defaults"]["noValue"]
@@ -233,20 +233,22 @@ def test_what_a_filter_does_not_reach_is_said(uid, panel):
     """
     chosen = {name for name in panels.variables(BOARDS[uid]) if name not in {"job", "agentos", "tool", "budget"}}
     for target in panel["targets"]:
-        for one in selectors(target["expr"]):
-            missed = {name for name in chosen if name not in one.matchers}
+        for selector in selectors(target["expr"]):
+            missed = {name for name in chosen if name not in selector.matchers}
             if uid == "agentos-agent":
-                missed -= {"agent"} if "root" in one.matchers else set()  # the roots are those of the agent
-            if missed and one.name not in FOREIGN and "_info" not in one.name:
+                missed -= {"agent"} if "root" in selector.matchers else set()  # the roots are those of the agent
+            if missed and selector.name not in FOREIGN and "_info" not in selector.name:
                 said = re.search(
                     r"[Nn]ot filtered by|not told apart by|whole AgentOS|not filtered by", panel["description"]
                 )
-                assert said, f"{one.name} knows nothing of {missed}"
+                assert said, f"{selector.name} knows nothing of {missed}"
 
 
 def test_unpriced_tokens_stand_beside_the_cost():
     asking = {
-        one.panel for one in ASKED if "agentos_llm_unpriced_tokens_total" in one.raw and one.board == "agentos-cost"
+        query.panel
+        for query in ASKED
+        if "agentos_llm_unpriced_tokens_total" in query.raw and query.board == "agentos-cost"
     }
     assert {"Unpriced tokens", "Where prices come from"} <= asking
 
@@ -352,10 +354,10 @@ def test_links_lead_somewhere():
         target = path.removeprefix("/d/")
         assert target in BOARDS, f"{uid}: {url}"
         led.add(target)
-        known = {one["name"] for one in BOARDS[target]["templating"]["list"]}
+        known = {variable["name"] for variable in BOARDS[target]["templating"]["list"]}
         assert set(re.findall(r"var-(\w+)=", query)) <= known, f"{uid}: {url}"
         assert "${__url_time_range}" in query
-        own = {one["name"] for one in BOARDS[uid]["templating"]["list"]}
+        own = {variable["name"] for variable in BOARDS[uid]["templating"]["list"]}
         assert set(re.findall(r"\$\{(\w+):queryparam\}", query)) <= own & known, f"{uid}: {url}"
     assert {
         "agentos-agent",
@@ -393,7 +395,7 @@ def test_a_workflow_is_looked_up_as_a_root():
 def test_what_every_process_has_is_asked_of_exporters_alone():
     """`$job` with All is every job that there is."""
     for asked in ASKED:
-        if {one.name for one in raw(asked)} & (set(FOREIGN) - {"ALERTS"}):
+        if {selector.name for selector in raw(asked)} & (set(FOREIGN) - {"ALERTS"}):
             assert "and on (job, instance) max by (job, instance) (" in asked.raw
             assert "agentos_exporter_build_info" in asked.raw
 
@@ -401,24 +403,26 @@ def test_what_every_process_has_is_asked_of_exporters_alone():
 def test_alerts_lead_to_boards():
     alerts = [rule for rule in RULES if "alert" in rule]
     assert alerts
-    (shown,) = {one.matchers["alertname"] for asked in ASKED for one in raw(asked) if one.name == "ALERTS"}
+    (shown,) = {
+        selector.matchers["alertname"] for asked in ASKED for selector in raw(asked) if selector.name == "ALERTS"
+    }
     for rule in alerts:
         assert re.fullmatch(shown.removeprefix("=~").strip('"'), rule["alert"]), "no board would show that it fires"
         url = urllib.parse.urlsplit(re.sub(r"\s+", " ", rule["annotations"]["dashboard_url"]))
         uid = url.path.removeprefix("/d/")
         assert uid in BOARDS, rule["alert"]
-        known = {one["name"] for one in BOARDS[uid]["templating"]["list"]}
+        known = {variable["name"] for variable in BOARDS[uid]["templating"]["list"]}
         assert set(re.findall(r"var-(\w+)=", url.query)) <= known, rule["alert"]
 
 
 def test_exemplars_are_asked_for_where_there_are_some():
-    asking = {family(one.name) for asked in ASKED if asked.exemplar for one in raw(asked)}
+    asking = {family(selector.name) for asked in ASKED if asked.exemplar for selector in raw(asked)}
     carrying = {metric.name for metric in METRICS.values() if metric.exemplars}
     # A share's whole rides along with its part.
     assert carrying <= asking
     for asked in ASKED:
         if asked.exemplar:
-            assert {family(one.name) for one in raw(asked)} & carrying, asked.panel
+            assert {family(selector.name) for selector in raw(asked)} & carrying, asked.panel
 
 
 def test_provisioning_leads_from_an_exemplar_to_its_trace():
@@ -472,17 +476,17 @@ def test_every_exception_of_the_linter_has_a_reason():
     assert set(exceptions) == {"exclusions"}
     assert set(exceptions["exclusions"]) == {"template-instance-rule", "target-instance-rule", "target-job-rule"}
     assert len(exceptions["exclusions"]["target-job-rule"]["entries"]) == 2, "not for every panel"
-    for one in exceptions["exclusions"].values():
-        assert one["reason"]
+    for exception in exceptions["exclusions"].values():
+        assert exception["reason"]
 
 
 # --- The list for the demo -------------------------------------------------------------------------------------------
 
 
 def test_panels_that_may_be_empty_exist_and_have_a_reason():
-    known = {(one.board, one.panel) for one in ASKED}
+    known = {(query.board, query.panel) for query in ASKED}
     assert set(panels.EMPTY) <= known
-    assert set(panels.EMPTY_QUERIES) <= {(one.board, one.panel, one.ref) for one in ASKED}
+    assert set(panels.EMPTY_QUERIES) <= {(query.board, query.panel, query.ref) for query in ASKED}
     assert all({*panels.EMPTY.values(), *panels.EMPTY_QUERIES.values()})
     assert len(panels.EMPTY) < len(known) / 10
 

@@ -17,7 +17,7 @@ from tests.harness.manifests import OPERATOR, PLAIN, objects, only, written
 
 
 def everything() -> list[manifests.Object]:
-    return [one for text in written().values() for one in objects(text)]
+    return [manifest for text in written().values() for manifest in objects(text)]
 
 
 def test_a_file_without_groups_is_no_file_of_rules() -> None:
@@ -53,7 +53,9 @@ def test_the_kustomization_lists_its_folder(folder: Path) -> None:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     here = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
     assert sorted(kustomization["resources"]) == sorted(here)
-    namespaces = {one["metadata"]["namespace"] for name in here for one in objects((folder / name).read_text())}
+    namespaces = {
+        manifest["metadata"]["namespace"] for name in here for manifest in objects((folder / name).read_text())
+    }
     assert namespaces == {kustomization["namespace"]}
     for image in kustomization.get("images", ()):
         (container,) = only("StatefulSet", everything())["spec"]["template"]["spec"]["containers"]

@@ -112,7 +112,7 @@ def test_at_the_end_all_who_fired_are_known(alert: str) -> None:
         *moments, last = test["promql_expr_test"]
         assert last["expr"].startswith("count by"), last
         assert f'count_over_time(ALERTS{{alertname="{alert}",alertstate="firing"}}[10d])' in last["expr"]
-        assert all(promql.seconds(one["eval_time"]) <= promql.seconds(last["eval_time"]) for one in moments)
+        assert all(promql.seconds(moment["eval_time"]) <= promql.seconds(last["eval_time"]) for moment in moments)
         expected = {scenario_of(sample["labels"]) for sample in last["exp_samples"]}
         absent = {""} if (alert, test["name"]) == ("AgentOSExporterDown", "no such target") else set()
         assert expected == (_scenarios(test) & FIRING) | absent
@@ -169,7 +169,10 @@ def test_mutants_change_values_and_leave_labels_durations_and_texts_alone() -> N
         "X / 1e3 >= bool 0.5 # > 7\nunless y != 0",
         "X / 1e3 >= bool 0.5 # > 7\nunless y == 1000",
     ]
-    assert [(one.name, set(one.matchers)) for one in selectors(expr)] == [("x_5", {"le", "b"}), ("y", set())]
+    assert [(selector.name, set(selector.matchers)) for selector in selectors(expr)] == [
+        ("x_5", {"le", "b"}),
+        ("y", set()),
+    ]
     assert groupings(expr) == [(("a1",), 'rate(x_5{le="60.0",b!="> 1"}[5m] offset 1h)')]
 
 
@@ -206,7 +209,7 @@ def test_rules_name_what_exists(expr: str) -> None:
     for one in read:
         assert set(one.matchers) <= _labels(one.name) | TARGET, one.name
     for labels, inner in groupings(expr):
-        known = {"day"}.union(TARGET, *(_labels(one.name) for one in selectors(inner)))
+        known = {"day"}.union(TARGET, *(_labels(selector.name) for selector in selectors(inner)))
         assert set(labels) <= known, inner
         assert not {"instance", "pod"} & set(labels), "what a restart changes must not tell series apart"
 
@@ -216,7 +219,7 @@ def test_recorded_series_have_the_labels_of_their_level(record: str) -> None:
     level, metric, operation = record.split(":")
     assert all((level, metric, operation))
     levels = {labels for labels, _ in groupings(RECORDED[record])} or {
-        tuple(LEVELS[one.name.split(":")[0]]) for one in selectors(RECORDED[record])
+        tuple(LEVELS[selector.name.split(":")[0]]) for selector in selectors(RECORDED[record])
     }
     assert {tuple(label for label in labels if label != "le") for labels in levels} == {LEVELS[level]}
 
@@ -225,10 +228,10 @@ def test_the_labels_that_rules_read_are_told_to_those_who_drop_labels() -> None:
     """The table in docs/limits.md: by metric, what of its labels can be dropped and is read by a rule."""
     read: dict[str, set[str]] = {}
     for expr in EXPRS:
-        for one in selectors(expr):
-            name = one.name if one.name in METRICS else re.sub(r"_(bucket|sum|count)$", "", one.name)
+        for selector in selectors(expr):
+            name = selector.name if selector.name in METRICS else re.sub(r"_(bucket|sum|count)$", "", selector.name)
             if name in METRICS:
-                labels = {*one.matchers, *kept(expr)} & set(METRICS[name].droppable)
+                labels = {*selector.matchers, *kept(expr)} & set(METRICS[name].droppable)
                 read.setdefault(name, set()).update(labels)
     expected = {name: [label for label in METRICS[name].droppable if label in labels] for name, labels in read.items()}
     text = (ROOT / "docs/limits.md").read_text(encoding="utf-8").partition("### Labels that the shipped rules read")[2]
@@ -240,7 +243,7 @@ def test_nothing_is_filled_with_zero_and_errors_are_not_added_across_kinds() -> 
     for expr in EXPRS:
         assert "vector(" not in expr
         for labels, inner in groupings(expr):
-            if any(one.name == "agentos_error_spans_total" for one in selectors(inner)):
+            if any(selector.name == "agentos_error_spans_total" for selector in selectors(inner)):
                 assert "span_kind" in labels
 
 
@@ -281,7 +284,7 @@ def test_alerts_say_how_bad_it_is_and_where_to_go(alert: str) -> None:
         assert board, notes["dashboard_url"]
         assert board[1] in BOARDS
         kept = {label for labels, _ in groupings(rule["expr"]) for label in labels}
-        kept |= {label for one in selectors(rule["expr"]) for label in _labels(one.name)}
+        kept |= {label for selector in selectors(rule["expr"]) for label in _labels(selector.name)}
         for label in re.findall(r"\$labels\.(\w+)", "".join(notes.values())):
             assert label in kept, label
 
@@ -299,11 +302,11 @@ def test_runbooks_have_their_parts(alert: str) -> None:
 def test_runbooks_ask_for_what_exists(alert: str) -> None:
     assert SNIPPETS[alert], "nothing to paste"
     for expr in SNIPPETS[alert]:
-        for one in selectors(expr):
-            if not one.name.startswith("process_"):
-                assert set(one.matchers) <= _labels(one.name) | TARGET, expr
+        for selector in selectors(expr):
+            if not selector.name.startswith("process_"):
+                assert set(selector.matchers) <= _labels(selector.name) | TARGET, expr
         for labels, inner in groupings(expr):
-            assert set(labels) <= TARGET.union(*(_labels(one.name) for one in selectors(inner))), expr
+            assert set(labels) <= TARGET.union(*(_labels(selector.name) for selector in selectors(inner))), expr
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -77,7 +77,7 @@ def _as_of(db: str, trace: str, spans: int) -> Shown:
 def shown(db: str, now: float) -> list[Shown]:
     """Return the traces of a database at a time of the story, the newest start first."""
     spans = Counter(row.trace for row in story.rows() if row.db == db and row.written <= now)
-    return sorted((_as_of(db, *one) for one in spans.items()), key=lambda one: -one.start)
+    return sorted((_as_of(db, *span) for span in spans.items()), key=lambda one: -one.start)
 
 
 class Api:
@@ -120,13 +120,13 @@ class Api:
         traces = shown(params["db_id"], self._now())
         if path == "/traces":
             since, until = _parsed(params["start_time"]), _parsed(params["end_time"])
-            found = [one for one in traces if us(one.start) >= since and us(one.end) <= until]
+            found = [trace for trace in traces if us(trace.start) >= since and us(trace.end) <= until]
             found = [one for one in found if one.status == params.get("status", one.status)]
             return self._page(found, params["page"], params["limit"], tree=False)
-        for one in traces:
-            for row in one.visible:
-                if path == f"/traces/{one.id}" and row.id == params["span_id"]:
-                    return self._answer(json.dumps(one.node(row)).encode())
+        for trace in traces:
+            for row in trace.visible:
+                if path == f"/traces/{trace.id}" and row.id == params["span_id"]:
+                    return self._answer(json.dumps(trace.node(row)).encode())
         raise UnknownRoute(path, 404)
 
     def _page(self, found: list[Shown], page: int, limit: int, *, tree: bool) -> Answer:

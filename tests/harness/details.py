@@ -93,9 +93,9 @@ class Home:
     def of(self, metric, *places):
         """Sums of a counter by the labels at these places, without zeros."""
         found = Counter()
-        for one in self.totals.stored():
-            if one.metric == metric and one.value:
-                found[tuple(one.labels[place] for place in places)] += one.value
+        for series in self.totals.stored():
+            if series.metric == metric and series.value:
+                found[tuple(series.labels[place] for place in places)] += series.value
         return {key[0] if len(places) == 1 else key: value for key, value in found.items()}
 
     def tokens(self):
@@ -107,12 +107,12 @@ class Home:
 
     def observed(self, metric):
         """(observations, their sum) over all series of a histogram."""
-        found = [one for one in self.totals.stored() if one.metric == metric]
+        found = [series for series in self.totals.stored() if series.metric == metric]
         return sum(sum(one.counts) for one in found), sum(one.total for one in found)
 
     def never_falls(self):
-        for one in self.totals.stored():
-            key, value = (one.metric, one.labels), (one.value, *one.counts, one.total)
+        for series in self.totals.stored():
+            key, value = (series.metric, series.labels), (series.value, *series.counts, series.total)
             assert all(new >= old for new, old in zip(value, self.seen.get(key, value), strict=True)), key
             self.seen[key] = value
 

@@ -112,13 +112,13 @@ def _closed(schema: Any) -> Any:
 
 def kubeconform(text: str, version: str, folder: Path) -> None:
     """Check a YAML stream with kubeconform, on the schemas that are here: nothing is skipped and nothing fetched."""
-    for one in objects(text):
-        group, _, api = one["apiVersion"].rpartition("/")
+    for manifest in objects(text):
+        group, _, api = manifest["apiVersion"].rpartition("/")
         if group == "monitoring.coreos.com":
-            schema = operator_schema(one["kind"])
+            schema = operator_schema(manifest["kind"])
         else:
-            schema = _bundled(f"{one['kind']}-{group.partition('.')[0]}-{api}".lower().replace("--", "-"), version)
-        (folder / f"{one['kind'].lower()}.json").write_text(json.dumps(schema))
+            schema = _bundled(f"{manifest['kind']}-{group.partition('.')[0]}-{api}".lower().replace("--", "-"), version)
+        (folder / f"{manifest['kind'].lower()}.json").write_text(json.dumps(schema))
     done = subprocess.run(
         [
             *(tool("kubeconform"), "-strict", "-output", "json", "-summary"),

@@ -218,7 +218,9 @@ class Home:
         assert self._sum("agentos_dimension_cost_usd_total") == cost
         assert self._sum("agentos_dimension_runs_total") == self._sum("agentos_runs_total")
         of_chats = [
-            one for one in self.totals.stored() if one.metric == "agentos_dimension_cost_usd_total" and one.labels[2]
+            series
+            for series in self.totals.stored()
+            if series.metric == "agentos_dimension_cost_usd_total" and series.labels[2]
         ]
         assert sum(one.value for one in of_chats) == sum(self._allowances().values()) > 0
         assert days.sums(self.ledger) == days.counters(self.totals)
@@ -235,13 +237,13 @@ class Home:
         samples: truth.Totals = {}
         for family in self._families:
             metric = family.metric
-            for one in family.samples:
-                labels = frozenset(zip(metric.labels, one.labels, strict=True))
-                if one.counts:
-                    samples[f"{metric.name}_count", labels] = sum(one.counts)
-                    samples[f"{metric.name}_sum", labels] = one.total / metric.unit
+            for sample in family.samples:
+                labels = frozenset(zip(metric.labels, sample.labels, strict=True))
+                if sample.counts:
+                    samples[f"{metric.name}_count", labels] = sum(sample.counts)
+                    samples[f"{metric.name}_sum", labels] = sample.total / metric.unit
                 else:
-                    samples[metric.name, labels] = one.value / metric.unit
+                    samples[metric.name, labels] = sample.value / metric.unit
         return samples
 
     def rendered(self) -> str:
@@ -256,14 +258,16 @@ class Home:
     def page(self) -> dict[Key, tuple[float, ...]]:
         """Return the persisted series of the page."""
         return {
-            (family.metric.name, one.labels): (one.value, *one.counts, one.total) if one.counts else (one.value,)
+            (family.metric.name, sample.labels): (sample.value, *sample.counts, sample.total)
+            if sample.counts
+            else (sample.value,)
             for family in self._families
             if METRICS[family.metric.name].life is Life.DURABLE
-            for one in family.samples
+            for sample in family.samples
         }
 
     def _sum(self, metric: str) -> int:
-        found = [one for one in self.totals.stored() if one.metric == metric]
+        found = [series for series in self.totals.stored() if series.metric == metric]
         return sum(one.total if one.counts else one.value for one in found)
 
 

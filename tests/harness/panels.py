@@ -80,7 +80,11 @@ def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def variables(board: Mapping[str, Any]) -> dict[str, str]:
     """Of each variable what All stands for in a matcher."""
-    return {one["name"]: one.get("allValue", ".+") for one in board["templating"]["list"] if one["type"] == "query"}
+    return {
+        variable["name"]: variable.get("allValue", ".+")
+        for variable in board["templating"]["list"]
+        if variable["type"] == "query"
+    }
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -109,20 +113,20 @@ def offered(values: Mapping[str, str] | None = None) -> Iterator[tuple[str, str,
     """Of every variable: its board, its name, the series and the label whose values it offers."""
     for uid, board in boards().items():
         known = GRAFANA | variables(board) | dict(values or {})
-        for one in board["templating"]["list"]:
-            if one["type"] == "query":
-                found = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"]["query"])
-                assert found, one["query"]["query"]
-                yield uid, one["name"], expand(found[1], known), found[2]
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+                assert found, variable["query"]["query"]
+                yield uid, variable["name"], expand(found[1], known), found[2]
 
 
 def marks(values: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, str]]:
     """Of every annotation that asks Prometheus: its board, its name, its query."""
     for uid, board in boards().items():
         known = GRAFANA | variables(board) | dict(values or {})
-        for one in board["annotations"]["list"]:
-            if "expr" in one:
-                yield uid, one["name"], expand(one["expr"], known)
+        for annotation in board["annotations"]["list"]:
+            if "expr" in annotation:
+                yield uid, annotation["name"], expand(annotation["expr"], known)
 
 
 def ask(url: str, expr: str) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ class Replicas:
 
     def wait_until_shared(self) -> dict[str, int]:
         """Wait until each AgentOS has one leader, and those that run lead as many as each other; return the leaders."""
-        running = [number for number, one in enumerate(self.exporters) if one.process is not None]
+        running = [number for number, exporter in enumerate(self.exporters) if exporter.process is not None]
         found: dict[str, list[int]] = {}
 
         def shared() -> bool:

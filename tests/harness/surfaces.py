@@ -160,9 +160,11 @@ class FakeApi:
             case ["knowledge", "content"]:
                 return self._page(tables.contents, "id", params, fails=True)
             case ["memories"]:
-                return self._page([{"id": one} for one in tables.memories], "id", params, fails=True)
+                return self._page([{"id": memory} for memory in tables.memories], "id", params, fails=True)
             case ["user_memory_stats"]:
-                return self._page([{"id": one} for one in set(tables.memories.values())], "id", params, fails=True)
+                return self._page(
+                    [{"id": memory} for memory in set(tables.memories.values())], "id", params, fails=True
+                )
         raise _refused(404, "404 Not Found")
 
     def _page(self, rows: list[Row], by: str, params: Mapping[str, Any], *, fails: bool = False) -> Any:
@@ -268,4 +270,8 @@ class World:
 
     def counters(self, metric: str) -> dict[tuple[str, ...], int]:
         """All series of a counter that are not 0, without the name of the AgentOS."""
-        return {one.labels[1:]: one.value for one in self.totals.stored() if one.metric == metric and one.value}
+        return {
+            series.labels[1:]: series.value
+            for series in self.totals.stored()
+            if series.metric == metric and series.value
+        }

@@ -284,17 +284,17 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
     def agent_of(row: Row, above: list[Row]) -> str:
         if row.type in {"AGENT", "TEAM"}:
             return row.label
-        nearest = next((one for one in above if one.type in _RUNS), None)
+        nearest = next((span for span in above if span.type in _RUNS), None)
         if nearest is not None and nearest.type == "WORKFLOW" and row.type in {"LLM", "TOOL"}:
             # A streaming workflow writes its agent's calls beside the agent, under the step.
             beside = [child for child in children[nearest.span_id] if child.type in {"AGENT", "TEAM"}]
             if len(beside) == 1:
                 return beside[0].label
-        return next((one.label for one in above if one.type in {"AGENT", "TEAM"}), "")
+        return next((span.label for span in above if span.type in {"AGENT", "TEAM"}), "")
 
     def ignored(row: Row, above: list[Row]) -> bool:
         kinds = ("LLM", "AGENT", "TEAM", "TOOL", "WORKFLOW")
-        return row.type == "LLM" and next((one.type for one in above if one.type in kinds), "") == "LLM"
+        return row.type == "LLM" and next((span.type for span in above if span.type in kinds), "") == "LLM"
 
     runs: list[Row] = []
     llm_calls_of: Counter[str] = Counter()
@@ -309,7 +309,7 @@ def _count_trace(truth: Truth, rows: list[Row], agentos: str, *, orphans: bool) 
             continue
         if row.type == "UNKNOWN":
             continue
-        outermost = next((one for one in reversed([row, *above]) if one.type in _RUNS), None)
+        outermost = next((span for span in reversed([row, *above]) if span.type in _RUNS), None)
         if outermost and (session := row.attributes.get("session.id")):
             known = session if row is outermost else truth.session_of.get(outermost.span_id, session)
             truth.session_of[outermost.span_id] = known
@@ -515,7 +515,7 @@ def difference(expected: Mapping[Sample, float], got: Mapping[Sample, float]) ->
 
 def _covered(samples: Iterable[Sample]) -> set[Sample]:
     cost, reported = "agentos_llm_cost_usd_total", ("cost_source", "reported")  # other costs need prices
-    return {one for one in samples if one[0] in COVERED or (one[0] == cost and reported in one[1])}
+    return {sample for sample in samples if sample[0] in COVERED or (sample[0] == cost and reported in sample[1])}
 
 
 def _text(sample: Sample) -> str:

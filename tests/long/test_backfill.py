@@ -68,7 +68,7 @@ def by_day(database: Path, source: str) -> dict[str, Day]:
             if source == "database":
                 fresh = prompt if model == APART else prompt - cached
                 tokens = {"input": fresh, "cache_read": cached, "output": output}
-            cost = sum((usd(model, *one) for one in tokens.items()), Decimal(0))
+            cost = sum((usd(model, *token) for token in tokens.items()), Decimal(0))
             days.setdefault(day, {})[agent, model] = Calls(number, sum(tokens.values()), cost)
     return days
 

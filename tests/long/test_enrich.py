@@ -33,8 +33,8 @@ def llm_spans(path):
     """(run id, session id, agent, class, model, attributes, start) of each call, from agno's own table."""
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT span_id, parent_span_id, name, attributes, start_time FROM agno_spans")
-        spans = {one: (parent, name, json.loads(more), start) for one, parent, name, more, start in rows}
-    kinds = {one: str(more.get("openinference.span.kind")) for one, (_, _, more, _) in spans.items()}
+        spans = {row: (parent, name, json.loads(more), start) for row, parent, name, more, start in rows}
+    kinds = {span: str(more.get("openinference.span.kind")) for span, (_, _, more, _) in spans.items()}
 
     def nearest(one, wanted):
         above = spans[one][0]
@@ -42,12 +42,12 @@ def llm_spans(path):
             above = spans[above][0]
         return above
 
-    for one, (_, name, more, start) in spans.items():
-        if kinds[one] != "LLM" or kinds.get(nearest(one, {"LLM", "TOOL", "CHAIN", *AGENTS})) == "LLM":
+    for span, (_, name, more, start) in spans.items():
+        if kinds[span] != "LLM" or kinds.get(nearest(span, {"LLM", "TOOL", "CHAIN", *AGENTS})) == "LLM":
             continue  # a vendor's view of the call above is no call
-        owner = nearest(one, {"CHAIN", *AGENTS})
+        owner = nearest(span, {"CHAIN", *AGENTS})
         beside = [other for other, (above, *_) in spans.items() if above == owner and kinds[other] in AGENTS]
-        agent = beside[0] if kinds.get(owner) == "CHAIN" and len(beside) == 1 else nearest(one, AGENTS)
+        agent = beside[0] if kinds.get(owner) == "CHAIN" and len(beside) == 1 else nearest(span, AGENTS)
         _, called, own, _ = spans[agent] if agent else ("", "", {}, "")
         yield (
             own.get("agno.run.id"),
@@ -64,7 +64,7 @@ def tells(answer):
     if answer.status_code != 200:
         return None
     entries = answer.json()["metrics"].get("details", {}).get("model", [])
-    return {one["id"]: (one.get("input_tokens", 0), one.get("output_tokens", 0)) for one in entries}
+    return {entry["id"]: (entry.get("input_tokens", 0), entry.get("output_tokens", 0)) for entry in entries}
 
 
 async def expected(path, url):
@@ -77,7 +77,7 @@ async def expected(path, url):
         model[1] += more.get("llm.token_count.completion", 0)
     known = {}
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        for run_id, session_id in {(one[0], one[1]) for one in calls if one[0]}:
+        for run_id, session_id in {(call[0], call[1]) for call in calls if call[0]}:
             known[run_id] = tells(await client.get(f"/sessions/{session_id}/runs/{run_id}"))
     tokens, dollars = Counter(), Counter()
     for run_id, _, agent, cls, more, start in calls:

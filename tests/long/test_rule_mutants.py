@@ -29,8 +29,8 @@ def test_no_mutant_survives(alert: str, tmp_path: Path) -> None:
         passing = _passing(rule, [expr for _, expr in mutants], tmp_path)
         survivors += [f"{rule['labels']}: {what}" for (what, _), passes in zip(mutants, passing, strict=True) if passes]
     reasons = [change for name, change in EQUIVALENT if name == alert]
-    assert all(any(change in one for one in survivors) for change in reasons), "no longer equivalent"
-    unexplained = [one for one in survivors if not any(change in one for change in reasons)]
+    assert all(any(change in survivor for survivor in survivors) for change in reasons), "no longer equivalent"
+    unexplained = [survivor for survivor in survivors if not any(change in survivor for change in reasons)]
     assert not unexplained, "these wrong rules pass the test of the alert:\n" + "\n".join(unexplained)
 
 

@@ -31,7 +31,7 @@ async def test_without_the_scope_everything_goes_out_as_without_details(tmp_path
                 await exporter.exact(database, "it")
                 shown = await exporter.shown()
                 assert shown("agentos_exporter_polls_total", outcome="ok") == shown("agentos_exporter_polls_total")
-                assert len([one for one in proxy.requests if one.path.startswith("/sessions")]) == 1
+                assert len([request for request in proxy.requests if request.path.startswith("/sessions")]) == 1
                 (line,) = exporter.logged("enrich_off")
                 assert "sessions:read" in line["reason"]
                 assert shown(COST, cost_source="estimated") > 0

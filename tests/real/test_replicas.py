@@ -32,7 +32,9 @@ def test_one_that_comes_gets_its_share_and_one_that_goes_hands_it_over(tmp_path:
         assert {name: number for name, number in before.items() if number != 1}.items() <= after.items()
         gone.start()
         assert set(replicas.wait_until_shared().values()) == {0, 1, 2}
-        follower = next(one for one in replicas.exporters if f'{LEADER}{{agentos="it0"}} 0' in one.metrics())
+        follower = next(
+            exporter for exporter in replicas.exporters if f'{LEADER}{{agentos="it0"}} 0' in exporter.metrics()
+        )
         assert 'agentos_up{agentos="it0"}' not in follower.metrics()
         assert "agentos_exporter_build_info" in follower.metrics()
         page = follower._client.get("/").text

@@ -164,7 +164,7 @@ def everything(folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capf
 
 async def lived(loaded: config.Config, state: Path) -> str:
     """What a daemon says in its life: until it has polled, with its log and pages."""
-    async with Exporter({one.name: one for one in loaded.agentos}, state) as exporter:
+    async with Exporter({agentos.name: agentos for agentos in loaded.agentos}, state) as exporter:
         await exporter.until(lambda shown: shown("agentos_exporter_polls_total") >= 1)
         pages = [await exporter.get(path) for path in ("/", "/metrics")]
     return "\n".join([exporter.log, *pages])

@@ -52,7 +52,7 @@ def test_it_reads_all_that_the_daemon_reads_and_leaves_nothing(agentos, tmp_path
     assert (said.code, said.err) == (0, "")
     (read,) = said.json["agentos"]
     assert (read["traces"], read["whole"]) == (before, True)
-    rows: dict[str, dict[str, Any]] = {one["name"]: one for one in said.json["metrics"]}
+    rows: dict[str, dict[str, Any]] = {metric["name"]: metric for metric in said.json["metrics"]}
     assert rows["agentos_llm_call_duration_seconds"]["series_per_label_set"] == 18
     assert rows["agentos_tool_calls_total"]["label_sets"] > 1
     assert rows["agentos_component_info"]["label_sets"] > 1
@@ -68,7 +68,7 @@ def test_a_dropped_label_saves_what_it_tells_apart(agentos, tmp_path, capsys):
         file.write_text(json.dumps({"agentos": [{"name": "it", "url": agentos[0]}], "labels": {"drop": drop}}))
         said = series(capsys, "--config.file", file, "--state", "memory", "--output", "json")
         assert (said.code, said.err) == (0, "")
-        found.append({one["name"]: one["series"] for one in said.json["metrics"]})
+        found.append({metric["name"]: metric["series"] for metric in said.json["metrics"]})
     whole, dropped = found
     assert dropped.pop("agentos_tool_call_duration_seconds") == 18
     assert whole.pop("agentos_tool_call_duration_seconds") > 18

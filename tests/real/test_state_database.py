@@ -84,7 +84,9 @@ def test_what_is_committed_is_there_after_a_restart(opened: Open) -> None:
     ledger.close()
     again = opened("another")
     assert everything(again) == known
-    assert {(one.metric, one.value, one.shown) for one in again.load()[0] if one.metric == TOOL} == {(TOOL, 2, True)}
+    assert {(series.metric, series.value, series.shown) for series in again.load()[0] if series.metric == TOOL} == {
+        (TOOL, 2, True)
+    }
 
 
 def test_labels_of_any_length(opened: Open) -> None:
@@ -97,7 +99,7 @@ def test_labels_of_any_length(opened: Open) -> None:
     for _ in range(2):
         ledger.commit(long)
     ledger.expose([(TOOL, ("os", "r", "a", "界" * 4000))])
-    assert [one.shown for one in ledger.load()[0] if one.metric == TOOL] == [True]
+    assert [series.shown for series in ledger.load()[0] if series.metric == TOOL] == [True]
 
 
 def test_labels_that_one_leader_drops_and_the_next_does_not(opened: Open) -> None:
@@ -109,7 +111,11 @@ def test_labels_that_one_leader_drops_and_the_next_does_not(opened: Open) -> Non
             ledger.commit(done)
             totals.apply(done.plan)
         ledger.close()
-    found = {one.labels[:3]: (one.value, bool(one.labels[3])) for one in opened("last").load()[0] if one.metric == TOOL}
+    found = {
+        series.labels[:3]: (series.value, bool(series.labels[3]))
+        for series in opened("last").load()[0]
+        if series.metric == TOOL
+    }
     assert found == {("os", "", "a"): (2, False), ("os", "r", "a"): (2, True), ("os", "r", ""): (2, True)}
 
 
@@ -290,7 +296,7 @@ def test_an_upgrade_takes_the_leases_of_the_version_before(opened: Open, postgre
     with pytest.raises(StateRefused, match="its lease is lost"):
         old.commit(changes("u"))
     new.elect(["os"])
-    assert {one.metric: one.value for one in new.load(["os"])[0] if one.metric == TOOL} == {TOOL: 1}
+    assert {series.metric: series.value for series in new.load(["os"])[0] if series.metric == TOOL} == {TOOL: 1}
     assert new.load(["another"])[0] == []
     new.commit(changes("u"))
 
@@ -494,7 +500,7 @@ def test_a_backfill_reads_what_is_counted_and_disturbs_nobody(opened: Open, post
     ledger.commit(changes("u"))
     with looking.database(lambda: psycopg.connect(url), "postgresql://here/state", "agentos_exporter") as state:
         sums = daily.read(state, "os", dt.date(1970, 1, 1), dt.date(1970, 1, 2)).rows
-    assert [(one.day, one.metric, one.value) for one in sums] == [(dt.date(1970, 1, 2), TOOL, 2)]
+    assert [(day_sum.day, day_sum.metric, day_sum.value) for day_sum in sums] == [(dt.date(1970, 1, 2), TOOL, 2)]
     with (
         pytest.raises(StateError, match="does not exist"),
         looking.database(lambda: psycopg.connect(url), "postgresql://here/state", "nobody"),

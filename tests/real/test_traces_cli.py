@@ -280,18 +280,20 @@ def test_sessions_are_worked_out_where_agentos_has_none(say, everything):
     assert said.json["source"] == "traces"
     assert any("worked out from the newest" in note for note in said.json["notes"])
     sessions = said.json["sessions"]
-    assert {one["session_id"] for one in sessions} == {trace["session_id"] for trace in everything}
-    assert sum(one["traces"] for one in sessions) == len(everything)
-    assert sum(one["llm"]["input_tokens"] for one in sessions) == sum(one["llm"]["input_tokens"] for one in everything)
-    lasts = [one["last"] for one in sessions]
+    assert {session["session_id"] for session in sessions} == {trace["session_id"] for trace in everything}
+    assert sum(session["traces"] for session in sessions) == len(everything)
+    assert sum(session["llm"]["input_tokens"] for session in sessions) == sum(
+        one["llm"]["input_tokens"] for one in everything
+    )
+    lasts = [session["last"] for session in sessions]
     assert lasts == sorted(lasts, reverse=True)
     mine = say("sessions", "--user", "user-1", "--limit", 100, "--output", "json").json["sessions"]
     assert mine
     assert {one["user_id"] for one in mine} == {"user-1"}
-    assert mine == [one for one in sessions if one["user_id"] == "user-1"]
+    assert mine == [session for session in sessions if session["user_id"] == "user-1"]
     tools = say("sessions", "--agent", "tools", "--output", "json", "--sort", "session").json["sessions"]
-    assert {name for one in tools for name in one["components"]} == {"Tool_User", "Report_Flow"}
-    assert [one["session_id"] for one in tools] == sorted(one["session_id"] for one in tools)
+    assert {name for tool in tools for name in tool["components"]} == {"Tool_User", "Report_Flow"}
+    assert [tool["session_id"] for tool in tools] == sorted(tool["session_id"] for tool in tools)
 
 
 # The flags of agno's own script

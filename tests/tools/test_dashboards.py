@@ -16,7 +16,7 @@ ASKED = list(panels.asked())
 @pytest.mark.prometheus
 @pytest.mark.parametrize("promtool", tools("promtool"))
 def test_prometheus_reads_every_query(promtool, tmp_path):
-    exprs = [one.expr for one in ASKED] + [expr for *_, expr in panels.marks()]
+    exprs = [query.expr for query in ASKED] + [expr for *_, expr in panels.marks()]
     rules = [{"record": f"read:query:{n}", "expr": expr} for n, expr in enumerate(exprs)]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "boards", "rules": rules}]}))
@@ -28,7 +28,7 @@ def test_prometheus_reads_every_query(promtool, tmp_path):
 @pytest.mark.prometheus
 @pytest.mark.parametrize("promtool", tools("promtool"))
 def test_an_exporter_that_is_down_is_shown_as_down_and_another_process_is_not(promtool, tmp_path):
-    (scraped,) = (one.expr for one in ASKED if one.panel == "Exporter scraped")
+    (scraped,) = (query.expr for query in ASKED if query.panel == "Exporter scraped")
     assert 'job=~".+"' in scraped
     series = {
         'up{job="agentos-exporter",instance="a"}': "1x10 0x120",

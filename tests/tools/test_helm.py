@@ -135,7 +135,7 @@ def test_every_value_is_used() -> None:
 
 
 def test_by_default_it_renders_the_core_only() -> None:
-    assert sorted(one["kind"] for one in objects(template())) == CORE
+    assert sorted(manifest["kind"] for manifest in objects(template())) == CORE
 
 
 def test_its_version_is_the_exporters() -> None:

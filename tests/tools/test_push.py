@@ -120,7 +120,7 @@ async def test_it_ends_with_the_series_of_a_scrape(
             await sender.send(full(), now - 60)
             for name in ("agentos_tool_call_duration_seconds_bucket", "agentos_tool_call_errors_total"):
                 found = server.ask("query_exemplars", query=name, start="0", end=str(now))
-                assert {one["labels"]["trace_id"] for series in found for one in series["exemplars"]} == {TRACE}
+                assert {stored["labels"]["trace_id"] for series in found for stored in series["exemplars"]} == {TRACE}
             # What is gone ends at once, as it does with a scrape.
             await sender.send(some(), now - 30)
             assert sender.outcomes() == {"ok": 2}

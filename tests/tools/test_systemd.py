@@ -102,7 +102,7 @@ def test_the_web_config_and_what_it_names_lie_in_one_folder() -> None:
 def test_it_is_well_sealed() -> None:
     done = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", "--json=short", str(UNIT))
     assert done.returncode == 0, done.stdout + done.stderr
-    open_to = {one["name"] for one in json.loads(done.stdout) if one["set"] is False and one["exposure"]}
+    open_to = {load["name"] for load in json.loads(done.stdout) if load["set"] is False and load["exposure"]}
     assert open_to == {
         "DeviceAllow=",
         "IPAddressDeny=",

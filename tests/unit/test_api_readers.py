@@ -224,13 +224,15 @@ class FakeAgentOS:
         self, limit: int, page: int, since: int, fits: Callable[[Stored], bool], timeout: float, *, tree: bool
     ) -> Answer:
         """A page of the traces that fit. None of those fits that were over before `since`, which saves most looks."""
-        found = [one for one in self.traces.values() if one.latest >= since and one.at(self.now) and fits(one)]
+        found = [
+            trace for trace in self.traces.values() if trace.latest >= since and trace.at(self.now) and fits(trace)
+        ]
         self.rng.shuffle(found)
         found.sort(key=lambda one: -one.start)
         rows = found[(page - 1) * limit : page * limit]
         if self._begin(timeout, len(rows) * (1 if tree else 0.001)):
             found, rows = [], []
-        parts = b",".join(one.json(tree=tree) for one in rows)
+        parts = b",".join(row.json(tree=tree) for row in rows)
         if len(parts) > self.limit_bytes:
             raise TooLarge("too large")
         meta = b'],"meta":{"total_count":%d,"search_time_ms":1.0}}' % len(found)
@@ -383,7 +385,7 @@ class World:
 
     async def settle(self) -> None:
         """Wait until all is written, and then for as long as an open trace is waited for."""
-        last = max((row.commit for one in self.os.traces.values() for row in one.rows), default=0.0)
+        last = max((row.commit for trace in self.os.traces.values() for row in trace.rows), default=0.0)
         self.os.blind = lambda request: False
         self.die = lambda batch: False
         if last > self.os.now:
@@ -397,16 +399,16 @@ class World:
     def check(self, *, only: Callable[[Stored], bool] = lambda one: True, gone: int = 0) -> None:
         """Everything shown is counted, once, and nothing else but `gone` spans of what was deleted."""
         records = self.ledger.records("os", self.os.traces)
-        for one in self.os.traces.values():
-            if only(one):
-                counted = set().union(*(record.spans for record in records.get(one.id, ())))
-                missing = self.shown(one) - counted
-                age = self.os.now - one.end / MICROSECONDS
+        for trace in self.os.traces.values():
+            if only(trace):
+                counted = set().union(*(record.spans for record in records.get(trace.id, ())))
+                missing = self.shown(trace) - counted
+                age = self.os.now - trace.end / MICROSECONDS
                 assert not missing, (
-                    f"{len(missing)} of {one.shown} spans of {one.id} (ended {age:.0f} s ago) are missing"
+                    f"{len(missing)} of {trace.shown} spans of {trace.id} (ended {age:.0f} s ago) are missing"
                 )
-        counted = sum(one.value for one in self.totals.stored() if one.metric == "agentos_spans_total")
-        expected = sum(len(self.shown(one)) for one in self.os.traces.values() if only(one))
+        counted = sum(series.value for series in self.totals.stored() if series.metric == "agentos_spans_total")
+        expected = sum(len(self.shown(trace)) for trace in self.os.traces.values() if only(trace))
         assert counted - gone == expected
 
     def traffic(self, seconds: float, every: float, **more: object) -> None:
@@ -521,7 +523,7 @@ async def test_deletions_during_a_pass(kind, seed):
 
     def delete(_: int) -> None:
         if world.rng.random() < 0.1:
-            here = [one for one in world.os.traces.values() if one.at(world.os.now) and one.id not in doomed]
+            here = [trace for trace in world.os.traces.values() if trace.at(world.os.now) and trace.id not in doomed]
             for one in world.rng.sample(here, min(3, len(here))):
                 doomed.add(one.id)
                 gone.append(world.os.traces.pop(one.id))
@@ -749,7 +751,7 @@ async def test_a_poll_costs_few_requests_and_reads_little_twice():
     world = World(8)
     world.traffic(1200, 2)
     await world.run(1200)
-    once = sum(len(one.json(tree=True)) for one in world.os.traces.values() if one.at(world.os.now))
+    once = sum(len(trace.json(tree=True)) for trace in world.os.traces.values() if trace.at(world.os.now))
     polls = len(world.outcomes)
     assert world.os.requests / polls < 8
     assert world.os.bodies < 1.6 * once
@@ -840,7 +842,7 @@ class Past:
 
     def expected(self, since: float, until: float) -> dict[str, int]:
         world = self.world
-        known = [one for one in world.os.traces.values() if one.at(world.os.now)]
+        known = [trace for trace in world.os.traces.values() if trace.at(world.os.now)]
         return {one.id: len(one.visible()) for one in known if us(since) <= one.end < us(until)}
 
 

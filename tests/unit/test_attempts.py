@@ -14,7 +14,7 @@ def call(model, start, end, *, failed=False):
 
 
 def told(*calls):
-    return [(one.model, one.fallback) for one in attempts(calls)]
+    return [(attempt.model, attempt.fallback) for attempt in attempts(calls)]
 
 
 @pytest.mark.parametrize(

@@ -246,9 +246,9 @@ def test_no_split_order_or_repetition_changes_a_byte_and_nothing_is_lost(tmp_pat
         pieces.absorb(*some)
     assert whole.write(by_day=True) == pieces.write(by_day=True)
     expected = Delta("os")
-    for one in traces:
+    for trace in traces:
         runs = {}
-        fold(expected, one, (), runs, now=one.end, final=True)
+        fold(expected, trace, (), runs, now=trace.end, final=True)
         settle(expected, runs, Cashier())
     shown = samples(
         Output(whole.work, whole.period, ()).write(whole.path.with_name("one"), by_day=False)[0].read_text()

@@ -157,7 +157,7 @@ def test_a_folder_gets_a_file_for_each_day(place):
 )
 def test_what_it_refuses(place, capsys, arguments, more, message):
     configure(place, **more)
-    assert run(place, *(one.format(file=place / "exporter.yml") for one in arguments)) == 1
+    assert run(place, *(argument.format(file=place / "exporter.yml") for argument in arguments)) == 1
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said

@@ -287,7 +287,7 @@ def test_a_password_file_is_read_at_each_connect(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
     path = write(tmp_path, "agentos: [{name: a, database: 'postgresql://u@db/x', password_file: password}]\n")
-    ((database,),) = [one.databases for one in load_file(path).agentos]
+    ((database,),) = [agentos.databases for agentos in load_file(path).agentos]
     assert database.read_password() == "first"
     file.write_text(" second ")
     assert database.read_password() == " second "
@@ -683,7 +683,7 @@ def test_bad_listen_addresses(text: str, message: str) -> None:
 def test_several_listen_addresses() -> None:
     for addresses in ([":1", "[::1]:2", "unix:/s"], ":1,[::1]:2,unix:/s"):
         loaded = config.load({"agentos_url": URL, "listen_address": addresses}, {})
-        assert [str(one) for one in loaded.web.addresses] == [":1", "[::1]:2", "unix:/s"]
+        assert [str(address) for address in loaded.web.addresses] == [":1", "[::1]:2", "unix:/s"]
 
 
 @pytest.mark.parametrize(
@@ -955,7 +955,7 @@ def test_a_proxy_is_that_of_the_file_or_of_the_environment(tmp_path: Path) -> No
     )
     environ = {"HTTP_PROXY": "proxy:3128", "NO_PROXY": "10.0.0.0/8"}
     loaded = config.load({"config_file": str(file)}, environ)
-    proxies = [one.proxy and one.proxy.reveal() for one in loaded.agentos]
+    proxies = [agentos.proxy and agentos.proxy.reveal() for agentos in loaded.agentos]
     assert proxies == ["http://proxy:3128", "socks5h://user:pass@gate:1080", None, None]
     (single,) = config.load({"agentos_url": "http://a.example.com"}, environ).agentos
     assert single.proxy is not None

@@ -46,9 +46,9 @@ def cashier():
 def by_day(home, metric):
     """Sums of a counter by day."""
     found = Counter()
-    for one in home.ledger.days("os", *EVER).rows:
-        if one.metric == metric:
-            found[one.day] += one.value
+    for row in home.ledger.days("os", *EVER).rows:
+        if row.metric == metric:
+            found[row.day] += row.value
     return dict(found)
 
 
@@ -163,7 +163,7 @@ def test_sums_are_complete_from_the_first_trace_that_a_new_state_counts(tmp_path
     ledger.commit(changes(cursor=("db", {"floor": 4 * DAY})))
     found = look_at_days(path, "os", dt.date(1970, 1, 2), dt.date(1970, 1, 2))
     assert found.since == {"os": 4 * DAY}
-    assert [(one.agentos, one.day, one.metric, one.value) for one in found.rows] == [
+    assert [(row.agentos, row.day, row.metric, row.value) for row in found.rows] == [
         ("os", dt.date(1970, 1, 2), TOOL, 1)
     ]
     assert found.rows[0].labels == ("os", "r", "a", "é\u202e🙂")

@@ -170,7 +170,7 @@ class Home:
         return self.totals.value(metric, ("os", *labels)) or 0
 
     def total(self, metric: str) -> int:
-        return sum(one.value for one in self.totals.stored() if one.metric == metric)
+        return sum(series.value for series in self.totals.stored() if series.metric == metric)
 
     @property
     def calls(self) -> int:
@@ -208,7 +208,7 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
     db = SqliteDb(db_file=str(path), id="x")
     traces, _ = db.get_traces(limit=100)
     details = [TraceDetail.from_trace_and_spans(one, db.get_spans(one.trace_id)) for one in traces]
-    data = [json.loads(one.model_dump_json()) for one in details]
+    data = [json.loads(detail.model_dump_json()) for detail in details]
     page = wire.search_page(msgspec.json.encode({"data": data, "meta": {"total_count": 60}}), "db")
     db.db_engine.dispose()
     location = Location(Engine.SQLITE, str(path))
@@ -228,17 +228,17 @@ def test_spans_are_what_the_api_makes_of_the_same_rows(tmp_path: Path, *, http_r
         trace = mine[theirs.id]
         assert (trace.total_spans, trace.start, trace.end, trace.open) == (8, theirs.start, theirs.end, False)
         assert len(trace.spans) == len(theirs.spans) == 8
-        for one, other in zip(trace.spans, theirs.spans, strict=True):
-            assert (one.id, one.parent, one.kind, one.end) == (other.id, other.parent, other.kind, other.end)
-            if one.kind is SpanKind.HTTP:
+        for span, other in zip(trace.spans, theirs.spans, strict=True):
+            assert (span.id, span.parent, span.kind, span.end) == (other.id, other.parent, other.kind, other.end)
+            if span.kind is SpanKind.HTTP:
                 continue
-            failed += one.error_type is not None
-            assert (one.name, one.error_type, one.error_class, one.model, one.provider) == (
+            failed += span.error_type is not None
+            assert (span.name, span.error_type, span.error_class, span.model, span.provider) == (
                 *(other.name, other.error_type, other.error_class, other.model, other.provider),
             )
-            assert (one.session_id, one.user_id) == (other.session_id, other.user_id)
-            assert (one.usage.prompt, one.usage.completion) == (other.usage.prompt, other.usage.completion)
-            assert one.usage.detailed is (one.kind is SpanKind.LLM)
+            assert (span.session_id, span.user_id) == (other.session_id, other.user_id)
+            assert (span.usage.prompt, span.usage.completion) == (other.usage.prompt, other.usage.completion)
+            assert span.usage.detailed is (span.kind is SpanKind.LLM)
     assert failed > 10
 
 
@@ -381,8 +381,8 @@ def test_what_is_no_time(value: object) -> None:
 
 def test_a_stamp_sorts_as_agno_s_times_do() -> None:
     moments = [T0 * S, T0 * S + 1, T0 * S + 10, T0 * S + 999_999, (T0 + 1) * S]
-    assert [rows.moment_of(feeding.stamp(one)) for one in moments] == moments
-    assert sorted(map(feeding.stamp, moments)) == [feeding.stamp(one) for one in moments]
+    assert [rows.moment_of(feeding.stamp(moment)) for moment in moments] == moments
+    assert sorted(map(feeding.stamp, moments)) == [feeding.stamp(moment) for moment in moments]
     assert feeding.stamp(-5) < feeding.stamp(2**70)
 
 
@@ -399,7 +399,7 @@ def test_spans_hide_until_all_their_ancestors_are_there_unless_given_up() -> Non
     assert (trace.nodes, trace.total_spans, trace.orphans, trace.open) == (1, 5, frozenset(), True)
     (trace,) = reading(*some, given_up={"t"}).traces
     assert (trace.nodes, trace.total_spans, trace.open) == (5, 5, False)
-    assert [(one.kind, one.parent) for one in trace.spans[:3]] == [
+    assert [(span.kind, span.parent) for span in trace.spans[:3]] == [
         (SpanKind.AGENT, -1),
         (SpanKind.AGENT, -1),
         (SpanKind.LLM, 1),
@@ -1283,8 +1283,11 @@ async def test_sessions_and_components_come_from_their_tables(home: Home) -> Non
     await home.poll()
     found = await home.source.describe(home.view)
     assert (found.os_id, found.version, found.sessions) == ("", "", 5)
-    assert {one.window: (one.sessions, one.traces) for one in found.windows} == {"1h": (1, 2), "24h": (2, 3)}
-    assert [(one.kind, one.id, one.name, one.span_name) for one in found.components] == [
+    assert {window.window: (window.sessions, window.traces) for window in found.windows} == {
+        "1h": (1, 2),
+        "24h": (2, 3),
+    }
+    assert [(component.kind, component.id, component.name, component.span_name) for component in found.components] == [
         ("agent", "a b", "My-Agent 1", "My_Agent_1"),
         ("workflow", "w", "w", "w"),
     ]

@@ -121,9 +121,9 @@ async def test_both_sources_show_the_same(database, tables):
             await world.look()
     shown = [
         {
-            (one.metric, one.labels): (one.value, one.counts, one.total)
-            for one in world.totals.stored()
-            if not one.metric.startswith("agentos_exporter")
+            (series.metric, series.labels): (series.value, series.counts, series.total)
+            for series in world.totals.stored()
+            if not series.metric.startswith("agentos_exporter")
         }
         for world in worlds
     ]
@@ -192,8 +192,8 @@ async def test_of_what_an_evaluation_found_the_scores_alone_leave_the_database(w
     world.database = None  # the file stays as it is
     await world.operations.look()
     assert sum(world.counters(EVALS).values()) == 3
-    scores = [one for one in world.totals.stored() if one.metric == "agentos_eval_score"]
-    assert [(sum(one.counts), one.total) for one in scores] == [(1, 7_500)]
+    scores = [series for series in world.totals.stored() if series.metric == "agentos_eval_score"]
+    assert [(sum(score.counts), score.total) for score in scores] == [(1, 7_500)]
 
 
 async def test_odd_rows(world, tables, database):

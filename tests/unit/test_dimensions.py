@@ -219,7 +219,7 @@ def test_a_run_without_calls_waits_for_its_metadata_as_it_does_for_guardrails():
 def test_unknown_tokens_are_no_tokens_of_nobody():
     home = Home(cashier=cashier(PERSON), enabled=False)
     home.read(run_of(1, call(None, None)), settled=SETTLED)
-    assert not [one for one in home.totals.stored() if one.metric == BY_TOKENS]
+    assert not [series for series in home.totals.stored() if series.metric == BY_TOKENS]
 
 
 def test_a_dimension_changes_no_other_metric():
@@ -232,7 +232,7 @@ def test_a_dimension_changes_no_other_metric():
         home.read(run_of(2, reported), settled=["t2"])
         home.enrich()
         home.expire(at=600)
-        return {one for one in home.totals.stored() if not one.metric.startswith("agentos_dimension_")}
+        return {series for series in home.totals.stored() if not series.metric.startswith("agentos_dimension_")}
 
     assert others(TENANT, PERSON) == others()
 

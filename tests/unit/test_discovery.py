@@ -77,7 +77,7 @@ def test_formats(tmp_path: Path, name: str, text: str) -> None:
 def test_a_target_that_is_no_text_costs_itself_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(json.dumps([{"targets": ["a:1", None, "c:1"], "labels": None}, *GROUPS]))
     groups, problems = read(tmp_path / name)
-    assert [one.targets for one in groups] == [("a:1", "c:1"), ("a:1",), ("b:1",)]
+    assert [group.targets for group in groups] == [("a:1", "c:1"), ("a:1",), ("b:1",)]
     assert problems == [f"{tmp_path / name}[0].targets: a target must be a text"]
 
 
@@ -116,7 +116,7 @@ def test_an_empty_list(tmp_path: Path) -> None:
 def test_patterns(tmp_path: Path) -> None:
     for name in ("b.yml", "a.yml", "c.json"):
         (tmp_path / name).touch()
-    assert [one.name for one in paths([f"{tmp_path}/*.yml", f"{tmp_path}/a.*"])] == ["a.yml", "b.yml"]
+    assert [path.name for path in paths([f"{tmp_path}/*.yml", f"{tmp_path}/a.*"])] == ["a.yml", "b.yml"]
     assert paths([f"{tmp_path}/gone.yml"]) == [tmp_path / "gone.yml"]
     with pytest.raises(BadAnswer, match="No such file"):
         paths([f"{tmp_path}/gone/*.yml"])

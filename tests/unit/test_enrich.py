@@ -224,7 +224,7 @@ def test_shares_add_up_to_the_detail(tokens, data):
     write = data.draw(st.integers(0, prompt - read))
     thought = data.draw(st.integers(0, completion))
     home = Home()
-    home.read(run_of(1, *(call(*one) for one in tokens)))
+    home.read(run_of(1, *(call(*token) for token in tokens)))
     found = use("gpt-5.4", "OpenAI", prompt, completion, read, write, thought)
     (group,) = split(detail(1, found), home.ledger.waiting("os"))
     total = Counter()
@@ -359,7 +359,7 @@ def test_a_session_may_be_in_another_database_than_the_trace():
 def test_calls_of_several_traces_may_have_one_span_id(together):
     home = Home({"run1": detail(1, use("gpt-5.4", "OpenAI", 100, 10, 60))})
     copies = run_of(1, call(100, 10)), structs.replace(run_of(1, call(100, 10), run_id="run2"), id="t2")
-    for some in [copies] if together else [[one] for one in copies]:
+    for some in [copies] if together else [[copy] for copy in copies]:
         home.read(*some)
     home.enrich()
     assert [one.trace for one in home.ledger.waiting("os")] == ["t2"]
@@ -374,7 +374,7 @@ def test_a_detail_holds_for_each_copy_of_a_trace(together):
     home = Home({"run1": detail(1, use("gpt-5.4", "OpenAI", 300, 30, 180))})
     run = run_of(1, call(100, 10), call(200, 20))
     copies = run, structs.replace(run, id="t2")
-    for at, some in enumerate([copies] if together else [[one] for one in copies]):
+    for at, some in enumerate([copies] if together else [[copy] for copy in copies]):
         home.read(*some)
         home.enrich(10 * at)
     assert home.tokens() == {"input": 240, "cache_read": 360, "output": 60}
@@ -478,7 +478,9 @@ def test_time_to_first_token_once_a_run():
     home.enrich()
     assert home.tokens() == {"input": 300, "output": 30}
     assert home.observed(FIRST_TOKEN) == (1, 250_000)
-    assert {one.labels for one in home.totals.stored() if one.metric == FIRST_TOKEN} == {("os", "openai", "gpt-5.4")}
+    assert {series.labels for series in home.totals.stored() if series.metric == FIRST_TOKEN} == {
+        ("os", "openai", "gpt-5.4")
+    }
 
 
 def test_history_shows_at_once_and_is_a_backlog_while_it_waits():
@@ -489,7 +491,7 @@ def test_history_shows_at_once_and_is_a_backlog_while_it_waits():
     assert home.enricher.history
     home.expire(PATIENCE)
     assert not home.enricher.history
-    shown = {one.labels[4]: one.shown for one in home.totals.stored() if one.metric == TOKENS}
+    shown = {series.labels[4]: series.shown for series in home.totals.stored() if series.metric == TOKENS}
     assert shown == {"gpt-5.4": True, "gpt-5.4-mini": False}
 
 
@@ -694,8 +696,8 @@ def test_any_order_of_spans_details_timeouts_and_crashes_gives_each_token_once(s
     assert home.observed(FIRST_TOKEN)[0] <= 3
     restored = Totals(Limits(), zero_hold=60)
     restored.restore(*home.ledger.load())
-    assert {one.labels: one.value for one in restored.stored() if one.metric == COST} == {
-        one.labels: one.value for one in home.totals.stored() if one.metric == COST
+    assert {series.labels: series.value for series in restored.stored() if series.metric == COST} == {
+        series.labels: series.value for series in home.totals.stored() if series.metric == COST
     }
 
 
@@ -710,7 +712,7 @@ def blocked(number, *calls, error_type=None, root=None, **more):
     spans = (structs.replace(trace.spans[0], error_type=error_type), *trace.spans[1:])
     if root is not None:
         team = Span(number * 100 + 99, -1, SpanKind.TEAM, root, T0 * S, (T0 + 9) * S)
-        spans = (team, *(structs.replace(one, parent=one.parent + 1) for one in spans))
+        spans = (team, *(structs.replace(span, parent=span.parent + 1) for span in spans))
     return structs.replace(trace, spans=spans, total_spans=len(spans))
 
 

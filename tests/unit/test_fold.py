@@ -221,7 +221,9 @@ def test_only_the_outermost_is_a_run_and_a_trace_may_hold_several():
     assert runs == {2: RunRecord("team", "t", 2, start=1_000_000), 6: RunRecord("agent", "hook", 1, start=1_000_000)}
     settle(delta, runs, Cashier())
     assert runs == {}
-    observed = {key[1][1:]: one.total for key, one in delta.histograms.items() if key[0] == "agentos_run_llm_calls"}
+    observed = {
+        key[1][1:]: histogram.total for key, histogram in delta.histograms.items() if key[0] == "agentos_run_llm_calls"
+    }
     assert observed == {("team", "t"): 2, ("agent", "hook"): 1}
 
 
@@ -239,7 +241,7 @@ def test_unknown_tokens_are_not_zero(usage, without, tokens):
     assert sum(of(delta, "agentos_llm_calls_without_usage_total").values()) == without
     assert {labels[-1]: count for labels, count in of(delta, "agentos_llm_tokens_total").items()} == tokens
     observed = {name for name, _ in delta.histograms if name.endswith("put_tokens")}
-    assert observed == {f"agentos_llm_call_{one}_tokens" for one in tokens}
+    assert observed == {f"agentos_llm_call_{token}_tokens" for token in tokens}
 
 
 def test_times_in_buckets():
@@ -410,8 +412,8 @@ def test_spans_split_over_two_readings_count_as_in_one(trace, data):
     assert not set(first) & set(second)
     assert delta.counters == whole.counters
     assert delta.histograms.keys() == whole.histograms.keys()
-    for key, one in delta.histograms.items():
-        assert (one.counts, one.total) == (whole.histograms[key].counts, whole.histograms[key].total)
+    for key, histogram in delta.histograms.items():
+        assert (histogram.counts, histogram.total) == (whole.histograms[key].counts, whole.histograms[key].total)
     assert runs == whole_runs
 
 

@@ -69,14 +69,14 @@ class Home:
         return self.intake.absorb(Batch("db", traces, as_of=int(self.now * S), **more))
 
     def record(self, trace_id="t", db="db"):
-        return next(one for one in self.ledger.records("os", [trace_id])[trace_id] if one.db == db)
+        return next(record for record in self.ledger.records("os", [trace_id])[trace_id] if record.db == db)
 
     def value(self, metric, *labels):
         return self.totals.value(metric, ("os", *labels)) or 0
 
     def observed(self, metric):
         """(observations, their sum) over all series of a histogram."""
-        found = [one for one in self.totals.stored() if one.metric == metric]
+        found = [series for series in self.totals.stored() if series.metric == metric]
         return sum(sum(one.counts) for one in found), sum(one.total for one in found)
 
     def publish(self) -> None:
@@ -98,9 +98,9 @@ class Home:
     def durable(self):
         """All durable totals but the delay, which tells when things were counted."""
         return {
-            (one.metric, one.labels): (one.value, one.counts, one.total)
-            for one in self.totals.stored()
-            if one.metric != DELAY and (one.value or one.total or any(one.counts))
+            (series.metric, series.labels): (series.value, series.counts, series.total)
+            for series in self.totals.stored()
+            if series.metric != DELAY and (series.value or series.total or any(series.counts))
         }
 
 
@@ -212,7 +212,7 @@ def test_a_span_that_shows_after_expiry_still_counts_and_nothing_is_hidden_twice
     home.read(trace(3, 5), at=4000)
     assert home.record().state is TraceState.OPEN
     assert home.value("agentos_spans_total", "agent0", "agent0", "llm") == 0  # of another name
-    assert sum(one.value for one in home.totals.stored() if one.metric == "agentos_spans_total") == 3
+    assert sum(series.value for series in home.totals.stored() if series.metric == "agentos_spans_total") == 3
     home.read(trace(3, 5), at=8000)
     assert home.value("agentos_exporter_hidden_spans_total") == 3
     home.read(trace(3, 9), at=8100)
@@ -220,7 +220,7 @@ def test_a_span_that_shows_after_expiry_still_counts_and_nothing_is_hidden_twice
     assert home.value("agentos_exporter_hidden_spans_total") == 6
     home.read(trace(9), at=12100)
     assert home.record().state is TraceState.SETTLED
-    assert sum(one.value for one in home.totals.stored() if one.metric == "agentos_spans_total") == 9
+    assert sum(series.value for series in home.totals.stored() if series.metric == "agentos_spans_total") == 9
     assert home.value("agentos_traces_total", "agent") == 1
 
 
@@ -358,7 +358,7 @@ def test_a_trace_in_several_databases_is_one_trace():
     home = Home()
     home.read(trace(3), at=2)
     home.read(replace(trace(4), db="second"), at=3)
-    assert sum(one.value for one in home.totals.stored() if one.metric == "agentos_spans_total") == 4
+    assert sum(series.value for series in home.totals.stored() if series.metric == "agentos_spans_total") == 4
     home.intake.absorb(Batch("db", settled=["t"]))
     home.intake.absorb(Batch("second", settled=["t"]))
     assert home.value("agentos_traces_total", "agent") == 1
@@ -400,7 +400,7 @@ def test_a_reset_is_counted_and_announced_at_0():
 def test_one_trace_twice_in_a_batch():
     home = Home()
     home.read(trace(2, 5), trace(4), trace(2, 5), trace(4))
-    assert sum(one.value for one in home.totals.stored() if one.metric == "agentos_spans_total") == 4
+    assert sum(series.value for series in home.totals.stored() if series.metric == "agentos_spans_total") == 4
     assert home.record().state is TraceState.COMPLETE
 
 
@@ -465,19 +465,19 @@ def histories(draw, databases=("db",)):
     batches = []
     while readings:
         size = rng.randint(1, 3)
-        here = [one for one in readings[:size] if one.db == readings[0].db]
+        here = [reading for reading in readings[:size] if reading.db == readings[0].db]
         batches.append(Batch(here[0].db, here, as_of=T0 * S, cursor={"n": len(batches)}))
-        readings = [one for one in readings if not any(one is other for other in here)]
+        readings = [reading for reading in readings if not any(reading is other for other in here)]
     return wholes, batches
 
 
 def partial(whole, rng, *, wait):
     """A reading with some spans, none without its ancestors."""
     place, spans = {}, []
-    for index, one in enumerate(whole.spans):
-        if (one.parent < 0 or one.parent in place) and rng.random() < 0.6:
+    for index, span in enumerate(whole.spans):
+        if (span.parent < 0 or span.parent in place) and rng.random() < 0.6:
             place[index] = len(spans)
-            spans.append(replace(one, parent=place.get(one.parent, -1)))
+            spans.append(replace(span, parent=place.get(span.parent, -1)))
     # Where a sibling names the agent, a part must not pretend to be all.
     total = len(whole.spans) if wait else rng.randint(len(spans), len(whole.spans))
     return replace(whole, spans=tuple(spans), total_spans=total)
@@ -532,8 +532,8 @@ def test_so_do_databases_that_hold_parts_of_the_same_traces(history):
         home.now += 1
     unfinished = {}
     for batch in batches:
-        for one in batch.traces:
-            unfinished[one.db, one.id] = one
+        for trace in batch.traces:
+            unfinished[trace.db, trace.id] = trace
     for (db, trace_id), _ in sorted(unfinished.items()):
         whole = next(one for one in wholes if one.id == trace_id)
         home.intake.absorb(Batch(db, [replace(whole, db=db)], as_of=T0 * S))
@@ -627,7 +627,7 @@ def test_a_crash_at_any_write_changes_no_total_and_takes_nothing_back(tmp_path, 
         assert home.durable() == expected, point
         stored, _ = ledger.load()
         assert {(one.metric, one.labels): one for one in stored} == {
-            (one.metric, one.labels): one for one in home.totals.stored()
+            (series.metric, series.labels): series for series in home.totals.stored()
         }
         ledger.close()
     assert point > len(batches)

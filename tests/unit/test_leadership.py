@@ -178,7 +178,7 @@ async def test_what_is_committed_while_the_lease_is_dropped_is_left_to_the_next_
     replica.ledger.commit = late
     replica.shared.commit(changes, delta, show=True)
     assert replica.shared.totals.value(RUNS, ("a", "agent", "r")) is None
-    assert [one.value for one in replica.ledger.load(["a"])[0]] == [7]
+    assert [series.value for series in replica.ledger.load(["a"])[0]] == [7]
 
 
 async def test_leases_that_ran_out(replica):
@@ -195,7 +195,7 @@ async def test_leases_that_ran_out(replica):
         for _ in range(3):
             await replica.leadership.vote()
             await replica.leadership.follow()
-    assert [one["error"] for one in logs if "error" in one] == ["the database is down"]
+    assert [entry["error"] for entry in logs if "error" in entry] == ["the database is down"]
     assert replica.shown() == {}
     assert replica.shown(LEADER) == {"a": 0, "b": 0, "c": 0}
     replica.place.error = None
@@ -236,7 +236,7 @@ async def test_a_state_that_cannot_be_loaded_is_tried_again(replica, monkeypatch
         await replica.begin()
     with structlog.testing.capture_logs() as logs:
         await replica.leadership.follow()
-    assert [one["error"] for one in logs] == ["gone"]
+    assert [entry["error"] for entry in logs] == ["gone"]
     assert replica.shared.led == {}
     monkeypatch.setattr(replica.ledger, "load", load)
     await replica.leadership.follow()
@@ -277,7 +277,7 @@ async def test_a_lease_that_ran_out_while_a_vote_renewed_it_stays_lost(replica):
     await replica.leadership.follow()
     with pytest.raises(StateRefused, match="another replica may read a by now"):
         replica.shared.commit(stale, delta, show=True)
-    assert [one.value for one in replica.ledger.load(["a"])[0]] == [1]
+    assert [series.value for series in replica.ledger.load(["a"])[0]] == [1]
 
 
 async def test_what_cannot_be_understood_or_built_is_left_to_others_for_a_while(replica, monkeypatch):
@@ -291,7 +291,7 @@ async def test_what_cannot_be_understood_or_built_is_left_to_others_for_a_while(
     monkeypatch.setattr(replica.ledger, "load", broken)
     with structlog.testing.capture_logs() as logs:
         await replica.begin()
-    assert [(one["agentos"], one["error"]) for one in logs if "error" in one] == [("a", "a row is broken")]
+    assert [(entry["agentos"], entry["error"]) for entry in logs if "error" in entry] == [("a", "a row is broken")]
     assert replica.shared.led.keys() == {"b", FLEET}
     assert replica.place.released == ["a"]
     replica.unreadable = {"b"}
@@ -318,7 +318,7 @@ async def test_a_vote_that_hangs_is_broken_off(replica, monkeypatch):
     replica.place.break_off = lambda **_: hung.set()
     with structlog.testing.capture_logs() as logs:
         await replica.leadership.vote()
-    assert [one["error"] for one in logs] == ["the connection is gone"]
+    assert [entry["error"] for entry in logs] == ["the connection is gone"]
 
 
 async def test_it_votes_and_follows_until_it_is_cancelled(replica, monkeypatch):
@@ -342,4 +342,4 @@ async def test_it_votes_and_follows_until_it_is_cancelled(replica, monkeypatch):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert "leadership_bug" in [one["event"] for one in logs if one["log_level"] == "error"]
+    assert "leadership_bug" in [entry["event"] for entry in logs if entry["log_level"] == "error"]

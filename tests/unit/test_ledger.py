@@ -55,9 +55,9 @@ def test_what_is_committed_is_there_after_a_restart(tmp_path):
 
     again = Ledger(path)
     series, admitted = again.load()
-    assert {one.metric: one.shown for one in series} == {TOOL: True, "agentos_run_llm_calls": False}
-    assert {one.metric: (one.value, one.counts, one.total) for one in series} == {
-        one.metric: (one.value, one.counts, one.total) for one in done.plan.series.values()
+    assert {stored.metric: stored.shown for stored in series} == {TOOL: True, "agentos_run_llm_calls": False}
+    assert {stored.metric: (stored.value, stored.counts, stored.total) for stored in series} == {
+        stored.metric: (stored.value, stored.counts, stored.total) for stored in done.plan.series.values()
     }
     assert set(admitted) == set(done.plan.admitted)
     assert again.cursors("os") == {"db": {"cutoff": 7, "sentinels": ["t"]}}
@@ -80,7 +80,7 @@ def test_totals_of_any_size_stay_exact():
         ledger.commit(plan)
         totals.apply(plan.plan)
     series, _ = ledger.load()
-    assert next(one.value for one in series if one.metric == TOOL) == 3 * (2**70 + 1)
+    assert next(stored.value for stored in series if stored.metric == TOOL) == 3 * (2**70 + 1)
 
 
 @pytest.mark.parametrize("many", [0, 1, 2, 3, 52, 53, 120, 1000])
@@ -120,7 +120,7 @@ def test_as_much_as_a_batch_holds_is_written_and_written_over(many):
         assert [type(one.reported) for (one,) in found.values()] == [bool] * many
         series, admitted = ledger.load()
         # What was shown first stays: only `expose` changes it.
-        assert {(one.labels[3], one.value, one.shown) for one in series} == {
+        assert {(stored.labels[3], stored.value, stored.shown) for stored in series} == {
             (f"tool{n}", n * 2**70 + round_, n % 2 == 0) for n in range(many)
         }
         assert sorted(admitted) == sorted(plan.admitted)
@@ -155,9 +155,12 @@ def test_sentinels_are_the_newest_that_can_be_asked_for():
         expected = []
         for age in ages:
             fit = [
-                one
-                for one in records
-                if one.db == "db1" and one.state is not TraceState.IGNORED and not one.misses and one.end <= age
+                record
+                for record in records
+                if record.db == "db1"
+                and record.state is not TraceState.IGNORED
+                and not record.misses
+                and record.end <= age
             ]
             rest = [one for one in fit if one.id not in expected]
             expected += [max(rest, key=lambda one: one.end).id] if rest else []
@@ -315,11 +318,11 @@ def test_a_state_file_of_schema_3_goes_on_with_all_it_holds(tmp_path):
     ledger = Ledger(path)
     assert ledger.begun_anew == []
     series, admitted = ledger.load()
-    values = {(one.metric, *one.labels): one.value or (one.counts, one.total) for one in series}
+    values = {(stored.metric, *stored.labels): stored.value or (stored.counts, stored.total) for stored in series}
     assert values["agentos_llm_calls_total", "os", "Agent", "Agent", "openai", "gpt-5.4"] == 3
     assert values["agentos_run_duration_seconds", "os", "agent", "Agent"] == ((*[0] * 6, 3, *[0] * 9), 27_000_000)
     assert len(values) == 15
-    assert {one.metric for one in series if one.shown} == {"agentos_runs_total"}
+    assert {stored.metric for stored in series if stored.shown} == {"agentos_runs_total"}
     assert ("model", "claude-sonnet-4-5") in admitted
     records = ledger.records("os", ["t1", "t2", "t9"])
     end = records["t1"][0].end
@@ -355,7 +358,7 @@ def test_a_state_file_of_schema_4_goes_on_with_all_it_holds(tmp_path):
     }
     ledger.commit(changes("t2", totals=totals))
     series, admitted = ledger.load()
-    assert {one.metric: one.value or one.total for one in series} == {TOOL: 2, "agentos_run_llm_calls": 6}
+    assert {stored.metric: stored.value or stored.total for stored in series} == {TOOL: 2, "agentos_run_llm_calls": 6}
     assert len(admitted) == len(set(admitted)) == 3
     assert ledger.records("os", ["t1", "t2"]).keys() == {"t1", "t2"}
     assert ledger.cursors("os") == {"db": {"x": 1}}
@@ -374,7 +377,7 @@ def test_series_of_schema_3_that_do_not_fit_the_catalog_begin_anew(tmp_path):
     ledger = Ledger(path)
     assert ledger.begun_anew == [CALLS]
     series, _ = ledger.load()
-    assert CALLS not in {one.metric for one in series}
+    assert CALLS not in {stored.metric for stored in series}
     assert len(series) == 13
     ledger.close()
     again = Ledger(path)
@@ -397,12 +400,12 @@ def test_a_metric_with_other_labels_buckets_or_unit_begins_anew_and_no_other_doe
     connection.close()
     ledger = Ledger(state)
     assert ledger.begun_anew == [TOOL]
-    assert {one.metric for one in ledger.load()[0]} == {"agentos_run_llm_calls"}
+    assert {series.metric for series in ledger.load()[0]} == {"agentos_run_llm_calls"}
     ledger.commit(changes("again"))
     ledger.close()
     again = Ledger(state)
     assert again.begun_anew == []
-    assert next(one.value for one in again.load()[0] if one.metric == TOOL) == 1
+    assert next(series.value for series in again.load()[0] if series.metric == TOOL) == 1
     again.close()
 
 
@@ -485,7 +488,7 @@ def test_a_full_disk_commits_nothing_and_is_recovered_from(tmp_path):
         ledger.commit(big)
     assert not isinstance(caught.value, StateRefused)
     assert ledger.records("os", ["before", "big"]).keys() == {"before"}
-    assert next(one.value for one in ledger.load()[0] if one.metric == TOOL) == 1
+    assert next(series.value for series in ledger.load()[0] if series.metric == TOOL) == 1
     with ledger._place.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
     ledger.commit(big)
@@ -511,7 +514,9 @@ def test_exposing_is_never_undone_by_a_commit():
     totals.apply(first.plan)
     ledger.expose([key for key in first.plan.series if key[0] == TOOL])
     ledger.commit(changes(totals=totals))
-    assert {one.metric: (one.shown, one.value) for one in ledger.load()[0] if one.metric == TOOL} == {TOOL: (True, 2)}
+    assert {series.metric: (series.shown, series.value) for series in ledger.load()[0] if series.metric == TOOL} == {
+        TOOL: (True, 2)
+    }
 
 
 def test_the_file_says_whose_it_is(state):

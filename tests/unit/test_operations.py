@@ -83,7 +83,7 @@ async def test_the_scope_that_is_missing_is_logged_once(world, tables):
     with capture_logs() as logs:
         for _ in range(5):
             await world.look(after=OFF_FOR + 1)
-    told = [one["error"] for one in logs if one["event"] == "surface_off"]
+    told = [entry["error"] for entry in logs if entry["event"] == "surface_off"]
     assert told == [
         "approvals: 403 Insufficient permissions; the token needs the scope approvals:read",
         "queue_stats: 403 ; the token needs the scope agent_os:admin",
@@ -101,7 +101,7 @@ async def test_what_is_old_vanishes_while_agentos_does_not_answer(world):
     world.operations.refresh()
     assert not world.api.requests, "the poller alone asks an AgentOS that is down"
     assert world.value("agentos_queue_jobs", "queued") is None
-    assert [world.value(UP, one) for one in SURFACES] == [0] * len(SURFACES)
+    assert [world.value(UP, surface) for surface in SURFACES] == [0] * len(SURFACES)
 
 
 async def test_nothing_is_asked_before_traces_were_read(world):
@@ -145,7 +145,7 @@ async def test_a_surprise_in_one_surface_stops_no_other(world, monkeypatch):
 
     monkeypatch.setattr(world.operations._ends, "position", surprise)
     await world.look()
-    assert [world.value(UP, one) for one in SURFACES] == [0] * len(SURFACES)
+    assert [world.value(UP, surface) for surface in SURFACES] == [0] * len(SURFACES)
 
 
 async def test_ids_are_forgotten_a_day_behind_the_position(world, tables):
@@ -164,7 +164,7 @@ async def test_jobs_that_agentos_deleted_during_a_long_downtime_are_said_to_be_u
         await world.look(after=23 * 3600)
         await world.look(after=30 * 3600)
         await world.look()
-    assert [(one["surface"], one["hours"]) for one in logs if one["event"] == "rows_unknown"] == [("queue", 30)]
+    assert [(entry["surface"], entry["hours"]) for entry in logs if entry["event"] == "rows_unknown"] == [("queue", 30)]
 
 
 async def test_a_part_without_a_database_is_absent(world):

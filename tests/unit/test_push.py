@@ -147,7 +147,7 @@ def exported(bodies: Iterator[bytes]) -> dict[tuple[Any, ...], Any]:
     for metric in metrics(bodies):
         kind = metric.WhichOneof("data")
         for point in getattr(metric, kind).data_points:
-            labels = {one.key: one.value.string_value for one in point.attributes}
+            labels = {attribute.key: attribute.value.string_value for attribute in point.attributes}
             assert point.time_unix_nano == int(NOW * 1e9)
             if kind != "histogram":
                 found[key(metric.name, labels)] = getattr(point, point.WhichOneof("value"))
@@ -197,7 +197,9 @@ def test_otlp_has_the_trace_of_an_exemplar_and_other_ids_as_an_attribute() -> No
         Sample(("prod", "", "", "two", "x"), 2**70, exemplars=(Exemplar("trace-7", 1, AT),)),
     )
     (found,) = [
-        one for one in metrics(otlp.requests(snapshot([Family(COUNTER, 1, rows)]), [], {})) if one.name == COUNTER.name
+        metric
+        for metric in metrics(otlp.requests(snapshot([Family(COUNTER, 1, rows)]), [], {}))
+        if metric.name == COUNTER.name
     ]
     one, two = found.sum.data_points
     assert one.exemplars[0].trace_id.hex() == TRACE
@@ -211,7 +213,9 @@ def test_otlp_says_who_sends_it_and_what_is_gone() -> None:
     before, now = snapshot(full()), snapshot(some(), 2)
     (body,) = otlp.requests(now, now.gone_since(before), {"service.name": "x"})
     (whole,) = ExportMetricsServiceRequest.FromString(gzip.decompress(body)).resource_metrics
-    assert [(one.key, one.value.string_value) for one in whole.resource.attributes] == [("service.name", "x")]
+    assert [(attribute.key, attribute.value.string_value) for attribute in whole.resource.attributes] == [
+        ("service.name", "x")
+    ]
     gone = {
         metric.name
         for metric in metrics(iter([body]))

@@ -302,7 +302,7 @@ def test_all_planted_differences_at_once_are_found_and_named(tmp_path):
         assert all(named[measure] >= reasons for measure, reasons in plant.reasons.items()), name
         # Spans that are hidden and calls that wait are of no day, so they may be of any.
         undated = {R.HIDDEN_SPANS, R.CALLS_WAIT}
-        assert all(named[one] - undated <= reasons for one, reasons in plant.reasons.items()), name
+        assert all(named[reason] - undated <= reasons for reason, reasons in plant.reasons.items()), name
 
 
 def test_what_is_in_two_files_counts_once_and_is_named(tmp_path):
@@ -445,7 +445,7 @@ def agentos_report(**plants):
 
 def reasons(report):
     return {
-        (line.day.day - FIRST.day, line.measure): {one.reason for one in line.findings}
+        (line.day.day - FIRST.day, line.measure): {finding.reason for finding in line.findings}
         for line in report.lines
         if line.differs
     }

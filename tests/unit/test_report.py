@@ -323,7 +323,7 @@ def test_csv_has_exact_figures_and_is_empty_where_nothing_is_known():
 def test_csv_holds_no_formula(start):
     table = by("model", rows=[cost(USD, model=f'{start}cmd|"x",\n1'), cost(1, model=f"a{start}b")])
     rows = list(csv.reader(io.StringIO(csv_rows.render(table), newline="")))
-    assert [one[0] for one in rows[1:]] == [f'\'{start}cmd|"x",\n1', f"a{start}b"]
+    assert [row[0] for row in rows[1:]] == [f'\'{start}cmd|"x",\n1', f"a{start}b"]
 
 
 def test_json_has_exact_money_as_text_and_null_for_unknown():

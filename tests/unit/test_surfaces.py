@@ -58,7 +58,7 @@ async def test_approvals_count_by_how_they_were_resolved(each, tables):
     assert each.value("agentos_approvals_pending", "required", "agent") == 10
     oldest = each.value("agentos_approvals_oldest_pending_timestamp_seconds", "required", "agent")
     assert oldest == T0 - 600
-    waits = next(one for one in each.totals.stored() if one.metric == "agentos_approval_wait_seconds")
+    waits = next(series for series in each.totals.stored() if series.metric == "agentos_approval_wait_seconds")
     assert (sum(waits.counts), waits.total) == (30, 30 * 100_000_000)
 
 
@@ -366,7 +366,9 @@ async def test_evaluations_of_each_type(each, tables):
     for _ in range(3):
         await each.look()
     assert each.counters(EVALS) == {(kind, f"test of {kind}", "Writer"): 30 for kind in data}
-    scores = {one.labels[1]: one.total for one in each.totals.stored() if one.metric == "agentos_eval_score"}
+    scores = {
+        series.labels[1]: series.total for series in each.totals.stored() if series.metric == "agentos_eval_score"
+    }
     assert scores == {"accuracy": 225_000, "agent_as_judge": 15_000, "reliability": 30_000}
 
 

@@ -250,7 +250,7 @@ def test_values_beyond_the_limit_fold_into_other_and_sums_stay_exact():
     assert tool == {"a": 2, "b": 1, "c": None, "d": None, "other": 3}
     assert daemon.value(LIMITED, TOOL, "tool") == 3
     assert daemon.value(LIMITED, DURATION, "tool") == 3
-    durations = {one.labels[1]: sum(one.counts) for one in daemon.totals.stored() if one.metric == DURATION}
+    durations = {series.labels[1]: sum(series.counts) for series in daemon.totals.stored() if series.metric == DURATION}
     assert durations == {"a": 2, "b": 1, "other": 3}
 
 
@@ -307,7 +307,7 @@ def test_a_gauge_has_the_same_shortened_value_as_a_counter():
 
 
 def totals_of(daemon):
-    return {(one.metric, one.labels): one.value for one in daemon.totals.stored()}
+    return {(series.metric, series.labels): series.value for series in daemon.totals.stored()}
 
 
 def daemon_shown(daemon):
@@ -363,7 +363,13 @@ def dropping(*labels):
 
 def counts(daemon, metric):
     """By the labels of each series, how often something was counted in it."""
-    return Counter({one.labels: one.value or sum(one.counts) for one in daemon.totals.stored() if one.metric == metric})
+    return Counter(
+        {
+            series.labels: series.value or sum(series.counts)
+            for series in daemon.totals.stored()
+            if series.metric == metric
+        }
+    )
 
 
 def test_a_dropped_label_is_empty_and_nothing_is_lost():
@@ -371,7 +377,7 @@ def test_a_dropped_label_is_empty_and_nothing_is_lost():
     daemon.count(calls([("r", "a", "x"), ("s", "a", "y"), ("r", "b", "x")]))
     assert counts(daemon, TOOL) == {("os", "", "a", ""): 2, ("os", "", "b", ""): 1}
     assert counts(daemon, DURATION) == {("os", ""): 3}
-    (duration,) = (one for one in daemon.totals.stored() if one.metric == DURATION)
+    (duration,) = (series for series in daemon.totals.stored() if series.metric == DURATION)
     assert duration.total == 3 * 150_000
 
 
@@ -462,7 +468,7 @@ def test_replicas_drop_labels_too():
     daemon = Daemon(dropped=dropping("root", "agent"))
     daemon.totals.lead(frozenset({"os"}))
     daemon.count(calls([("r", "a", "x"), ("s", "b", "x")]), show=True)
-    (stored,) = (one for one in daemon.ledger.load(["os"])[0] if one.metric == TOOL)
+    (stored,) = (series for series in daemon.ledger.load(["os"])[0] if series.metric == TOOL)
     assert (stored.labels, stored.value) == (("os", "", "", "x"), 2)
     daemon.publish()
     assert daemon.shown[TOOL, ("os", "", "", "x")][0] == 2
@@ -591,7 +597,7 @@ def test_with_replicas_what_the_limits_did_lives_with_the_process():
     daemon.totals.lead(frozenset({"os"}))
     daemon.count(tools("a", "b", "c"))
     assert daemon.value(LIMITED, TOOL, "tool") == 2
-    assert not [one for one in daemon.ledger.load()[0] if one.metric == LIMITED]
+    assert not [series for series in daemon.ledger.load()[0] if series.metric == LIMITED]
 
 
 def test_what_is_forgotten_while_it_is_to_be_shown_stays_forgotten():

@@ -159,7 +159,7 @@ class Home:
         return self
 
     def shown(self, metric=TOKENS):
-        return {one.labels[1]: one.value for one in self.totals.stored() if one.metric == metric}
+        return {series.labels[1]: series.value for series in self.totals.stored() if series.metric == metric}
 
     def page(self):
         _, families = self.totals.families()
@@ -174,7 +174,7 @@ def distinct(wholes):
     """Each with span ids of its own, as a cost depends on them."""
     spans = []
     for place, whole in enumerate(wholes):
-        moved = tuple(structs.replace(one, id=one.id + 10 * place) for one in whole.spans)
+        moved = tuple(structs.replace(span, id=span.id + 10 * place) for span in whole.spans)
         spans.append(Trace(whole.id, "db", T0, T0 + S, T0, len(moved), moved))
     return spans
 
