@@ -57,7 +57,7 @@ def fold(
     cashier: Cashier | None = None,
     enrich: bool = False,
 ) -> list[int]:
-    """Count the new spans of one reading of a trace.
+    """Count the new spans of one reading of a trace, and return their ids.
 
     Args:
         delta: What the transaction adds up to.
@@ -69,9 +69,6 @@ def fold(
             adds to `delta.deferred`.
         cashier: Prices and charges LLM calls; without it there is no cost.
         enrich: Whether tokens and cost of calls wait, in `delta.waiting`, for the detail of their run.
-
-    Returns:
-        Ids of the spans that were counted.
 
     """
     tree = Tree(trace)
@@ -92,10 +89,7 @@ def fold(
         agent_name = spans[agent].name if agent >= 0 else ""
         fresh.append(span)
         orphans += index in trace.orphans
-        if span.error_type is not None:
-            _count_error(delta, span, (delta.agentos, root_name, agent_name), span.error_type, trace_id)
-        for field_name in span.not_believed:
-            delta.add("agentos_exporter_ignored_values_total", (delta.agentos, field_name))
+        _count_problems(delta, span, (delta.agentos, root_name, agent_name), trace_id)
         if kind is _LLM:
             tally = delta.calls(root_name, agent_name, span)
             tally.count(span, trace_id)
@@ -109,8 +103,7 @@ def fold(
             if root == index:
                 _count_run(delta, span, trace_id)
                 delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
-                failed, divided = span.error_type is not None, bool(cashier.dimensions)
-                runs[span.id] = RunRecord(str(kind), span.name, failed=failed, divided=divided, start=span.start)
+                runs[span.id] = _run_record(span, cashier)
             delta.waiting += _checks(trace, tree, index, runs, now, cashier.dimensions) if enrich else ()
     if fresh:
         _count_reading(delta, fresh, orphans, now)
@@ -249,6 +242,20 @@ def _count_reading(delta: Delta, fresh: Sequence[Span], orphans: int, now: int) 
         delta.see(SESSION, session, end)
     for user, end in users.items():
         delta.see(USER, user, end)
+
+
+def _run_record(span: Span, cashier: Cashier) -> RunRecord:
+    """The record of a run with this outermost span, without calls yet."""
+    failed, divided = span.error_type is not None, bool(cashier.dimensions)
+    return RunRecord(str(span.kind), span.name, failed=failed, divided=divided, start=span.start)
+
+
+def _count_problems(delta: Delta, span: Span, base: Labels, trace_id: str) -> None:
+    """Count the error of a span, and its values that are not believed; `base` are the labels agentos, root, agent."""
+    if span.error_type is not None:
+        _count_error(delta, span, base, span.error_type, trace_id)
+    for field_name in span.not_believed:
+        delta.add("agentos_exporter_ignored_values_total", (delta.agentos, field_name))
 
 
 def _count_error(delta: Delta, span: Span, base: Labels, error_type: str, trace_id: str) -> None:

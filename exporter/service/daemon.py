@@ -145,9 +145,7 @@ class Daemon:
 async def running(
     config: Config, clock: Clock = SYSTEM_CLOCK, load: Callable[[], Config] | None = None
 ) -> AsyncIterator[Daemon]:
-    """Run the daemon: open the state, serve its totals, then poll.
-
-    At the end, finish and close everything within 5 seconds.
+    """Run the daemon: open the state, serve its totals, then poll; at the end, close everything within 5 seconds.
 
     Args:
         config: The configuration.
@@ -180,11 +178,7 @@ async def running(
         discoverer = Discoverer(shared, jobs)
         await discoverer.use(await discoverer.prepare(config.discovery))
         complete = replace(config, agentos=discoverer.instances(config.agentos))
-        leadership = None
-        if shared.ledger.leases is not None:
-            leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names, lambda: fleet.unreadable)
-            await leadership.begin([agentos.name for agentos in complete.own])
-            stack.push_async_callback(_cancelled, asyncio.create_task(leadership.keep()))
+        leadership = await _leadership(shared, fleet, complete, stack)
         await put_budgets_in_force(treasury, shared, complete)
         await fleet.apply(await fleet.prepare(complete))
         live = await asyncio.to_thread(LiveWebConfig, config.web.config_file)
@@ -330,6 +324,18 @@ async def _close(ledger: Ledger) -> None:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def _leadership(
+    shared: Shared, fleet: Fleet, config: Config, stack: contextlib.AsyncExitStack
+) -> Leadership | None:
+    """Lead free instances, if replicas may share the state; None if they may not. Raises StateError."""
+    if shared.ledger.leases is None:
+        return None
+    leadership = Leadership(shared, shared.ledger.leases, lambda: fleet.names, lambda: fleet.unreadable)
+    await leadership.begin([agentos.name for agentos in config.own])
+    stack.push_async_callback(_cancelled, asyncio.create_task(leadership.keep()))
+    return leadership
 
 
 def _say_started(config: Config, port: int) -> None:

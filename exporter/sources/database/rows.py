@@ -318,6 +318,22 @@ def _is_short(value: object) -> bool:
 _ALL_BELIEVED: Final[tuple[str, ...]] = ()
 
 
+def _usage(attributes: Attributes) -> tuple[TokenUsage, float | None, tuple[str, ...]]:
+    """Tokens and cost that an LLM span reports, and the fields that are not believed."""
+    counts = (
+        attributes.prompt,
+        attributes.completion,
+        attributes.cache_read,
+        attributes.cache_write,
+        attributes.reasoning,
+        attributes.total,
+    )
+    prompt, completion, read, write, reasoning, total = read_counts = tuple(map(tokens, counts))
+    usage = TokenUsage(prompt, completion, read, write, reasoning, total, True)  # noqa: FBT003 - detailed
+    reported = cost(attributes.cost)
+    return usage, reported, not_believed((*counts, attributes.cost), (*read_counts, reported))
+
+
 def _span(row: Row, parent: int, start: int, end: int) -> Span:
     attributes, status = row.attributes, row.status_code
     if attributes is None:
@@ -328,30 +344,11 @@ def _span(row: Row, parent: int, start: int, end: int) -> Span:
     if kind is None or kind == _UNKNOWN:  # most rows of a server with HTTP roots: they count nowhere
         method = http_method(row.name)
         return Span(span_id(row.span_id), parent, _HTTP, method, start, end, session_id=session, user_id=user)
-    key = (
-        row.name,
-        kind,
-        attributes.model,
-        attributes.provider,
-        bool(attributes.agno_team or attributes.team),
-    )
+    key = (row.name, kind, attributes.model, attributes.provider, bool(attributes.agno_team or attributes.team))
     kind, name, model, provider, called, continued, streamed = (
         _what(*key) if all(map(_is_short, key[:4])) else _facts_of(*key)
     )
-    usage, reported, strange = NO_USAGE, None, _ALL_BELIEVED
-    if kind is _LLM:
-        counts = (
-            attributes.prompt,
-            attributes.completion,
-            attributes.cache_read,
-            attributes.cache_write,
-            attributes.reasoning,
-            attributes.total,
-        )
-        prompt, completion, read, write, reasoning, total = read_counts = tuple(map(tokens, counts))
-        usage = TokenUsage(prompt, completion, read, write, reasoning, total, True)  # noqa: FBT003 - detailed
-        reported = cost(attributes.cost)
-        strange = not_believed((*counts, attributes.cost), (*read_counts, reported))
+    usage, reported, strange = _usage(attributes) if kind is _LLM else (NO_USAGE, None, _ALL_BELIEVED)
     failed, why = None, OTHER
     if status == "ERROR":
         text = row.status_message or attributes.exception
