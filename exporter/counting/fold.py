@@ -65,8 +65,7 @@ def fold(
         counted: Ids of the spans that are counted already.
         runs: The unsettled runs of the trace, by id of their outermost span; changed in place.
         now: When the spans are counted, in microseconds.
-        final: Whether no later reading is waited for. Otherwise a span whose agent may still appear is not counted, but
-            adds to `delta.deferred`.
+        final: Whether no later reading is waited for. Otherwise spans whose agent may appear add to `delta.deferred`.
         cashier: Prices and charges LLM calls; without it there is no cost.
         enrich: Whether tokens and cost of calls wait, in `delta.waiting`, for the detail of their run.
 
@@ -93,16 +92,14 @@ def fold(
         if kind is _LLM:
             tally = delta.calls(root_name, agent_name, span)
             tally.count(span, trace_id)
-            run = runs.get(spans[root].id) if root >= 0 else None
             waiting = _waiting(trace, tree, index, tally, now, cashier.dimensions) if enrich else None
-            _bill(delta, tree, index, tally, run, waiting, cashier)
+            _bill(delta, tree, index, tally, runs, waiting, cashier)
         elif kind is _TOOL:
             delta.tools(root_name, agent_name, span).count(span, trace_id)
         else:
             delta.add("agentos_spans_total", (delta.agentos, root_name, agent_name, str(kind)))
             if root == index:
-                _count_run(delta, span, trace_id)
-                delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
+                _count_run(delta, tree, index, trace_id)
                 runs[span.id] = _run_record(span, cashier)
             delta.waiting += _checks(trace, tree, index, runs, now, cashier.dimensions) if enrich else ()
     if fresh:
@@ -345,11 +342,13 @@ def _bill(
     tree: Tree,
     index: int,
     tally: CallTally,
-    run: RunRecord | None,
+    runs: Mapping[int, RunRecord],
     waiting: WaitingCall | None,
     cashier: Cashier,
 ) -> None:
     """Add tokens and cost of a call, to its run and session too; or leave that for later."""
+    root = tree.root[index]
+    run = runs.get(tree.spans[root].id) if root >= 0 else None
     if run is not None and run.settled:
         run = None  # its cost has only the calls from before it settled
     if run is not None:
@@ -372,7 +371,10 @@ def _bill(
         delta.take_part(tree.session_of(tree.root[index]), SessionPart(span.start, span.end, cost=cost))
 
 
-def _count_run(delta: Delta, span: Span, trace_id: str) -> None:
+def _count_run(delta: Delta, tree: Tree, index: int, trace_id: str) -> None:
+    """Count the run whose outermost span this is, for its session too."""
+    span = tree.spans[index]
+    delta.take_part(tree.session_of(index), SessionPart(span.start, span.end, runs=1))
     labels = (delta.agentos, str(span.kind), span.name)
     day = day_of(span.start)
     delta.add_on(day, "agentos_runs_total", labels)

@@ -196,8 +196,9 @@ async def running(
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
         if leadership is not None:
-            following = asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
-            stack.push_async_callback(_cancelled, following)
+            stack.push_async_callback(
+                _cancelled, asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
+            )
         stack.push_async_callback(jobs.stop)
         stack.callback(fleet.stop)
         jobs.start()
