@@ -158,10 +158,7 @@ async def running(
         ConfigError: An AgentOS or the prices cannot be read as configured.
 
     """
-    # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    for warning in config.warnings:
-        log.warning("configuration", reason=warning)
+    _prepare_process(config)
     # The first context ends last.
     async with contextlib.AsyncExitStack() as stack:
         shared = await _shared(config, clock)
@@ -196,9 +193,8 @@ async def running(
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(_cancelled, publishing)
         if leadership is not None:
-            stack.push_async_callback(
-                _cancelled, asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
-            )
+            following = asyncio.create_task(leadership.run(publisher.show, reloader.rediscover))
+            stack.push_async_callback(_cancelled, following)
         stack.push_async_callback(jobs.stop)
         stack.callback(fleet.stop)
         jobs.start()
@@ -325,6 +321,13 @@ async def _close(ledger: Ledger) -> None:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def _prepare_process(config: Config) -> None:
+    # Decoding, counting and rendering run in threads; a scrape must not wait 5 ms for each turn of the event loop.
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    for warning in config.warnings:
+        log.warning("configuration", reason=warning)
 
 
 async def _leadership(
