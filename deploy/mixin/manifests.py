@@ -35,7 +35,7 @@ def files(rules: Mapping[str, str]) -> dict[str, str]:
 
 def _groups(text: str) -> str:
     """What stands below `groups:`."""
-    found = _GROUPS.match(text)
-    if found is None:
+    match = _GROUPS.match(text)
+    if match is None:
         raise ValueError("a file of rules has to begin with groups:")
-    return text[found.end() :]
+    return text[match.end() :]

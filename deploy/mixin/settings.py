@@ -25,10 +25,10 @@ class SettingsError(Exception):
 
 
 def _ratio(value: object) -> float:
-    found = _positive(value)
-    if found >= 1:
+    ratio = _positive(value)
+    if ratio >= 1:
         raise ValueError("must be a share above 0 and below 1, such as 0.05 for 5 %")
-    return found
+    return ratio
 
 
 def _positive(value: object) -> float:
@@ -38,10 +38,10 @@ def _positive(value: object) -> float:
 
 
 def _factor(value: object) -> float:
-    found = _positive(value)
-    if found < 1:
+    factor = _positive(value)
+    if factor < 1:
         raise ValueError("must be a number of at least 1")
-    return found
+    return factor
 
 
 def _duration(value: object) -> str:
@@ -70,10 +70,10 @@ def _bucket(metric: str) -> Callable[[object], float]:
     bounds = bucket_bounds(METRICS[metric])
 
     def check(value: object) -> float:
-        found = _positive(value)
-        if found not in bounds:
+        chosen = _positive(value)
+        if chosen not in bounds:
             raise ValueError(f"must be a bucket of {metric}: {', '.join(number(bound) for bound in bounds)}")
-        return found
+        return chosen
 
     return check
 
@@ -278,14 +278,14 @@ class _Loader(yaml.SafeLoader):
 def load(path: Path) -> Settings:
     """The defaults with what a YAML file changes. Raises SettingsError with every mistake at once, and OSError."""
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    if found is None:
+    if document is None:
         return Settings()
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise SettingsError(f"{path}: must be a mapping of settings, such as `run_success_target: 0.995`")
-    return changed(found, where=f"{path}: ")
+    return changed(document, where=f"{path}: ")
 
 
 def changed(values: dict[str, Any], *, where: str = "") -> Settings:
@@ -336,4 +336,4 @@ def described() -> list[tuple[str, str, str]]:
         and isinstance(text, ast.Expr)
         and isinstance(text.value, ast.Constant)
     }
-    return [(one.name, str(one.default), str(texts[one.name])) for one in fields(Settings)]
+    return [(setting.name, str(setting.default), str(texts[setting.name])) for setting in fields(Settings)]

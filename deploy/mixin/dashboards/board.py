@@ -82,12 +82,12 @@ class Board:
     def filtered(self, expr: str) -> str:
         """The expression with `{@}` and `{@, more}` replaced by matchers on the variables that the metric has."""
 
-        def matchers(found: re.Match[str]) -> str:
-            labels = labels_of(found["metric"])
+        def matchers(matcher: re.Match[str]) -> str:
+            labels = labels_of(matcher["metric"])
             chosen = [f'{v.name}=~"${v.name}"' for v in self.variables if v.name in labels]
-            more = [found["more"].lstrip(", ")] if found["more"] else []
+            more = [matcher["more"].lstrip(", ")] if matcher["more"] else []
             inside = ", ".join(chosen + more)
-            return f"{found['metric']}{{{inside}}}" if inside else found["metric"]
+            return f"{matcher['metric']}{{{inside}}}" if inside else matcher["metric"]
 
         return re.sub(r"(?P<metric>[a-zA-Z_:][\w:]*)\{@(?P<more>[^}]*)\}", matchers, expr)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.mixin.dashboards import parts
 from deploy.mixin.dashboards.board import Board, Row, Variable
-from deploy.mixin.dashboards.colors import BLUE, GREEN, ORANGE, RED, YELLOW, shades, steps
+from deploy.mixin.dashboards.colors import BLUE, GREEN, ORANGE, RED, YELLOW, Json, shades, steps
 from deploy.mixin.dashboards.panels import (
     Panel,
     Query,
@@ -379,6 +379,13 @@ def _budgets(settings: Settings) -> tuple[Panel, ...]:
 
 
 def _spent(settings: Settings) -> tuple[Panel, ...]:
+    full = steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED))
+    return *_whole_budgets(full), *_budgets_of_values(full)
+
+
+def _whole_budgets(full: Json) -> tuple[Panel, ...]:
+    """Budgets as a whole; `full` are the colours of a spent share."""
+
     def of(metric: str) -> str:
         return parts.budget(metric, BUDGET)
 
@@ -387,11 +394,6 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
     projected = f"{spent} + {spent} / (time() - {since} > 0) * ({reset} - time())"
     slope = f"deriv(agentos_budget_spent_usd{{{parts.budget_filter(BUDGET)}}}[1h])"
     pace = parts.over(parts.BUDGET, f"clamp_min({slope}, 0)", "max")
-    per_value = parts.over(
-        f"{parts.BUDGET}, value", f"agentos_budget_value_spent_usd{{{parts.budget_filter(BUDGET)}}}", "max"
-    )
-    used = f"{per_value} / on ({parts.BUDGET}) group_left () {limit}"
-    full = steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED))
     return (
         bars(
             "Budgets spent",
@@ -418,13 +420,7 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
             value("Used", f"{spent} / {limit}", "percentunit", colors=full, decimals=1),
             value("At average", projected, "currencyUSD"),
             value("At last hour's pace", f"{spent} + {pace} * ({reset} - time())", "currencyUSD"),
-            value(
-                "Forecast of limit",
-                f"({projected}) / {limit}",
-                "percentunit",
-                colors=steps((None, GREEN), (settings.budget_warning_ratio, ORANGE), (1, RED)),
-                decimals=0,
-            ),
+            value("Forecast of limit", f"({projected}) / {limit}", "percentunit", colors=full, decimals=0),
             value("Resets", f"1000 * {reset}", "dateTimeFromNow"),
             value("Known since", f"1000 * {since}", "dateTimeFromNow"),
             sort="Forecast of limit",
@@ -432,6 +428,17 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
             width=18,
             height=6,
         ),
+    )
+
+
+def _budgets_of_values(full: Json) -> tuple[Panel, ...]:
+    """Budgets that each value of a dimension has."""
+    spent = parts.over(
+        f"{parts.BUDGET}, value", f"agentos_budget_value_spent_usd{{{parts.budget_filter(BUDGET)}}}", "max"
+    )
+    limit = parts.budget("agentos_budget_limit_usd", BUDGET)
+    used = f"{spent} / on ({parts.BUDGET}) group_left () {limit}"
+    return (
         table(
             "Budgets that each value has",
             "Budgets with `per`: what each tenant, user or the like has spent in the current period. Shown are the 20 "
@@ -440,7 +447,7 @@ def _spent(settings: Settings) -> tuple[Panel, ...]:
             label("budget", "Budget"),
             label("period", "Period"),
             label("value", "Value"),
-            value("Spent", per_value, "currencyUSD"),
+            value("Spent", spent, "currencyUSD"),
             value("Used", used, "percentunit", colors=full, decimals=1),
             sort="Used",
             empty="no such budgets",

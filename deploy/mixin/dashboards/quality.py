@@ -34,7 +34,9 @@ def board(_: Settings) -> Board:
 
 def _mean(by: str, window: str, *, offset: str = "") -> str:
     """The mean score over a window, that may have ended some time ago."""
-    part, whole = (f"sum by ({by}) (increase({SCORE}_{one}{{@}}[{window}]{offset}))" for one in ("sum", "count"))
+    part, whole = (
+        f"sum by ({by}) (increase({SCORE}_{part_name}{{@}}[{window}]{offset}))" for part_name in ("sum", "count")
+    )
     return f"{part} / ({whole} > 0)"
 
 
