@@ -79,7 +79,14 @@ class Questions(ABC):
         return records
 
     def known_traces(self, agentos: str, db: str, ids: Iterable[str]) -> dict[str, KnownTrace]:
-        """The known ones of these traces in one database, by id."""
+        """The known ones of these traces in one database, by id.
+
+        Args:
+            agentos: Name of the instance.
+            db: The database.
+            ids: Ids of the traces in question.
+
+        """
         wanted = list(ids)
         traces: dict[str, KnownTrace] = {}
         for start in range(0, len(wanted), statements.CHUNK):
@@ -89,7 +96,15 @@ class Questions(ABC):
         return traces
 
     def open_due(self, agentos: str, db: str, now: int, limit: int) -> list[KnownTrace]:
-        """Open traces to be asked for at `now`, the most overdue first."""
+        """Open traces that are to be asked for again, the most overdue first.
+
+        Args:
+            agentos: Name of the instance.
+            db: The database.
+            now: Our clock, in microseconds.
+            limit: Most traces.
+
+        """
         return self._known(statements.OPEN_DUE, {"agentos": agentos, "db": db, "now": now, "most": limit})
 
     def unsettled(self, agentos: str, db: str, limit: int, *, due: int, before: int = FUTURE) -> list[KnownTrace]:

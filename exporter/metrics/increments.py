@@ -91,7 +91,14 @@ class Increments:
         return self._counters
 
     def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a counter; an amount of 0 creates the series."""
+        """Add to a counter.
+
+        Args:
+            metric: Name of the counter.
+            labels: Values of its labels, in the order of the catalog.
+            amount: What to add, in storage units; 0 creates the series.
+
+        """
         key = (metric, labels)
         self._counters[key] = self._counters.get(key, 0) + amount
 
@@ -110,7 +117,14 @@ class Increments:
         self.days[key] = self.days.get(key, 0) + amount
 
     def observe(self, metric: str, labels: Labels, value: int) -> None:
-        """Add one observation in storage units to a histogram."""
+        """Add one observation to a histogram.
+
+        Args:
+            metric: Name of the histogram.
+            labels: Values of its labels, in the order of the catalog.
+            value: The observed value, in storage units.
+
+        """
         self.histogram(metric, labels).observe(value)
 
     def histogram(self, metric: str, labels: Labels) -> HistogramDelta:

@@ -208,14 +208,28 @@ class Totals:
     # Values of the process itself
 
     def add(self, metric: str, labels: Labels, amount: int = 1) -> None:
-        """Add to a counter that lives with the process."""
+        """Add to a counter of the process itself.
+
+        Args:
+            metric: Name of the counter.
+            labels: Values of its labels, in the order of the catalog.
+            amount: What to add; 0 creates the series.
+
+        """
         with self._lock:
             live = self._live(metric, labels, shown=amount == 0)
             live.value += amount
             self._changed[metric] += 1
 
     def observe(self, metric: str, labels: Labels, value: int) -> None:
-        """Observe in a histogram that lives with the process; `value` in storage units."""
+        """Add one observation to a histogram of the process itself.
+
+        Args:
+            metric: Name of the histogram.
+            labels: Values of its labels, in the order of the catalog.
+            value: The observed value, in storage units.
+
+        """
         with self._lock:
             live = self._live(metric, labels, shown=True)
             bucket = bisect_left(METRICS[metric].buckets, value)

@@ -89,7 +89,14 @@ class Tally:
         return figures
 
     def add(self, metric: str, labels: Mapping[str, str], value: int) -> None:
-        """Add a daily sum."""
+        """Add a daily sum.
+
+        Args:
+            metric: Name of the counter.
+            labels: Its labels, by name.
+            value: The sum, in storage units.
+
+        """
         if metric == _RUNS:
             self.runs += value
         elif metric == _CALLS:

@@ -51,6 +51,13 @@ def percent(part: Fraction | None) -> str:
 
 
 def figure(table: Table, group: Group, column: Column) -> str:
-    """The text of one cell."""
+    """The text of one cell.
+
+    Args:
+        table: The table, whose total decides the decimals.
+        group: The row.
+        column: The column.
+
+    """
     value = group.figures.get(column.name)
     return dollars(value, places(table.total.figures.get("cost_usd"))) if column.money else count(value)

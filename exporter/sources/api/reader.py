@@ -427,11 +427,31 @@ class Reader(ABC):
         return params if self.db_id is None else {**params, "db_id": self.db_id}
 
     async def get(self, path: str, params: dict[str, Any], endpoint: str) -> Answer:
-        """GET from this database. Raises SourceError."""
+        """Send a GET about this database.
+
+        Args:
+            path: The path below the address of AgentOS.
+            params: Query parameters, without the database.
+            endpoint: The value of the label `endpoint`.
+
+        Raises:
+            SourceError: AgentOS does not answer.
+
+        """
         return self._counted(await self.api.get(path, self._params(params), endpoint=endpoint, timeout=self.left))
 
     async def post(self, path: str, body: object, endpoint: str) -> Answer:
-        """POST to this database. Raises SourceError."""
+        """Send a POST about this database.
+
+        Args:
+            path: The path below the address of AgentOS.
+            body: What is sent as JSON.
+            endpoint: The value of the label `endpoint`.
+
+        Raises:
+            SourceError: AgentOS does not answer.
+
+        """
         return self._counted(await self.api.post(path, self._params({}), body, endpoint=endpoint, timeout=self.left))
 
     def _counted(self, answer: Answer) -> Answer:

@@ -134,7 +134,17 @@ class Connection(ABC):
             self._lock.release()
 
     async def rows(self, sql: str, params: Sequence[Any] = (), *, wait: float) -> Rows:
-        """All rows of a small answer."""
+        """All rows of a small answer.
+
+        Args:
+            sql: The statement.
+            params: Its parameters.
+            wait: Seconds.
+
+        Raises:
+            SourceError: The database does not answer.
+
+        """
         return await self._timed(sql, params, wait, lambda: self._rows(sql, params))
 
     async def inserted(self, since: str, after: Sequence[Any] | None, most: int, *, wait: float) -> Rows:

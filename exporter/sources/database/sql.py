@@ -239,6 +239,16 @@ def _names(alias: str) -> str:
 
 
 def missing(layout: Layout, table: str, columns: Sequence[str]) -> list[str]:
-    """The columns that a table lacks; all of them if there is no such table."""
+    """The columns that a table lacks.
+
+    Args:
+        layout: The columns of each table.
+        table: Name of the table.
+        columns: The columns that it should have.
+
+    Returns:
+        All of `columns` if there is no such table.
+
+    """
     present = layout.get(table, {})
     return [name for name in columns if name not in present]
