@@ -129,7 +129,7 @@ def test_a_credential_is_there_only_while_it_runs(tmp_path: Path, capsys: pytest
     assert path in capsys.readouterr().err
     text = (ROOT / "docs/deployment.md").read_text()
     assert text.index("systemctl enable --now agentos-exporter") < text.index("bin/agentos-exporter check-config")
-    assert "a new token takes `systemctl restart agentos-exporter`" in text
+    assert "a new token needs `systemctl restart agentos-exporter`" in text
 
 
 def test_its_command_is_one_that_the_exporter_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
