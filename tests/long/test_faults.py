@@ -44,8 +44,8 @@ FAULTS = {
     ),
     "the overlap is left out where the cursor advances": Fault(
         "exporter/sources/api/reader.py",
-        "reached = min(here.newest, cap) - overlap",
-        "reached = min(here.newest, cap)",
+        "reached = min(position.newest, cap) - overlap",
+        "reached = min(position.newest, cap)",
         unit("api_readers"),
     ),
     "the daemon passes no overlap on": Fault(
@@ -132,8 +132,8 @@ FAULTS = {
     ),
     "an empty answer is always believed": Fault(
         "exporter/sources/api/reader.py",
-        "        if not here.sentinels:\n            if here.seen:",
-        "        if True:\n            if here.seen:",
+        "        if not position.sentinels:\n            if position.seen:",
+        "        if True:\n            if position.seen:",
         unit("api_readers"),
     ),
     "nobody tells that there was a scrape": Fault(
